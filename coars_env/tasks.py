@@ -1,0 +1,1 @@
+"""Task, EpisodeSet: one decision to be played, and a frozen, hashed list of them."""
