@@ -1,0 +1,134 @@
+"""RewardTerms: what each side earned in a turn, with every factor kept. Pure functions of a transcript.
+
+Coupled interaction rewards of CoARS (arXiv:2604.10029, Eq. 7-8). Nothing here needs an environment, a model, a clock or
+random numbers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coars_env.errors import ConfigError
+from coars_env.tasks import Task
+from coars_env.transcript import ROLES, Transcript, Turn
+
+
+@dataclass(frozen=True)
+class RewardTerms:
+    """One turn's rewards and what they are made of. `recommender` and `user` are Eq. 7 and Eq. 8, also where a turn is
+    excluded from training.
+    """
+
+    hit: bool
+    strength: float | None
+    """s in [0, 1]."""
+    stage: float
+    """D, the stage sensitivity; > 0."""
+    peer_similarity: float
+    """q in [-1, 1]."""
+    recommender: float
+    user: float
+    excluded: frozenset[str]
+    """Roles whose message of this turn must not be trained on."""
+
+
+StageSensitivity = Callable[[int, int, bool], float]
+"""(turn counted from 1, maximum of turns T, hit) -> D > 0."""
+
+
+def constant_stage(turn: int, max_turns: int, hit: bool) -> float:
+    """D = 1: every turn weighs alike."""
+    return 1.0
+
+
+@dataclass(frozen=True)
+class MirroredStage:
+    """Early hits pay more, late misses cost more.
+
+        g_t = 1 - 2 (t - 1) / (T - 1)  (0 for T = 1);   D = 1 + beta (2 hit - 1) g_t
+
+    The paper calls D hand-designed and publishes no formula: this one is ours. Positive, and of mean 1 over the T turns
+    for hits and for misses, so the scale of the reward does not move with beta. T = 4, beta = 1/3: a hit weighs 4/3,
+    10/9, 8/9, 2/3; a miss the reverse.
+    """
+
+    beta: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta < 1:
+            raise ConfigError(
+                f"The stage sensitivity must stay positive. Expected 0 <= beta < 1, found {self.beta}. Lower beta."
+            )
+
+    def __call__(self, turn: int, max_turns: int, hit: bool) -> float:
+        g = 1 - 2 * (turn - 1) / (max_turns - 1) if max_turns > 1 else 0.0
+        return 1 + self.beta * (1 if hit else -1) * g
+
+
+def recommender_reward(hit: bool, strength: float, stage: float) -> float:
+    """R_rec = (2 hit - 1) (0.5 + 0.5 s) D. arXiv:2604.10029, Eq. 7."""
+    return (1 if hit else -1) * (0.5 + 0.5 * strength) * stage
+
+
+def user_reward(hit: bool, strength: float, peer_similarity: float, alpha: float) -> float:
+    """R_user = (2 hit - 1) v (1 - alpha q v) with v = 2 s - 1. arXiv:2604.10029, Eq. 8."""
+    v = 2 * strength - 1
+    return (1 if hit else -1) * v * (1 - alpha * peer_similarity * v)
+
+
+@dataclass(frozen=True)
+class CoarsReward:
+    """The rewards of one turn. Example: `CoarsReward(alpha=0.1)(transcript)[0].user`."""
+
+    alpha: float = 0.1
+    """Weight of the peer term; published."""
+    stage: StageSensitivity = MirroredStage()
+    """D; ours, see `MirroredStage`."""
+    exclude_positive_miss: frozenset[str] = frozenset(ROLES)
+    """Who does not train on a miss the user liked (the log may simply lack that interaction). The rule is published,
+    whom it covers is not: both is our reading."""
+    invalid: float = -1.0
+    """Reward of a message that could not be used, for its author; ours."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha < 0.5:
+            raise ConfigError(
+                f"The user's reward must rise with the strength on a hit. Expected 0 <= alpha < 0.5, found "
+                f"{self.alpha}. Lower alpha."
+            )
+        if unknown := self.exclude_positive_miss - set(ROLES):
+            raise ConfigError(
+                f"Only the two sides can be excluded. Expected a subset of {ROLES}, found {sorted(unknown)}. "
+                "Use the agents' names."
+            )
+
+    def __call__(self, transcript: Transcript) -> list[RewardTerms]:
+        """One entry per turn of a transcript."""
+        return [
+            self.turn(transcript.task, turn, number, transcript.max_turns)
+            for number, turn in enumerate(transcript.turns, start=1)
+        ]
+
+    def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
+        """Rewards of the `number`-th turn, counted from 1.
+
+        A message that could not be used costs its author `invalid`; the partner's message of that turn earns 0 and is
+        not trained on.
+        """
+        recommender, user = ROLES
+        hit = turn.proposal == task.target
+        stage = self.stage(number, max_turns, hit)
+        if turn.recommender_error is not None or turn.proposal is None:
+            return RewardTerms(False, turn.strength, stage, 0.0, self.invalid, 0.0, frozenset({user}))
+        q = task.q(turn.proposal)
+        if turn.strength is None:
+            return RewardTerms(hit, None, stage, q, 0.0, self.invalid, frozenset({recommender}))
+        excluded = self.exclude_positive_miss if turn.positive and not hit else frozenset[str]()
+        return RewardTerms(
+            hit,
+            turn.strength,
+            stage,
+            q,
+            recommender_reward(hit, turn.strength, stage),
+            user_reward(hit, turn.strength, q, self.alpha),
+            excluded,
+        )
