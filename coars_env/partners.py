@@ -1,0 +1,51 @@
+"""Agent: the protocol of everything that can play a side; and scripted agents that satisfy it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from coars_env.env import Action, Observation
+from coars_env.transcript import ACTIONS
+
+
+class Agent(Protocol):
+    """Plays one side of many dialogues at once.
+
+    `start` opens a batch of len(seeds) dialogues, numbered from 0; `act` answers for those whose half-turn it is. What
+    an agent says in a dialogue may depend on that dialogue's observations and seed only, never on its neighbours: a
+    batch of 8 then equals 8 batches of 1.
+    """
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        """Open one dialogue per seed; each seed feeds one `numpy.random.default_rng`."""
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        """One action, a member of the side's action space, for every dialogue number in `observations`."""
+        ...
+
+
+class RandomRecommender:
+    """Proposes a uniformly drawn candidate."""
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._rngs = [np.random.default_rng(seed) for seed in seeds]
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        return {
+            n: {"item": int(self._rngs[n].integers(len(o["candidates"]))), "message": "One of the list."}
+            for n, o in observations.items()
+        }
+
+
+class FixedUser:
+    """Answers every proposal alike, by default with a full-strength click: then the first proposal is the final one."""
+
+    def __init__(self, action: str = "click", strength: float = 1.0, message: str = "Fine.") -> None:
+        self._action: dict[str, Any] = {"action": ACTIONS.index(action), "strength": strength, "message": message}
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        """Nothing to open."""
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        return {n: dict(self._action) for n in observations}

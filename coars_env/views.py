@@ -1,0 +1,112 @@
+"""make: from the name of a dataset to an environment; `load_split` and `builder` are its steps, for one's own use."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from coars_env.datasets import Dataset, load
+from coars_env.datasets.llara import llara_sequences
+from coars_env.env import MAX_TURNS, CoarsEnv
+from coars_env.errors import ConfigError
+from coars_env.rewards import CoarsReward
+from coars_env.tasks import (
+    NUM_CANDIDATES,
+    Split,
+    SvdPeers,
+    TaskBuilder,
+    UserSequence,
+    freeze,
+    leave_last,
+    popularity_candidates,
+    uniform_candidates,
+)
+
+SplitName = Literal["leave_last", "llara"]
+CandidateRule = Literal["uniform", "popularity", "llara"]
+
+
+def llara(dataset: Dataset, *, data_dir: Path | None = None) -> Split:
+    """LLaRA's division of users 8:1:1 by their first timestamp (arXiv:2312.02445), ratings >= 3.
+
+    The last item of each held-out user is the target; all of a training user's sequence is training text.
+    """
+    parts = llara_sequences(dataset, data_dir)
+    train, validation, test = (
+        tuple(UserSequence(user, tuple(int(i) for i in items)) for user, items in part)
+        for part in (parts.train, parts.validation, parts.test)
+    )
+    owned = {u: frozenset(dataset.sequence(u).tolist()) for u in range(dataset.num_users)}
+    return Split("llara", dataset, train, validation, test, owned)
+
+
+def load_split(
+    name: str,
+    split: SplitName = "leave_last",
+    *,
+    source: Literal["auto", "real", "synthetic"] = "auto",
+    data_dir: Path | None = None,
+    **options: Any,
+) -> Split:
+    """A dataset by name, divided. `options` go to the dataset's loader."""
+    dataset = load(name, source=source, data_dir=data_dir, **options)
+    if split == "leave_last":
+        return leave_last(dataset)
+    if split == "llara":
+        return llara(dataset, data_dir=data_dir)
+    raise ConfigError(f"Unknown split. Expected 'leave_last' or 'llara', found {split!r}. Name one of them.")
+
+
+def builder(split: Split, rule: CandidateRule = "uniform", *, num_candidates: int = NUM_CANDIDATES) -> TaskBuilder:
+    """Candidates by rule, with the peer similarities of `SvdPeers`.
+
+    "uniform" and "popularity" never offer an item of the user; "llara" is uniform and bars only target and history.
+    """
+    if rule == "popularity":
+        return TaskBuilder(split, popularity_candidates(split), SvdPeers(split), num_candidates)
+    if rule in ("uniform", "llara"):
+        sampler = uniform_candidates(split.dataset.num_items)
+        return TaskBuilder(split, sampler, SvdPeers(split), num_candidates, exclude_owned=rule == "uniform")
+    raise ConfigError(
+        f"Unknown candidate rule. Expected 'uniform', 'popularity' or 'llara', found {rule!r}. Name one of them."
+    )
+
+
+def make(
+    name: str,
+    *,
+    split: SplitName = "leave_last",
+    subset: Literal["train", "validation", "test"] = "test",
+    candidates: CandidateRule = "uniform",
+    draw: int = 0,
+    num_candidates: int = NUM_CANDIDATES,
+    max_turns: int = MAX_TURNS,
+    reward: CoarsReward | None = None,
+    render_mode: str | None = None,
+    source: Literal["auto", "real", "synthetic"] = "auto",
+    data_dir: Path | None = None,
+    **options: Any,
+) -> CoarsEnv:
+    """An environment by the name of its dataset: `make("movielens")`, `make("synthetic", users=100)`.
+
+    Args:
+        name: see `list_datasets`.
+        split: "leave_last" holds out each user's last item; "llara" whole users.
+        subset: which part is played.
+        candidates: rule by which the negatives are drawn.
+        draw: number of the candidate draw.
+        num_candidates: K.
+        max_turns: T.
+        reward: rewards of both sides; CoARS's by default.
+        render_mode: None, "ansi" or "human".
+        source: "auto" takes real data and, where none can be had, warns and plays a synthetic world; "real" fails
+            instead; "synthetic" never looks.
+        data_dir: where the files lie; else `COARS_DATA`, else the user cache, else the official archive.
+        options: go to the dataset's loader, for instance `variant="latest-small"`.
+
+    Raises:
+        CoarsError: unknown names, missing or damaged data, settings that contradict.
+    """
+    build = builder(
+        load_split(name, split, source=source, data_dir=data_dir, **options), candidates, num_candidates=num_candidates
+    )
+    episodes = freeze(build, subset, rule=candidates, draw=draw)
+    return CoarsEnv(episodes, max_turns=max_turns, reward=reward, render_mode=render_mode)
