@@ -1,6 +1,8 @@
 # make demo   the shortest way to see it work: sets up .venv, then plays, trains and compares on this machine's CPU
-# make test   linting, types and the fast tests       make slow    the long tests       make lowest   oldest dependencies
-# make lint   linting and types alone                 make docs    the site             make clean    remove what was made
+# make test   linting, types and the fast tests; its halves are `make lint` and `make fast`
+# make slow   the long tests                  make lowest   the tests of coars_env on the oldest libraries
+# make docs   the site, into site/            make format   mend what `make lint` finds in the layout
+# make clean  remove everything made here, .venv included
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal --durations 8
 LOWEST := .venv-lowest
 
-.PHONY: demo test lint fast slow docs lowest clean
+.PHONY: demo test lint format fast slow docs lowest clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-llm
@@ -18,6 +20,7 @@ test: lint fast
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 fast: $(VENV)/.installed-dev
@@ -25,6 +28,10 @@ fast: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(PYTEST) -m "slow and not gpu and not network"
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/mkdocs --quiet build --strict

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
+from itertools import accumulate
 
 from coars_env.errors import CoarsError, ConfigError
 
@@ -69,13 +70,13 @@ def _usage(commands: Mapping[str, EntryPoint]) -> str:
 
 def _summary(entry: EntryPoint) -> str:
     """The first line of the docstring of the command's module, which is read but not run; "" if there is none."""
-    path, parts = None, entry.module.split(".")
-    for depth in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
-        if spec is None:
-            return ""
-        path = spec.submodule_search_locations
-    if spec.origin is None or not spec.origin.endswith(".py"):
+    *parents, _ = accumulate(entry.module.split("."), "{}.{}".format)
+    path: Sequence[str] | None = None
+    for parent in parents:
+        spec = PathFinder.find_spec(parent, path)
+        path = spec.submodule_search_locations if spec else []
+    spec = PathFinder.find_spec(entry.module, path)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return ""
     with open(spec.origin, encoding="utf-8") as source:
         return (ast.get_docstring(ast.parse(source.read())) or "").partition("\n")[0]
@@ -93,7 +94,7 @@ def _refuse_foreign_packages(owners: Mapping[str, Sequence[str]]) -> None:
 
 
 def _extra_with(module: str, entry: EntryPoint) -> str | None:
-    """`distribution[extra]` of the extra that brings the module, or None if the command's distribution has none such."""
+    """`distribution[extra]`, the extra of the command's distribution that brings the module; None if there is none."""
     if entry.dist is None:
         return None
     for requirement in entry.dist.requires or ():

@@ -137,7 +137,8 @@ def test_our_own_extras_are_found_under_the_name_of_what_they_bring() -> None:
 
 
 def test_python_m_answers_in_a_process_of_its_own() -> None:
-    ran = subprocess.run([sys.executable, "-m", "coars_env.cli", "nonsense"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "coars_env.cli", "nonsense"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "no command 'nonsense'" in ran.stderr
     assert "Traceback" not in ran.stderr
