@@ -66,11 +66,14 @@ class Dataset:
     origin: str
     licence: str = ""
     """One line, shown before the first download and in the card."""
+    source_rows: IntArray | None = field(default=None, repr=False)  # [N] place of each interaction in the source's file
+    """None where there is no file. Sorting loses this order, and rules that break ties by it need it."""
     _bounds: IntArray = field(init=False, repr=False)  # [U + 1] rows of user u are bounds[u]:bounds[u + 1]
 
     def __post_init__(self) -> None:
         n = len(self.users)
-        for column in ("item_indices", "ratings", "timestamps"):
+        columns = ("item_indices", "ratings", "timestamps", *(() if self.source_rows is None else ("source_rows",)))
+        for column in columns:
             if len(getattr(self, column)) != n:
                 raise DatasetError(
                     f"The columns of a dataset must be equally long. Expected {n} rows in {column!r}, "

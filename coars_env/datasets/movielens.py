@@ -256,6 +256,7 @@ def _read(name: str, release: Release, folder: Path, *, verify: bool) -> Dataset
         source="real",
         origin=release.folder,
         licence=release.licence,
+        source_rows=rows.astype(np.int64),
     )
 
 
