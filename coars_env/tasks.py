@@ -1,8 +1,8 @@
 """Task, EpisodeSet: one decision to be played, and a frozen, hashed list of them.
 
 A split says which part of each user's sequence may be trained on and what is held out; a candidate sampler draws the
-negatives; `SvdPeers` computes the peer similarity q of the user reward. All three are passed in, and what they return is
-stored in the task, so that a stored dialogue can be rewarded again without any of them.
+negatives; `SvdPeers` computes the peer similarity q of the user reward. All three are passed in, and what they return
+is stored in the task, so that a stored dialogue can be rewarded again without any of them.
 """
 
 import dataclasses
@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ class Task:
                 f"{len(self.candidates)} of task {self.task_id!r}, found none. Rebuild the set with a candidate "
                 "sampler that keeps the target."
             )
+        if self.target in self.history or len(self.history) > HISTORY_LENGTH:
+            raise TaskError(
+                f"The visible history must be short and without the target. Expected at most {HISTORY_LENGTH} items "
+                f"other than {self.target} in task {self.task_id!r}, found {self.history}. Rebuild the set."
+            )
         if len(set(self.candidates)) != len(self.candidates):
             raise TaskError(
                 f"Candidates must be distinct. Expected {len(self.candidates)} different items in task "
@@ -82,65 +88,85 @@ class EpisodeSet:
     def __post_init__(self) -> None:
         for task in self.tasks:
             check_titles(task, self.items)
+        if len(self._by_id) < len(self.tasks):
+            raise TaskError(
+                f"A task is found by its id. Expected {len(self.tasks)} different ids in {self.name!r}, found "
+                f"{len(self._by_id)}. Give each task its own."
+            )
 
     def __len__(self) -> int:
         return len(self.tasks)
 
-    def __getitem__(self, task_id: str) -> Task:
-        for task in self.tasks:
-            if task.task_id == task_id:
-                return task
-        raise TaskError(
-            f"The task must be in the set. Expected one of {len(self.tasks)} ids such as "
-            f"{self.tasks[0].task_id if self.tasks else None!r}, found {task_id!r}. List them with "
-            "`[t.task_id for t in episodes.tasks]`."
-        )
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
 
-    @property
+    def __getitem__(self, task_id: str) -> Task:
+        task = self._by_id.get(task_id) if isinstance(task_id, str) else None
+        if task is None:
+            raise TaskError(
+                f"The task must be in the set. Expected one of {len(self.tasks)} ids such as "
+                f"{self.tasks[0].task_id if self.tasks else None!r}, found {task_id!r}. List them with "
+                "`[task.task_id for task in episodes]`."
+            )
+        return task
+
+    @cached_property
+    def _by_id(self) -> dict[str, Task]:
+        return {task.task_id: task for task in self.tasks}
+
+    @cached_property
     def sha256(self) -> str:
         """Hex digest of name, provenance and tasks; independent of machine and process."""
-        body = "\n".join(self._lines())
-        return hashlib.sha256(body.encode()).hexdigest()
+        return _sha256([_json(self._head), *self._rows])
 
-    def _lines(self) -> list[str]:
-        head = {"version": EPISODES_VERSION, "name": self.name, "provenance": dataclasses.asdict(self.provenance)}
-        return [_json(head), *(_json(dataclasses.asdict(task)) for task in self.tasks)]
+    @property
+    def _head(self) -> dict[str, Any]:
+        return {"version": EPISODES_VERSION, "name": self.name, "provenance": dataclasses.asdict(self.provenance)}
 
-    def save(self, path: Path) -> None:
+    @property
+    def _rows(self) -> list[str]:
+        return [_json(dataclasses.asdict(task)) for task in self.tasks]
+
+    def save(self, path: str | Path) -> None:
         """Write JSONL: a header line with the digest, then one task a line. Atomic."""
-        head, *rows = self._lines()
-        header = _json({**json.loads(head), "sha256": self.sha256})
-        write_atomically(path, "\n".join([header, *rows]) + "\n")
+        lines = [_json({**self._head, "sha256": self.sha256}), *self._rows]
+        write_atomically(path, "".join(f"{line}\n" for line in lines))
 
     @classmethod
-    def load(cls, path: Path, dataset: Dataset) -> "EpisodeSet":
-        """Read what `save` wrote and check its digest and its dataset.
+    def load(cls, path: str | Path, dataset: Dataset) -> "EpisodeSet":
+        """Read what `save` wrote and check that not a byte has changed and that it belongs to the dataset.
 
         Raises:
             TaskError: not such a file, changed since it was written, or made from another dataset.
         """
         try:
-            head, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            expected = head["sha256"]
-            provenance = Provenance(**head["provenance"])
-            tasks = tuple(_task(row) for row in rows)
-            episodes = cls(head["name"], tasks, dataset.items, provenance)
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            first, *rows, last = Path(path).read_bytes().decode().split("\n")
+            head = json.loads(first)
+            expected = head.pop("sha256")
+            name, version, provenance = head["name"], head["version"], Provenance(**head["provenance"])
+            tasks = tuple(task_from_row(json.loads(row)) for row in rows)
+            found = _sha256([_json(head), *rows])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise TaskError(
                 f"An episode file must be JSONL with a header line. Expected that in {path}, found {error!r}. "
                 "Write it again with EpisodeSet.save."
             ) from error
-        if episodes.sha256 != expected:
+        if version != EPISODES_VERSION:
             raise TaskError(
-                f"An episode file must not change. Expected sha256 {expected} in {path}, found {episodes.sha256}. "
-                "Write it again with EpisodeSet.save, or fetch an intact copy."
+                f"Episode files carry a version. Expected {EPISODES_VERSION} in {path}, found {version!r}. "
+                "Read it with the version of coars-env that wrote it."
+            )
+        if found != expected or last or first != _json({**head, "sha256": expected}):
+            raise TaskError(
+                f"An episode file must not change. Expected the content of sha256 {expected} in {path}, found another "
+                f"({found}). Write it again with EpisodeSet.save, or fetch an intact copy."
             )
         if provenance != dataset.provenance:
             raise TaskError(
-                f"Episodes belong to one dataset. Expected {provenance}, found {dataset.provenance}. "
+                f"Episodes belong to one dataset. Expected {provenance} for {path}, found {dataset.provenance}. "
                 "Load the dataset the file was made from."
             )
-        return episodes
+        return cls(name, tasks, dataset.items, provenance)
 
 
 def check_titles(task: Task, items: Sequence[Item]) -> None:
@@ -164,26 +190,28 @@ def check_titles(task: Task, items: Sequence[Item]) -> None:
         )
 
 
-def _task(row: dict[str, Any]) -> Task:
-    tuples = {k: tuple(row.pop(k)) for k in ("history", "candidates", "peer_similarity")}
-    return Task(**row, **tuples)
+def task_from_row(row: dict[str, Any]) -> Task:
+    """Inverse of `dataclasses.asdict` after a trip through JSON."""
+    history, candidates, similarity = (tuple(row[key]) for key in ("history", "candidates", "peer_similarity"))
+    return Task(row["task_id"], row["user"], history, candidates, row["target"], similarity)
+
+
+def _sha256(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: str | Path, text: str) -> None:
     """Write a text file so that a reader sees all of it or none."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        whole = Path(folder, path.name)
+        whole.write_bytes(text.encode())
+        os.replace(whole, path)
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------
@@ -216,7 +244,8 @@ class Split:
 def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:
     """Hold out each user's last item (test); train on the rest. There is no separate validation part.
 
-    Ties in time keep the order of the source (44 % of ml-100k's last items are tied with the one before).
+    Ties in time keep the order of the source (44 % of ml-100k's last items are tied with the one before). An item taken
+    more than once counts where it was first taken. Users with fewer than three items are left out.
     """
     sequences = _sequences(dataset, min_rating)
     return Split(
@@ -231,7 +260,7 @@ def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:
 
 def _sequences(dataset: Dataset, min_rating: float | None) -> list[UserSequence]:
     return [
-        UserSequence(u, tuple(int(i) for i in dataset.sequence(u, min_rating=min_rating)))
+        UserSequence(u, tuple(dict.fromkeys(dataset.sequence(u, min_rating=min_rating).tolist())))
         for u in range(dataset.num_users)
     ]
 
@@ -246,19 +275,13 @@ def uniform_candidates(num_items: int) -> CandidateSampler:
     """Every allowed item is equally likely."""
 
     def draw(forbidden: frozenset[int], n: int, rng: np.random.Generator) -> IntArray:
-        chosen: list[int] = []
-        taken = set(forbidden)
-        if num_items - len(taken) < n:
-            raise TaskError(
-                f"There must be enough items to draw negatives from. Expected at least {n} besides the user's own "
-                f"{len(taken)}, found {num_items - len(taken)}. Ask for fewer candidates."
-            )
+        _check_enough(num_items - len(forbidden), n)
+        chosen: dict[int, None] = {}
         while len(chosen) < n:
             item = int(rng.integers(num_items))
-            if item not in taken:
-                taken.add(item)
-                chosen.append(item)
-        return np.array(chosen, dtype=np.int64)
+            if item not in forbidden:
+                chosen[item] = None
+        return np.array(list(chosen), dtype=np.int64)
 
     return draw
 
@@ -267,19 +290,23 @@ def popularity_candidates(split: Split) -> CandidateSampler:
     """An allowed item is drawn in proportion to its training interactions (never-taken items count as .01)."""
     counts = np.full(split.dataset.num_items, 0.01)
     for sequence in split.train:
-        np.add.at(counts, list(sequence.items), 1.0)
+        counts[list(sequence.items)] += 1.0  # an item stands once in a sequence
 
     def draw(forbidden: frozenset[int], n: int, rng: np.random.Generator) -> IntArray:
+        _check_enough(len(counts) - len(forbidden), n)
         weights = counts.copy()
         weights[list(forbidden)] = 0.0
-        if np.count_nonzero(weights) < n:
-            raise TaskError(
-                f"There must be enough items to draw negatives from. Expected at least {n} besides the user's own "
-                f"{len(forbidden)}, found {np.count_nonzero(weights)}. Ask for fewer candidates."
-            )
         return rng.choice(len(weights), size=n, replace=False, p=weights / weights.sum()).astype(np.int64)
 
     return draw
+
+
+def _check_enough(available: int, n: int) -> None:
+    if available < n:
+        raise TaskError(
+            f"There must be enough items to draw negatives from. Expected at least {n} that are not barred, found "
+            f"{available}. Ask for fewer candidates."
+        )
 
 
 # --- peers ------------------------------------------------------------------------------------------------------------
@@ -289,35 +316,73 @@ class SvdPeers:
     """Peer similarity q of a user and an item, from a truncated SVD of the training matrix.
 
     q(u, i) is the mean cosine between u and the `k` most similar training users, u excluded, whose training history
-    holds i; 0 if nobody's does. User vectors are projections of the 0/1 row on the right singular vectors, centred over
-    users. In [-1, 1]. The paper takes SASRec's user vectors and does not publish the formula; this reading is ours
-    (`peer_k`, `peer_pool = item_owners`). u's vector comes from the visible history alone, so nothing held out enters.
+    holds i; 0 if nobody's does. In [-1, 1]. A user's vector is the projection of the 0/1 row of items on the leading
+    right singular vectors, scaled to length 1 (else a visible history of ten would be dwarfed by the mean of full
+    histories) and centred on the mean of all others. u's own vector comes from the visible history alone, so nothing
+    held out enters. The paper takes SASRec's user vectors and does not publish the formula: this reading is ours
+    (`peer_k`, `peer_pool = item_owners`).
     """
 
-    def __init__(self, split: Split, *, rank: int = 32, k: int = 10) -> None:
-        self._users = np.array([s.user for s in split.train])  # [U]
-        owners = np.zeros((len(split.train), split.dataset.num_items), dtype=np.float32)
-        for row, sequence in enumerate(split.train):
-            owners[row, list(sequence.items)] = 1.0
-        self._owners = owners > 0  # [U, I]
-        right = np.linalg.svd(owners, full_matrices=False)[2][:rank].T  # [I, rank]
-        vectors = owners @ right
-        self._right, self._mean, self._k = right, vectors.mean(0), k
-        self._vectors = _unit(vectors - self._mean)  # [U, rank]
+    def __init__(self, split: Split, *, rank: int = 32, k: int = 10, directions: FloatArray | None = None) -> None:
+        """Read the training part of the split.
+
+        Args:
+            split: only `train` is read.
+            rank: number of singular vectors.
+            k: how many peers count.
+            directions: [I, rank], the right singular vectors; None computes them from the split.
+        """
+        self._k = k
+        self._users = np.array([s.user for s in split.train], dtype=np.int64)  # [U]
+        rows = np.repeat(np.arange(len(split.train)), [len(s.items) for s in split.train])  # [N]
+        columns = np.array([i for s in split.train for i in s.items], dtype=np.int64)  # [N]
+        shape = len(split.train), split.dataset.num_items
+        self.directions = _right_singular_vectors(rows, columns, shape, rank) if directions is None else directions
+        self._vectors = _unit(_times(rows, columns, len(split.train), self.directions))  # [U, rank]
+        self._sum = self._vectors.sum(0)
+        by_item = np.argsort(columns, kind="stable")
+        starts = np.searchsorted(columns[by_item], np.arange(1, split.dataset.num_items))
+        self._owners = np.split(rows[by_item], starts)  # I arrays: the rows of those who took the item
 
     def __call__(self, user: int, history: Sequence[int], candidates: Sequence[int]) -> tuple[float, ...]:
-        """q of each candidate, rounded to 4 decimals so that a frozen set has the same digest on every machine."""
-        mine = _unit(self._right[list(history)].sum(0) - self._mean)
-        cosine = np.where(self._users == user, -np.inf, self._vectors @ mine)  # [U]
-        of_owners = np.where(self._owners[:, list(candidates)], cosine[:, None], -np.inf)  # [U, K]
-        best = -np.sort(-of_owners, axis=0)[: self._k]  # [k, K]
-        found = np.isfinite(best)
-        total = np.where(found, best, 0.0).sum(0) / np.maximum(found.sum(0), 1)
-        return tuple(float(q) for q in np.clip(np.round(total.astype(np.float64), 4), -1.0, 1.0))
+        """The q of each candidate, rounded to 4 decimals so that a frozen set has the same digest on every machine."""
+        is_me = self._users == user  # [U]
+        mean = (self._sum - self._vectors[is_me].sum(0)) / max(int((~is_me).sum()), 1)
+        mine = _unit(_unit(self.directions[list(history)].sum(0)) - mean)
+        # cosine of (vector - mean) and mine, without writing down the [U, rank] differences
+        squared = (self._vectors**2).sum(1) - 2 * self._vectors @ mean + mean @ mean  # [U]
+        cosine = (self._vectors @ mine - mean @ mine) / np.sqrt(np.maximum(squared, 1e-12))  # [U]
+        cosine[is_me] = -np.inf
+        return tuple(self._mean_of_best(cosine[self._owners[item]]) for item in candidates)
+
+    def _mean_of_best(self, cosine: FloatArray) -> float:
+        best = np.sort(cosine[np.isfinite(cosine)])[-self._k :]
+        return min(max(round(float(best.mean()), 4), -1.0), 1.0) if len(best) else 0.0
 
 
-def _unit(x: FloatArray | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+def _unit(x: FloatArray) -> FloatArray:
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12))
+
+
+def _times(rows: IntArray, columns: IntArray, height: int, x: FloatArray) -> FloatArray:
+    """A @ x for the 0/1 matrix A with ones at (rows, columns). [height, x.shape[1]]."""
+    return np.stack([np.bincount(rows, weights=column[columns], minlength=height) for column in x.T], axis=1)
+
+
+def _right_singular_vectors(rows: IntArray, columns: IntArray, shape: tuple[int, int], rank: int) -> FloatArray:
+    """The leading right singular vectors of a sparse 0/1 matrix, [I, at most rank], by subspace iteration.
+
+    N. Halko et al., SIAM Review 2011, doi:10.1137/090771806, algorithm 4.4. Double precision and a fixed start: the
+    result is the same to about 1e-12 on every machine. Directions of singular value 0 are left out.
+    """
+    users, items = shape
+    width = min(rank + 8, users, items)
+    basis = np.random.default_rng(0).standard_normal((items, width))
+    for _ in range(10):
+        basis = np.linalg.qr(_times(columns, rows, items, _times(rows, columns, users, basis)))[0]
+    _, values, turn = np.linalg.svd(_times(rows, columns, users, basis), full_matrices=False)
+    kept = values[:rank] > 1e-6 * values[0]
+    return np.asarray(basis @ turn[:rank][kept].T)
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
@@ -342,26 +407,35 @@ class TaskBuilder:
             )
 
     def __call__(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
-        """The task whose target is `sequence.items[cut]`."""
+        """The task whose target is `sequence.items[cut]` and whose history ends before it."""
+        if not 0 <= cut < len(sequence.items):
+            raise TaskError(
+                f"A sequence is cut at one of its items. Expected a place in 0..{len(sequence.items) - 1} of user "
+                f"{sequence.user} for task {task_id!r}, found {cut}. Cut elsewhere."
+            )
         target = sequence.items[cut]
         history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
         barred = self.split.owned[sequence.user] if self.exclude_owned else frozenset((*history, target))
-        titles = self.split.dataset.items
-        forbidden = set(barred)
-        negatives: list[int] = []
-        seen = {titles[target].title}
-        while len(negatives) < self.num_candidates - 1:
-            drawn = self.sampler(frozenset(forbidden), self.num_candidates - 1 - len(negatives), rng)
-            for item in drawn.tolist():
-                forbidden.add(item)
-                if titles[item].title not in seen:
-                    seen.add(titles[item].title)
-                    negatives.append(item)
-        order = rng.permutation(self.num_candidates)
-        listed = [target, *negatives]
-        candidates = tuple(listed[i] for i in order)
+        listed = [target, *self._negatives(target, barred | {target}, rng)]
+        candidates = tuple(listed[i] for i in rng.permutation(self.num_candidates))
         q = self.peers(sequence.user, history, candidates) if self.peers else ()
         return Task(task_id, sequence.user, history, candidates, target, q)
+
+    def _negatives(self, target: int, barred: frozenset[int], rng: np.random.Generator) -> list[int]:
+        """As many items as are missing, of different titles. Ends with the sampler's error when no item is left."""
+        items = self.split.dataset.items
+        chosen: dict[str, int] = {items[target].title: target}
+        while missing := self.num_candidates - len(chosen):
+            drawn = self.sampler(barred, missing, rng).tolist()
+            if not set(drawn).isdisjoint(barred) or len(set(drawn)) != missing:
+                raise TaskError(
+                    f"A candidate sampler must keep to what it is asked for. Expected {missing} different items that "
+                    f"are not barred, found {drawn}. Correct the sampler."
+                )
+            barred = barred.union(drawn)
+            for item in drawn:
+                chosen.setdefault(items[item].title, item)
+        return list(chosen.values())[1:]
 
 
 def freeze(builder: TaskBuilder, subset: str, *, rule: str, draw: int = 0, seed: int = 0) -> EpisodeSet:
@@ -377,6 +451,8 @@ def freeze(builder: TaskBuilder, subset: str, *, rule: str, draw: int = 0, seed:
     parts = {"train": builder.split.train, "validation": builder.split.validation, "test": builder.split.test}
     if subset not in parts:
         raise ConfigError(f"A split has three parts. Expected one of {sorted(parts)}, found {subset!r}. Name one.")
+    if min(draw, seed) < 0:
+        raise ConfigError(f"Draws and seeds are counted from 0. Expected >= 0, found {draw} and {seed}. Raise them.")
     split = builder.split
     stem = f"{split.name}-{subset}-{rule}-d{draw}"
     tasks = tuple(
@@ -388,22 +464,23 @@ def freeze(builder: TaskBuilder, subset: str, *, rule: str, draw: int = 0, seed:
 
 
 def sample_train_tasks(builder: TaskBuilder, n: int, rng: np.random.Generator, *, prefix: str) -> list[Task]:
-    """n fresh training tasks of distinct users (repeated only when n exceeds their number), cut at a random place.
+    """Fresh training tasks of n distinct users (repeated only when n exceeds their number), cut at a random place.
 
-    Candidates are drawn anew for each, so the set of training tasks has no end and no file.
+    At least three items stand before the cut where the sequence is long enough. Candidates are drawn anew for each, so
+    the set of training tasks has no end and no file.
     """
-    users = split_rows(len(builder.split.train), n, rng)
+    sequences = [sequence for sequence in builder.split.train if len(sequence.items) > 1]
+    if not sequences:
+        raise TaskError(
+            f"Training tasks are cut from training sequences. Expected one of two items or more in split "
+            f"{builder.split.name!r} of {builder.split.dataset.name!r}, found none. Use more data."
+        )
+    rows: list[int] = []
+    while len(rows) < n:
+        rows.extend(rng.permutation(len(sequences)).tolist())
     tasks = []
-    for number, row in enumerate(users):
-        sequence = builder.split.train[row]
+    for number, row in enumerate(rows[:n]):
+        sequence = sequences[row]
         cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
         tasks.append(builder(f"{prefix}-{number:04d}", sequence, cut, rng))
     return tasks
-
-
-def split_rows(available: int, n: int, rng: np.random.Generator) -> list[int]:
-    """n row numbers below `available`, each as often as any other up to one."""
-    rows: list[int] = []
-    while len(rows) < n:
-        rows.extend(rng.permutation(available).tolist())
-    return rows[:n]
