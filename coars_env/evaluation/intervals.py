@@ -1,0 +1,223 @@
+"""Estimate, Difference: means with bootstrap intervals, and paired permutation tests. Rows are users."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from coars_env.datasets.dataset import FloatArray
+from coars_env.errors import ConfigError, ShapeError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its percentile interval; NaN throughout if no value is defined."""
+
+    mean: float
+    low: float
+    high: float
+    undefined: int = 0
+    """Values that were NaN and are left out."""
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """Mean of a minus mean of b on the same rows."""
+
+    p_value: float = np.nan
+    """Two-sided: how often a difference at least this large arises when a and b swap places in random rows. It speaks
+    of other users, not of other training seeds; the interval speaks of both."""
+
+
+Statistic = Callable[[FloatArray], FloatArray]
+"""Components summed over rows, shape [..., C] -> statistics, shape [..., M]."""
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike, *, level: float = 0.95, resamples: int = 2000, rng: np.random.Generator | None = None
+) -> Estimate:
+    """Mean and percentile interval over rows and seeds.
+
+    Draws are averaged within a row first: their noise is independent between rows, so it is part of the spread of the
+    row averages. Then rows and seeds are resampled, independently of each other (the two-way "pigeonhole" bootstrap,
+    Owen 2007, doi:10.1214/07-AOAS122), since all rows of a seed share one trained model. N rows are drawn of N, but
+    S - 1 seeds of S: the variance of a mean of few seeds would else be understated by (S - 1) / S (Rao and Wu 1988,
+    doi:10.1080/01621459.1988.10478591). With one seed the interval speaks of that seed's model only; with two or three
+    it remains rough.
+
+    Args:
+        values: [N], [D, N] or [S, D, N]; NaN is undefined.
+        level: coverage.
+        resamples: number of bootstrap samples.
+        rng: source of the samples; a fixed one by default.
+    """
+    components = mean_components(values)
+    point, low, high = interval(components, None, means, level=level, resamples=resamples, rng=own_rng(rng))
+    return Estimate(float(point[0]), float(low[0]), float(high[0]), int(np.isnan(np.asarray(values, float)).sum()))
+
+
+def paired_difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    permutations: int = 10_000,
+    rng: np.random.Generator | None = None,
+) -> Difference:
+    """Mean of a minus mean of b with its interval and a sign-flip permutation test over rows.
+
+    Both are [N], [D, N] or [S, D, N] with the same rows and draws in the same order; the numbers of seeds may differ,
+    and seeds are resampled for each on its own, because seed 0 of one system has nothing to do with seed 0 of another.
+    Rows undefined in either are left out of both. With 2^N <= `permutations` every flip is tried and p is exact.
+
+    Raises:
+        ShapeError: different rows or draws.
+    """
+    x, y = _three_axes(a), _three_axes(b)
+    if x.shape[1:] != y.shape[1:]:
+        raise ShapeError(
+            f"A paired difference needs the same draws and rows. Expected [S, {x.shape[1]}, {x.shape[2]}] twice, found "
+            f"{list(y.shape)}. Evaluate both systems on the same episode sets."
+        )
+    keep = ~(np.isnan(x).all(axis=(0, 1)) | np.isnan(y).all(axis=(0, 1)))
+    undefined = int((~keep).sum())
+    return difference(
+        mean_components(x[:, :, keep]),
+        mean_components(y[:, :, keep]),
+        means,
+        level,
+        resamples,
+        permutations,
+        rng,
+        undefined,
+    )
+
+
+def difference(
+    a: FloatArray,
+    b: FloatArray,
+    statistic: Statistic,
+    level: float,
+    resamples: int,
+    permutations: int,
+    rng: np.random.Generator | None,
+    undefined: int,
+) -> Difference:
+    rng = own_rng(rng)
+    point, low, high = interval(a, b, statistic, level=level, resamples=resamples, rng=rng)
+    p_value = _swap_test(a.mean(0), b.mean(0), statistic, permutations, rng)
+    return Difference(float(point[0]), float(low[0]), float(high[0]), undefined, p_value)
+
+
+def own_rng(rng: np.random.Generator | None) -> np.random.Generator:
+    return np.random.default_rng(0) if rng is None else rng
+
+
+def _three_axes(values: npt.ArrayLike) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if not 1 <= array.ndim <= 3:
+        raise ShapeError(
+            f"Values have up to three axes. Expected [N], [D, N] or [S, D, N], found {list(array.shape)}. Reshape them."
+        )
+    return array.reshape((1,) * (3 - array.ndim) + array.shape)
+
+
+def mean_components(values: npt.ArrayLike) -> FloatArray:
+    """[S, N, 2]: average over the defined draws (0 if none), and whether there is any."""
+    array = _three_axes(values)
+    counted = (~np.isnan(array)).sum(1)  # [S, N]
+    average = np.nan_to_num(array).sum(1) / np.maximum(counted, 1)
+    return np.stack([average, counted > 0], axis=-1)
+
+
+def ratio_or_nan(a: FloatArray, b: FloatArray) -> FloatArray:
+    out: FloatArray = np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b > 0)
+    return out
+
+
+def means(sums: FloatArray) -> FloatArray:
+    """[..., 2M] pairs of sum and number -> [..., M]."""
+    return ratio_or_nan(sums[..., 0::2], sums[..., 1::2])
+
+
+def interval(
+    a: FloatArray,
+    b: FloatArray | None,
+    statistic: Statistic,
+    *,
+    level: float,
+    resamples: int,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Point, low and high, [M] each, of the statistic of a [S, N, C], or of its difference to that of b."""
+    if not 0 < level < 1:
+        raise ConfigError(f"A level is a probability. Expected 0 < level < 1, found {level}. Use 0.95.")
+    sides = [a] if b is None else [a, b]
+    ones = np.ones((1, a.shape[1]))
+    point = _signed([_seed_mean(_statistics(ones, side, statistic), None) for side in sides])[0]  # [M]
+    samples = np.concatenate(
+        [
+            _signed([_seed_mean(_statistics(weights, side, statistic), rng) for side in sides])
+            for weights in _row_weights(a.shape[1], resamples, rng)
+        ]
+    )  # [resamples, M]
+    bounds = np.full((2, len(point)), np.nan)
+    for m in range(len(point)):
+        defined = samples[~np.isnan(samples[:, m]), m]
+        if len(defined):
+            bounds[:, m] = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return point, bounds[0], bounds[1]
+
+
+def _signed(sides: list[FloatArray]) -> FloatArray:
+    return sides[0] if len(sides) == 1 else sides[0] - sides[1]
+
+
+def _row_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
+    """How often each row was drawn, [b, N], in blocks that fit into memory."""
+    block = max(1, 2_000_000 // max(n, 1))
+    for first in range(0, resamples, block):
+        yield rng.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - first)).astype(np.float64)
+
+
+def _statistics(weights: FloatArray, components: FloatArray, statistic: Statistic) -> FloatArray:
+    """[b, N] weights, [S, N, C] -> [b, S, M]."""
+    return statistic(np.stack([weights @ seed for seed in components], axis=1))
+
+
+def _seed_mean(statistics: FloatArray, rng: np.random.Generator | None) -> FloatArray:
+    """Mean over the seeds where defined, [b, S, M] -> [b, M]; over S - 1 drawn with replacement if there is a rng."""
+    b, s, _ = statistics.shape
+    times = np.ones((b, s)) if rng is None or s == 1 else rng.multinomial(s - 1, np.full(s, 1 / s), size=b)
+    defined = ~np.isnan(statistics)
+    total = np.einsum("bs,bsm->bm", times, np.where(defined, statistics, 0.0))
+    return ratio_or_nan(total, np.einsum("bs,bsm->bm", times, defined.astype(np.float64)))
+
+
+def _swap_test(
+    a: FloatArray, b: FloatArray, statistic: Statistic, permutations: int, rng: np.random.Generator
+) -> float:
+    """Two-sided p-value of statistic(sum a) - statistic(sum b), [N, C] each, under swaps of a and b in single rows."""
+    n, gap = len(a), b - a
+    exact = n < 60 and 2**n <= permutations
+    observed = abs(float((statistic(a.sum(0)) - statistic(b.sum(0)))[0]))
+    if not n or np.isnan(observed):
+        return np.nan
+    extreme, block = 0, max(1, 2_000_000 // n)
+    everything = np.array(list(product((0.0, 1.0), repeat=n))) if exact else None
+    total = 2**n if exact else permutations
+    for first in range(0, total, block):
+        size = min(block, total - first)
+        drawn = (
+            rng.integers(2, size=(size, n)).astype(float) if everything is None else everything[first : first + size]
+        )
+        moved = drawn @ gap  # [size, C]
+        found = (statistic(a.sum(0) + moved) - statistic(b.sum(0) - moved))[:, 0]
+        extreme += int((np.abs(found) >= observed - 1e-12).sum())
+    return extreme / total if exact else (extreme + 1) / (total + 1)

@@ -1,0 +1,103 @@
+"""Metrics of one episode, and the rates by turn: pure functions of transcripts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coars_env.datasets.dataset import FloatArray
+from coars_env.rewards import CoarsReward
+from coars_env.transcript import RECOMMENDER, USER, Transcript
+
+METRICS = {
+    "hit_final": "Hit@1: 1 if the last proposal is the target, else 0; 0 after a failure, which has no last answer",
+    "hit_first": "1 if the proposal of turn 1 is the target, else 0",
+    "hit_any": "1 if any turn proposes the target, else 0",
+    "turns": "finished turns, 0 to T",
+    "accepted": "1 if the user clicked a proposal, else 0",
+    "turns_to_accept": "turns of an accepted episode, 1 to T; NaN if nothing was accepted",
+    "reward_recommender": "mean of R_rec over the turns; NaN without turns",
+    "reward_user": "mean of R_user over the turns; NaN without turns",
+    "acceptance_on_hits": "share of turns proposing the target that got a star or click, in [0, 1]; NaN without such",
+    "acceptance_on_misses": "the same for turns that propose another item",
+    "excluded_recommender": "share of turns whose recommender message CoARS leaves out of training; NaN without turns",
+    "excluded_user": "the same for the user's message",
+    "parse_errors_recommender": "turns whose recommender message named no candidate, 0 to T",
+    "parse_errors_user": "turns whose user message held no action, 0 to T",
+    "repeats": "turns that propose an item proposed before, 0 to T - 1",
+    "failed": "1 if an agent broke, else 0",
+}
+"""Each metric of an episode: formula, range and when it is undefined. NaN is left out of means and counted."""
+
+
+def episode_metrics(transcripts: Sequence[Transcript], *, reward: CoarsReward | None = None) -> dict[str, FloatArray]:
+    """Each of `METRICS`, shape [N], for N episodes. `reward` is the one to score with, CoARS's by default."""
+    rows = [_episode(transcript, reward or CoarsReward()) for transcript in transcripts]
+    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in METRICS}
+
+
+def _episode(transcript: Transcript, reward: CoarsReward) -> dict[str, float]:
+    turns, target = transcript.turns, transcript.task.target
+    terms = reward(transcript)
+    accepted, failed = transcript.ending == "accepted", transcript.ending == "failed"
+    proposals = [turn.proposal for turn in turns if turn.proposal is not None]
+    return {
+        "hit_final": float(not failed and transcript.final_item == target),
+        "hit_first": float(bool(turns) and turns[0].proposal == target),
+        "hit_any": float(target in proposals),
+        "turns": len(turns),
+        "accepted": float(accepted),
+        "turns_to_accept": len(turns) if accepted else np.nan,
+        "reward_recommender": _mean([term.recommender for term in terms]),
+        "reward_user": _mean([term.user for term in terms]),
+        "acceptance_on_hits": _mean([turn.positive for turn in turns if turn.proposal == target]),
+        "acceptance_on_misses": _mean([turn.positive for turn in turns if turn.proposal not in (None, target)]),
+        "excluded_recommender": _mean([RECOMMENDER in term.excluded for term in terms]),
+        "excluded_user": _mean([USER in term.excluded for term in terms]),
+        "parse_errors_recommender": sum(turn.recommender_error is not None for turn in turns),
+        "parse_errors_user": sum(turn.user_error is not None for turn in turns),
+        "repeats": len(proposals) - len(set(proposals)),
+        "failed": float(failed),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else np.nan
+
+
+@dataclass(frozen=True)
+class TurnRates:
+    """How the episodes stood at one turn. Shares are NaN where nothing is counted."""
+
+    turn: int
+    """Counted from 1."""
+    reached: int
+    """Episodes that played this turn."""
+    hit: float
+    """Share of the episodes that reached it whose proposal in this turn is the target."""
+    hit_so_far: float
+    """Hit@1 had every episode stopped here: share of ALL episodes whose last proposal up to this turn is the target."""
+    acceptance_on_hits: float
+    acceptance_on_misses: float
+
+
+def by_turn(transcripts: Sequence[Transcript]) -> tuple[TurnRates, ...]:
+    """One entry per turn, pooled over the transcripts."""
+    entries = []
+    for n in range(max((len(t.turns) for t in transcripts), default=0)):
+        reached = [(t.turns[n], t.turns[n].proposal == t.task.target) for t in transcripts if len(t.turns) > n]
+        entries.append(
+            TurnRates(
+                turn=n + 1,
+                reached=len(reached),
+                hit=_mean([hit for _, hit in reached]),
+                hit_so_far=_mean(
+                    [bool(t.turns) and t.turns[: n + 1][-1].proposal == t.task.target for t in transcripts]
+                ),
+                acceptance_on_hits=_mean([turn.positive for turn, hit in reached if hit]),
+                acceptance_on_misses=_mean(
+                    [turn.positive for turn, hit in reached if not hit and turn.proposal is not None]
+                ),
+            )
+        )
+    return tuple(entries)

@@ -1,0 +1,137 @@
+"""Report: what a pair of agents did on frozen episodes, with intervals over users and seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coars_env.datasets.dataset import FloatArray, Provenance
+from coars_env.env import MAX_TURNS
+from coars_env.errors import ShapeError
+from coars_env.evaluation.intervals import Estimate, interval, mean_components, means, own_rng
+from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
+from coars_env.partners import Agent
+from coars_env.rewards import CoarsReward
+from coars_env.rollout import rollout
+from coars_env.tasks import EpisodeSet
+from coars_env.transcript import Transcript
+
+Runs = Sequence[Sequence[Sequence[Transcript]]]
+"""runs[s][d][n]: the transcript of row n under candidate draw d, played by the agents of seed s."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one pair of agents did. Example: `summarize("popularity", runs).estimates["hit_final"].mean`."""
+
+    system: str
+    provenance: Provenance
+    seeds: int
+    draws: int
+    rows: int
+    estimates: dict[str, Estimate]
+    """By the names of `METRICS`."""
+    turns: tuple[TurnRates, ...]
+
+    def table(self) -> list[tuple[str, str, str, int]]:
+        """(metric, mean, interval, undefined) of each metric, ready to print."""
+        return [
+            (name, f"{e.mean:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", e.undefined) for name, e in self.estimates.items()
+        ]
+
+    def to_markdown(self) -> str:
+        """A table of all metrics and one of the turns, under a line that says what was measured."""
+        head = (
+            f"**{self.system}**: {self.rows} rows, {self.draws} candidate draws, {self.seeds} seeds; "
+            f"{self.provenance.source} data {self.provenance.origin} ({self.provenance.sha256[:12]})."
+        )
+        metric_table = markdown_table(("metric", "mean", "95 % interval", "undefined"), self.table())
+        turn_table = markdown_table(
+            ("turn", "reached", "hit", "hit so far", "acceptance on hits", "on misses"),
+            [
+                (t.turn, t.reached, *(f"{x:.3f}" for x in (t.hit, t.hit_so_far)),
+                 *(f"{x:.3f}" for x in (t.acceptance_on_hits, t.acceptance_on_misses)))
+                for t in self.turns
+            ],
+        )  # fmt: skip
+        return f"{head}\n\n{metric_table}\n\n{turn_table}\n"
+
+
+def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """Markdown of plain cells."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def evaluate(
+    recommender: Agent,
+    user: Agent,
+    episode_sets: Sequence[EpisodeSet],
+    *,
+    seeds: Sequence[int] = (0,),
+    max_turns: int = MAX_TURNS,
+    batch_size: int = 256,
+) -> list[list[list[Transcript]]]:
+    """Play every set (one per candidate draw) under every seed of sampling. Returns runs[s][d][n].
+
+    Trained systems have one pair of agents per training seed: call this once for each and join the outer lists.
+    """
+    return [
+        [
+            rollout(
+                draw.tasks,
+                draw.items,
+                recommender,
+                user,
+                provenance=draw.provenance,
+                max_turns=max_turns,
+                seed=seed,
+                batch_size=batch_size,
+            )
+            for draw in episode_sets
+        ]
+        for seed in seeds
+    ]
+
+
+def metric_values(runs: Runs, *, reward: CoarsReward | None = None) -> dict[str, FloatArray]:
+    """Each of `METRICS`, shape [S, D, N].
+
+    Raises:
+        ShapeError: the rows of the runs are not the same users and targets in the same order, or there are none.
+    """
+    rows = {tuple((t.task.user, t.task.target) for t in draw) for seed in runs for draw in seed}
+    if len(rows) != 1 or rows == {()} or len({len(seed) for seed in runs}) != 1:
+        raise ShapeError(
+            "Runs must hold the same rows. Expected equally many draws of the same users and targets in the same "
+            f"order, found {len(rows)} different lists and {sorted(len(seed) for seed in runs)} draws. Evaluate all on "
+            "the same episode sets."
+        )
+    parts = [[episode_metrics(draw, reward=reward) for draw in seed] for seed in runs]
+    return {name: np.array([[draw[name] for draw in seed] for seed in parts]) for name in METRICS}
+
+
+def summarize(
+    system: str,
+    runs: Runs,
+    *,
+    reward: CoarsReward | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    rng: np.random.Generator | None = None,
+) -> Report:
+    """Means and intervals of all metrics, see `bootstrap_interval`, and the rates by turn pooled over all runs."""
+    arrays = metric_values(runs, reward=reward)
+    components = np.concatenate([mean_components(array) for array in arrays.values()], axis=-1)  # [S, N, 2M]
+    point, low, high = interval(components, None, means, level=level, resamples=resamples, rng=own_rng(rng))
+    undefined = [int(np.isnan(array).sum()) for array in arrays.values()]
+    columns = zip(arrays, point.tolist(), low.tolist(), high.tolist(), undefined, strict=True)
+    return Report(
+        system=system,
+        provenance=runs[0][0][0].provenance,
+        seeds=len(runs),
+        draws=len(runs[0]),
+        rows=len(runs[0][0]),
+        estimates={name: Estimate(*rest) for name, *rest in columns},
+        turns=by_turn([t for seed in runs for draw in seed for t in draw]),
+    )

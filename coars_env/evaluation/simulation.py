@@ -1,0 +1,314 @@
+"""UserTest, Simulation: AFL's test of a user agent (arXiv:2410.20027, 4.1.2). Would this user take this item?"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from coars_env.datasets.dataset import FloatArray, Item, Provenance
+from coars_env.env import MAX_TURNS, Dialogue
+from coars_env.errors import CoarsError, ConfigError, ShapeError, TaskError
+from coars_env.evaluation.intervals import Difference, Estimate, difference, interval, own_rng, ratio_or_nan
+from coars_env.partners import Agent
+from coars_env.tasks import HISTORY_LENGTH, Split, Task, UserSequence
+from coars_env.transcript import ACTIONS, ROLES, STRENGTH_EDGES, USER, Transcript
+
+RESERVED = 10
+RESERVED_RATIOS = {"1:1": (10, 10), "1:3": (5, 15), "1:9": (2, 18)}
+HELD_OUT_RATIOS = {"1:1": (1, 1), "1:3": (1, 3), "1:9": (1, 9)}
+
+
+@dataclass(frozen=True)
+class UserItems:
+    """What one user is asked. Example: `UserItems(user=7, history=(4, 2), positives=(5,), negatives=(1, 0, 3))`."""
+
+    user: int
+    history: tuple[int, ...]
+    positives: tuple[int, ...]
+    """Items the user took after the history, in that order."""
+    negatives: tuple[int, ...]
+    """Items the user never took."""
+
+    @property
+    def questions(self) -> tuple[int, ...]:
+        """Positives, then negatives."""
+        return (*self.positives, *self.negatives)
+
+
+@dataclass(frozen=True, eq=False)
+class UserTest:
+    """AFL's test of a user agent (arXiv:2410.20027, 4.1.2): would this user take this item? See `user_test`."""
+
+    name: str
+    users: tuple[UserItems, ...]
+    ratios: dict[str, tuple[int, int]]
+    """Name -> how many positives and how many negatives of each user, each the first of its list."""
+    skipped: int
+    """Users with too few interactions."""
+    items: tuple[Item, ...]
+    provenance: Provenance
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the questions; independent of machine and process."""
+        body = {
+            "name": self.name,
+            "provenance": asdict(self.provenance),
+            "users": [asdict(user) for user in self.users],
+        }
+        return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def tasks(self) -> list[Task]:
+        """One task per question, user by user. Its target is the item in question where that is a positive, and the
+        first positive where it is not: "hit" then says whether yes is right.
+        """
+        return [
+            Task(
+                f"{self.name}-{row:04d}-{number:02d}",
+                user.user,
+                user.history,
+                user.questions,
+                item if item in user.positives else user.positives[0],
+            )
+            for row, user in enumerate(self.users)
+            for number, item in enumerate(user.questions)
+        ]
+
+
+def user_test(split: Split, subset: str = "test", *, draw: int = 0, seed: int = 0) -> UserTest:
+    """The questions of a held-out part, the same for every agent.
+
+    Users without training text (LLaRA's split) follow AFL: the last 10 items are reserved, the history is the last 10
+    before them, positives are the first 10, 5 or 2 of the reserved, negatives 10, 15 or 18 random items the user never
+    took. Users without an item before the reserved ones are skipped.
+
+    Where the users' earlier items are training text (`leave_last`) reserved ones would have been trained on. There, in
+    our adaptation, the held-out item is the only positive, with 1, 3 or 9 negatives.
+
+    Ratios share questions, so each question is asked once: 28 or 10 a user. The generator of a user is seeded by
+    (seed, draw, row). No negative has the title of an item of the user.
+    """
+    parts = {"validation": split.validation, "test": split.test}
+    if subset not in parts:
+        raise ConfigError(f"Users are tested on a held-out part. Expected one of {sorted(parts)}, found {subset!r}.")
+    trained = {sequence.user for sequence in split.train}
+    seen = any(sequence.user in trained for sequence in parts[subset])
+    reserved, ratios = (1, HELD_OUT_RATIOS) if seen else (RESERVED, RESERVED_RATIOS)
+    num_negatives = max(negatives for _, negatives in ratios.values())
+    users = [
+        _user_items(split, sequence, reserved, num_negatives, np.random.default_rng([seed, draw, row]))
+        for row, sequence in enumerate(parts[subset])
+        if len(sequence.items) > reserved
+    ]
+    return UserTest(
+        name=f"{split.dataset.name}/{split.name}/{subset}/user-simulation/d{draw}",
+        users=tuple(users),
+        ratios=ratios,
+        skipped=len(parts[subset]) - len(users),
+        items=split.dataset.items,
+        provenance=split.dataset.provenance,
+    )
+
+
+def _user_items(
+    split: Split, sequence: UserSequence, reserved: int, num_negatives: int, rng: np.random.Generator
+) -> UserItems:
+    items, owned = split.dataset.items, split.owned[sequence.user] | set(sequence.items)
+    titles = {items[item].title for item in owned}
+    negatives: list[int] = []
+    for item in rng.permutation(len(items)).tolist():
+        if len(negatives) == num_negatives:
+            break
+        if item not in owned and items[item].title not in titles:
+            titles.add(items[item].title)
+            negatives.append(item)
+    if len(negatives) < num_negatives:
+        raise TaskError(
+            f"There must be enough items the user never took. Expected {num_negatives}, found {len(negatives)}. "
+            "Test users on a larger catalogue."
+        )
+    cut = len(sequence.items) - reserved
+    history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
+    return UserItems(sequence.user, history, tuple(dict.fromkeys(sequence.items[cut:])), tuple(negatives))
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A test and the answers to it: one transcript per question, in the order of `UserTest.tasks`."""
+
+    test: UserTest
+    transcripts: tuple[Transcript, ...]
+
+    def counts(self, ratio: str) -> FloatArray:
+        """What `SIMULATION_METRICS` are made of, per user: shape [U, 12].
+
+        Columns: true positives, false positives, false negatives, true negatives, yes, unusable, then value and
+        "is defined" of the user's own precision, recall and AUC. An unusable answer is counted as wrong, as AFL does.
+
+        Raises:
+            ConfigError: the test has no such ratio.
+        """
+        if ratio not in self.test.ratios:
+            raise ConfigError(f"Expected one of the ratios {sorted(self.test.ratios)}, found {ratio!r}. Name one.")
+        num_positives, num_negatives = self.test.ratios[ratio]
+        rows, first = [], 0
+        for user in self.test.users:
+            answers = [_answer(transcript) for transcript in self.transcripts[first : first + len(user.questions)]]
+            first += len(user.questions)
+            asked = answers[: len(user.positives)][:num_positives], answers[len(user.positives) :][:num_negatives]
+            rows.append(_count(*asked))
+        return np.array(rows)
+
+
+def _answer(transcript: Transcript) -> float:
+    """Acceptance strength; NaN if there is no usable answer."""
+    strength = transcript.turns[0].strength if transcript.turns else None
+    return np.nan if strength is None else strength
+
+
+def _count(positives: list[float], negatives: list[float]) -> list[float]:
+    yes = STRENGTH_EDGES[ACTIONS.index("star")]
+    right, wrong = np.nan_to_num(positives, nan=0.0), np.nan_to_num(negatives, nan=1.0)  # unusable: counted as wrong
+    tp, fp = int((right >= yes).sum()), int((wrong >= yes).sum())
+    fn, tn = len(right) - tp, len(wrong) - fp
+    both = np.array([*positives, *negatives])
+    auc = float((np.sign(right[:, None] - wrong).mean() + 1) / 2)
+    precision = tp / (tp + fp) if tp + fp else 0.0
+    own = [precision, float(tp + fp > 0), tp / len(right), 1.0, auc, 1.0]
+    return [tp, fp, fn, tn, float((both >= yes).sum()), float(np.isnan(both).sum()), *own]
+
+
+SIMULATION_METRICS = {
+    "precision": "P = TP / (TP + FP), pooled over users; NaN if nothing was accepted",
+    "recall": "R = TP / (TP + FN), pooled",
+    "f1": "2 P R / (P + R) = 2 TP / (2 TP + FP + FN), pooled; 0 if nothing was accepted",
+    "precision_per_user": "mean over the users who accepted something of their own P",
+    "recall_per_user": "mean over users of their own R",
+    "f1_per_user": "2 P R / (P + R) of these two means, as AFL; 0 if both are 0",
+    "accuracy": "(TP + TN) / all",
+    "auc": "mean over users of the chance that a positive gets a higher strength than a negative, ties one half",
+    "acceptance": "share of all questions answered by star or click",
+    "unusable": "share of all questions without a usable answer",
+}
+"""Each metric of the user-simulation test, all in [0, 1]. Yes is a star or click."""
+
+
+def _simulation_statistics(sums: FloatArray) -> FloatArray:
+    """[..., 12], see `Simulation.counts`, -> [..., M] in the order of `SIMULATION_METRICS`."""
+    tp, fp, fn, tn, yes, unusable = (sums[..., k] for k in range(6))
+    p, r, auc = (ratio_or_nan(sums[..., k], sums[..., k + 1]) for k in (6, 8, 10))
+    total, p_or_0 = tp + fp + fn + tn, np.nan_to_num(p)
+    f1_per_user = np.nan_to_num(ratio_or_nan(2 * p_or_0 * r, p_or_0 + r))
+    f1 = ratio_or_nan(2 * tp, 2 * tp + fp + fn)
+    pooled = [
+        ratio_or_nan(tp, tp + fp),
+        ratio_or_nan(tp, tp + fn),
+        f1,
+        p,
+        r,
+        f1_per_user,
+        ratio_or_nan(tp + tn, total),
+        auc,
+    ]
+    return np.stack([*pooled, ratio_or_nan(yes, total), ratio_or_nan(unusable, total)], axis=-1)
+
+
+SimulationRuns = Sequence[Sequence[Simulation]]
+"""runs[s][d]: the answers of the agent of seed s to draw d of the test."""
+
+
+def simulation_report(
+    runs: SimulationRuns, *, level: float = 0.95, resamples: int = 2000, rng: np.random.Generator | None = None
+) -> dict[str, dict[str, Estimate]]:
+    """Ratio -> metric -> mean over seeds with its interval: users and seeds are resampled, see `bootstrap_interval`."""
+    rng, result = own_rng(rng), {}
+    for ratio in runs[0][0].test.ratios:
+        counts = _simulation_counts(runs, ratio)
+        bounds = interval(counts, None, _simulation_statistics, level=level, resamples=resamples, rng=rng)
+        columns = zip(SIMULATION_METRICS, *(bound.tolist() for bound in bounds), strict=True)
+        result[ratio] = {name: Estimate(*rest) for name, *rest in columns}
+    return result
+
+
+def simulation_difference(
+    a: SimulationRuns,
+    b: SimulationRuns,
+    ratio: str,
+    metric: str = "f1",
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    permutations: int = 10_000,
+    rng: np.random.Generator | None = None,
+) -> Difference:
+    """a minus b in one metric on the same test, see `paired_difference`; a and b swap places in random users.
+
+    Raises:
+        ShapeError: the two did not answer the same questions.
+    """
+    if [s.test.sha256 for s in a[0]] != [s.test.sha256 for s in b[0]]:
+        raise ShapeError(
+            f"A paired difference needs the same questions. Expected {[s.test.name for s in a[0]]} with equal digests, "
+            f"found {[s.test.name for s in b[0]]}. Put one test to both agents."
+        )
+    column = list(SIMULATION_METRICS).index(metric)
+
+    def statistic(sums: FloatArray) -> FloatArray:
+        return _simulation_statistics(sums)[..., [column]]
+
+    counts = _simulation_counts(a, ratio), _simulation_counts(b, ratio)
+    return difference(*counts, statistic, level, resamples, permutations, rng, 0)
+
+
+def _simulation_counts(runs: SimulationRuns, ratio: str) -> FloatArray:
+    """[S, U, 12], averaged over draws."""
+    names = {tuple(simulation.test.sha256 for simulation in seed) for seed in runs}
+    users = {tuple(user.user for user in simulation.test.users) for seed in runs for simulation in seed}
+    if len(names) != 1 or len(users) != 1:
+        raise ShapeError(
+            "All runs must answer the same tests. Expected one list of draws over one list of users, found "
+            f"{len(names)} and {len(users)}. Put the same tests to the agents of all seeds."
+        )
+    counts = np.array([[simulation.counts(ratio) for simulation in seed] for seed in runs], dtype=np.float64)
+    return np.asarray(counts.mean(1))
+
+
+def user_simulation(
+    agent: Agent, test: UserTest, *, seed: int = 0, max_turns: int = MAX_TURNS, batch_size: int = 256
+) -> Simulation:
+    """Put each item to the user agent as the recommender's proposal of turn 1, without a reason, for one answer.
+
+    `max_turns` is the horizon the agent is told of; the recorded episodes have one turn. A batch in which the agent
+    raises is recorded as failed.
+    """
+    tasks, transcripts = test.tasks(), []
+    positions = [position for user in test.users for position in range(len(user.questions))]
+    for first in range(0, len(tasks), batch_size):
+        batch = [Dialogue(task, test.items, max_turns=max_turns) for task in tasks[first : first + batch_size]]
+        for position, dialogue in zip(positions[first:], batch, strict=False):
+            dialogue.recommend(position, "")
+        cause = _ask(agent, batch, seed, first)
+        for dialogue in batch:
+            if dialogue.speaker == USER:
+                dialogue.fail(cause or "")
+            turns, ending = tuple(dialogue.turns), dialogue.ending or "max_turns"
+            transcripts.append(
+                Transcript(dialogue.task, 1, turns, ending, dialogue.cause, provenance=test.provenance, seed=seed)
+            )
+    return Simulation(test, tuple(transcripts))
+
+
+def _ask(agent: Agent, dialogues: Sequence[Dialogue], seed: int, first: int) -> str | None:
+    """Let the user agent answer where it can; the cause if it broke."""
+    agent.start([(seed, ROLES.index(USER), first + n) for n in range(len(dialogues))])
+    try:
+        actions = agent.act({n: dialogue.observe(dialogue.speaker) for n, dialogue in enumerate(dialogues)})
+        for n, dialogue in enumerate(dialogues):
+            dialogue.act(actions[n])
+    except CoarsError:
+        raise
+    except Exception as error:  # a defect of the agent is data, whatever it is
+        return f"{USER}: {error!r}"
+    return None
