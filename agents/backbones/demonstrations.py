@@ -1,0 +1,130 @@
+"""Rows of text from which pocket learns language, form and the use of hindsight; no row shows a skilful choice."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agents.backbones.backbone import Backbone
+from agents.prompts import (
+    ACTION,
+    ACTION_TEXTS,
+    ITEM,
+    REASON,
+    SCORE,
+    TAKEN,
+    Pieces,
+    hindsight,
+    prompt,
+    score_texts,
+    title,
+    titles,
+)
+from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Action, Dialogue, Item, Role, Split, Task, UserSequence
+
+REASONS: dict[str, tuple[tuple[str, str], ...]] = {
+    "propose": ((" It goes well with", "."), (" You took", ", and this is of its kind."), (" Next to", " it fits.")),
+    "accept": ((" I liked", ", so yes."), (" It is close to", "."), (" After", " this is what I want.")),
+    "reject": ((" It is far from", "."), (" I liked", ", not this."), (" After", " I want something else.")),
+}
+"""What a demonstration says, around a title of the history."""
+
+
+def fact(item: Item) -> Pieces:
+    """What the catalogue says of an item."""
+    year = f" {item.year}" if item.year else ""
+    return (" " + item.title, ":", *(" " + genre for genre in item.genres), year, ".")
+
+
+def sequence_text(sequence: UserSequence, items: Sequence[Item], length: int, rng: np.random.Generator) -> Pieces:
+    """A stretch of a training user's sequence as a list of titles."""
+    start = int(rng.integers(max(1, len(sequence.items) - length + 1)))
+    return (TAKEN, *titles(items, sequence.items[start : start + length], ""))
+
+
+class Demonstrator:
+    """Writes demonstrations of the dialogue. Choices are drawn at random; with hindsight they follow the hindsight."""
+
+    def __init__(self, split: Split, backbone: Backbone, rng: np.random.Generator) -> None:
+        self._train = [sequence for sequence in split.train if len(sequence.items) > 3]
+        self._items = split.dataset.items
+        self._backbone, self._rng = backbone, rng
+
+    def row(self, *, guided: bool) -> tuple[list[int], list[bool]]:
+        """One side's view of a short dialogue as token ids, and which of them are learnt.
+
+        Plain: all its replies. Guided: only a last reply, given after the hindsight on that turn and agreeing with it.
+        """
+        rng, backbone = self._rng, self._backbone
+        role: Role = ROLES[int(rng.integers(2))]
+        dialogue = Dialogue(self._task(), self._items)
+        turns = int(rng.choice((1, 2, 3, 4), p=(0.55, 0.25, 0.12, 0.08)))
+        exchanges: list[tuple[list[int], list[int]]] = []  # what it was told, what it answered
+        while dialogue.ending is None and len(dialogue.turns) < turns + (dialogue.speaker == USER):
+            action, reply = self._random_act(dialogue)
+            if dialogue.speaker == role:
+                told = prompt(role, dialogue.observe(role), self._items, backbone.list_separator)
+                context = backbone.go_on(told.content) if exchanges else backbone.begin(told.system, told.content)
+                exchanges.append((context, backbone.encode_all(reply)))
+            dialogue.act(action)
+        header = backbone.encode(backbone.reply_header)
+        tokens: list[int] = []
+        learnt: list[bool] = []
+        for number, (context, reply_tokens) in enumerate(exchanges, start=1):
+            if guided and number == len(exchanges):
+                told_after = hindsight(role, dialogue.task, dialogue.turns, self._items)
+                context = context + backbone.encode_all(told_after)
+                reply_tokens = backbone.encode_all(self._guided_reply(role, dialogue))
+            tokens += context + header + reply_tokens
+            learnt += [False] * (len(context) + len(header))
+            learnt += [not guided or number == len(exchanges)] * len(reply_tokens)
+        return tokens, learnt
+
+    def _task(self) -> Task:
+        rng = self._rng
+        sequence = self._train[int(rng.integers(len(self._train)))]
+        cut = int(rng.integers(3, len(sequence.items)))
+        history = sequence.items[max(0, cut - 10) : cut]
+        target = sequence.items[cut]
+        others: list[int] = []
+        names = {self._items[target].title}
+        while len(others) < 19:
+            item = int(rng.integers(len(self._items)))
+            if self._items[item].title not in names:
+                names.add(self._items[item].title)
+                others.append(item)
+        listed = [*others, target]
+        return Task("", sequence.user, history, tuple(listed[i] for i in rng.permutation(20)), target)
+
+    def _random_act(self, dialogue: Dialogue) -> tuple[Action, Pieces]:
+        """A random choice of the speaker and how it is worded."""
+        rng, task = self._rng, dialogue.task
+        if dialogue.speaker == RECOMMENDER:
+            target = task.candidates.index(task.target)
+            position = target if rng.random() < 0.3 else int(rng.integers(len(task.candidates)))
+            reason = self._reason("propose", task)
+            reply = self._recommendation(reason, task.candidates[position])
+            return {"item": position, "message": "".join(reason).strip()}, reply
+        action = int(rng.integers(len(ACTIONS)))
+        reason, score, reply = self._answer(action, task)
+        return {"action": action, "strength": float(score), "message": "".join(reason).strip()}, reply
+
+    def _guided_reply(self, role: Role, dialogue: Dialogue) -> Pieces:
+        """What hindsight calls right: proposing the item taken next, accepting exactly that one."""
+        task = dialogue.task
+        if role == RECOMMENDER:
+            return self._recommendation(self._reason("propose", task), task.target)
+        hit = dialogue.turns[-1].proposal == task.target
+        return self._answer(2 * hit + int(self._rng.integers(2)), task)[2]
+
+    def _recommendation(self, reason: Pieces, item: int) -> Pieces:
+        return (REASON, *reason, "\n", ITEM, title(self._items, item), "\n")
+
+    def _answer(self, action: int, task: Task) -> tuple[Pieces, str, Pieces]:
+        reason = self._reason("accept" if action >= ACTIONS.index("star") else "reject", task)
+        scores = score_texts(action)
+        score = scores[int(self._rng.integers(len(scores)))]
+        return reason, score, (REASON, *reason, "\n", ACTION, ACTION_TEXTS[action], "\n", SCORE, score, "\n")
+
+    def _reason(self, kind: str, task: Task) -> Pieces:
+        before, after = REASONS[kind][int(self._rng.integers(len(REASONS[kind])))]
+        return (before, title(self._items, task.history[int(self._rng.integers(len(task.history)))]), after)

@@ -1,0 +1,244 @@
+"""pocket: a small Qwen3-architecture model built on the spot from the training part of a split; runs on a CPU.
+
+What it learns, and nothing else: the training users' sequences and the items' facts as running text; the form of the
+dialogue from demonstrations whose choices are *random* (form without skill); and to use a hindsight text when one is
+given, so that the teacher mode means something. Each title and each fixed phrase is one token, so a dialogue is short
+and stays readable.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from platformdirs import user_cache_path
+from rich.progress import Progress, TextColumn, BarColumn, TimeRemainingColumn
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from agents.backbones.backbone import Backbone
+from agents.backbones.demonstrations import REASONS, Demonstrator, fact, sequence_text
+from agents.prompts import ACTION_TEXTS, PHRASES, score_texts
+from coars_env import ACTIONS, BackboneError, Provenance, Split
+
+POCKET_VERSION = 1
+END, PAD = "<|end|>", "<|pad|>"
+ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PocketConfig:
+    """Size and schedule; the prototype's, widened by trial on LLaRA's validation users."""
+
+    hidden: int = 96
+    layers: int = 3
+    heads: int = 4
+    steps: int = 900
+    batch: int = 96
+    """Rows a step: half sequences and facts, a quarter random-choice demonstrations, a quarter hindsight ones."""
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
+    sequence_length: int = 40
+    """Titles in a row of sequence text."""
+    seed: int = 0
+
+
+def load_pocket(split: Split, config: PocketConfig | None = None, *, cache_dir: Path | None = None) -> Backbone:
+    """The pocket backbone of a split, built at the first call and cached by the hash of everything it is made from."""
+    config = config or PocketConfig()
+    folder = (cache_dir or user_cache_path("coars-env") / "pocket") / content_hash(split, config)[:16]
+    if not (folder / "pocket.json").exists():
+        _build(split, config, folder)
+    return open_pocket(folder)
+
+
+def open_pocket(folder: Path) -> Backbone:
+    """A pocket backbone by its folder, an ordinary transformers one."""
+    try:
+        card = json.loads((folder / "pocket.json").read_text(encoding="utf-8"))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        provenance = Provenance(**card["provenance"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BackboneError(
+            f"A pocket folder holds a model, a tokenizer and pocket.json. Expected them in {folder}, found {error!r}. "
+            "Delete the folder: it is built again."
+        ) from error
+    return Backbone(model, tokenizer, list_separator="", max_reason_tokens=12, trained_on=provenance)
+
+
+def content_hash(split: Split, config: PocketConfig) -> str:
+    """SHA-256 of all that goes into the model: the training sequences, the catalogue, the wording, the settings."""
+    h = hashlib.sha256()
+    for part in (POCKET_VERSION, dataclasses.asdict(config), PHRASES, REASONS, CHAT_TEMPLATE, split.dataset.items):
+        h.update(repr(part).encode())
+    for sequence in split.train:
+        h.update(repr(sequence.items).encode())
+    return h.hexdigest()
+
+
+# --- tokenizer --------------------------------------------------------------------------------------------------------
+
+
+def train_tokenizer(split: Split) -> PreTrainedTokenizerFast:
+    """Byte-level BPE on facts and wording; every title (with the blank before it) and fixed phrase is one added token."""
+    items = split.dataset.items
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [END, PAD, *ROLE_MARKS]
+    words = [" ".join(i.genres) + (f" {i.year}" if i.year else "") for i in items] + ["".join(PHRASES)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(words, trainer)
+    scores = [text for action in range(len(ACTIONS)) for text in score_texts(action)]
+    reasons = [piece for group in REASONS.values() for reason in group for piece in reason if piece]
+    whole = [*PHRASES, *scores, *reasons, *ACTION_TEXTS, *(" " + i.title for i in items)]
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in dict.fromkeys(whole) if len(text) > 1])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, extra_special_tokens=list(ROLE_MARKS))
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
+def new_model(vocabulary: int, config: PocketConfig, pad: int, end: int) -> Qwen3ForCausalLM:
+    """Weights from a generator of our own: normal of .02 for matrices, ones for norms."""
+    shape = Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        head_dim=config.hidden // config.heads,
+        intermediate_size=config.hidden * 3,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        pad_token_id=pad,
+        eos_token_id=end,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        model = Qwen3ForCausalLM(shape)
+    generator = torch.Generator().manual_seed(config.seed)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(0.0, 0.02, generator=generator)
+        else:
+            assert "norm" in name
+            parameter.data.fill_(1.0)
+    return model
+
+
+Rows = tuple[list[list[int]], list[list[bool]]]
+"""Token ids, and which of them are learnt."""
+
+
+def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[Rows]:
+    """Rows of training text without end: half sequences with some facts, a quarter each of the two demonstrations."""
+    rng = np.random.default_rng([config.seed, 1])
+    demonstrator = Demonstrator(split, backbone, rng)
+    train = [sequence for sequence in split.train if len(sequence.items) > 1]
+    lengths = np.array([len(sequence.items) for sequence in train], dtype=np.float64)
+    weights = lengths / lengths.sum()
+    while True:
+        ids: list[list[int]] = []
+        learnt: list[list[bool]] = []
+        for row in range(config.batch):
+            if row < config.batch // 2:
+                if row % 8 == 7:
+                    tokens = backbone.encode_all(fact(split.dataset.items[int(rng.integers(len(split.dataset.items)))]))
+                else:
+                    sequence = train[int(rng.choice(len(train), p=weights))]
+                    tokens = backbone.encode_all(sequence_text(sequence, split.dataset.items, config.sequence_length, rng))
+                ids.append(tokens)
+                learnt.append([True] * len(tokens))
+            else:
+                tokens, mask = demonstrator.row(guided=row % 2 == 0)
+                ids.append(tokens)
+                learnt.append(mask)
+        yield ids, learnt
+
+
+def text_loss(model: nn.Module, rows: Rows, pad: int) -> Tensor:
+    """Mean negative log-likelihood of the learnt tokens."""
+    ids, learnt = rows
+    length = max(map(len, ids))
+    tokens = torch.full((len(ids), length), pad)
+    mask = torch.zeros((len(ids), length), dtype=torch.bool)
+    for row, (line, marks) in enumerate(zip(ids, learnt, strict=True)):
+        tokens[row, : len(line)] = torch.tensor(line)
+        mask[row, : len(line)] = torch.tensor(marks)
+    mask[:, 0] = False
+    hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
+    logits = model.lm_head(hidden[mask[:, 1:]])
+    return nn.functional.cross_entropy(logits, tokens[:, 1:][mask[:, 1:]])
+
+
+def _build(split: Split, config: PocketConfig, folder: Path) -> None:
+    tokenizer = train_tokenizer(split)
+    pad, end = tokenizer.convert_tokens_to_ids(PAD), tokenizer.convert_tokens_to_ids(END)
+    model = new_model(len(tokenizer), config, pad, end)
+    backbone = Backbone(model, tokenizer, list_separator="", max_reason_tokens=12)
+    model.requires_grad_(True)
+    decay = [p for p in model.parameters() if p.dim() > 1]
+    rest = [p for p in model.parameters() if p.dim() == 1]
+    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    stream = batches(split, backbone, config)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("building the pocket backbone", total=config.steps, loss="")
+        for step in range(config.steps):
+            warm = min(1.0, (step + 1) / (0.05 * config.steps))
+            rate = config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps)))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = text_loss(model, next(stream), pad)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            progress.update(bar, advance=1, loss=f"loss {float(loss.detach()):.3f}")
+    _save(model, tokenizer, split, config, folder)
+
+
+def _save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, split: Split, config: PocketConfig, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        card = {
+            "version": POCKET_VERSION,
+            "split": split.name,
+            "provenance": dataclasses.asdict(split.dataset.provenance),
+            "config": dataclasses.asdict(config),
+            "content_hash": content_hash(split, config),
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+        (temporary / "pocket.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
