@@ -1,5 +1,127 @@
-"""Data sets by name."""
+"""Data sets by name: `load("movielens")`. Whoever has data of their own registers a loader under a new name."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from coars_env.datasets.dataset import Dataset, Item, Provenance
+from coars_env.datasets.movielens import find_release, load_movielens
+from coars_env.datasets.synthetic import synthetic_world
+from coars_env.errors import CoarsWarning, ConfigError, DatasetError, MissingDataError
 
-__all__ = ["Dataset", "Item", "Provenance"]
+__all__ = ["Dataset", "Item", "Loader", "Provenance", "Source", "list_datasets", "load", "register"]
+
+Source = Literal["auto", "real", "synthetic"]
+Loader = Callable[..., Dataset]
+"""Called with the options of `load` by keyword; one that has a parameter `data_dir` gets that too."""
+
+
+class _Entry(NamedTuple):
+    loader: Loader | None
+    """Reads the data; None for data that are only ever invented."""
+    stand_in: Loader | None
+    """Invents data of the same shape from the same options; None where nothing can stand in."""
+
+
+def _like_movielens(variant: str = "100k", **_: Any) -> Dataset:
+    release = find_release(variant)
+    return synthetic_world(users=release.users, items=release.rated_items, interactions=release.ratings)
+
+
+_ENTRIES = {"movielens": _Entry(load_movielens, _like_movielens), "synthetic": _Entry(None, synthetic_world)}
+
+
+def register(name: str, loader: Loader) -> None:
+    """Make a dataset known by name, for `load` and for the command line.
+
+    Example: `register("books", lambda: my_dataset)`, then `load("books")`.
+
+    Raises:
+        DatasetError: if the name is taken.
+    """
+    if name in _ENTRIES:
+        raise DatasetError(
+            f"Each dataset has its own name. Expected a name other than {', '.join(list_datasets())}, found {name!r}. "
+            "Choose another."
+        )
+    _ENTRIES[name] = _Entry(loader, None)
+
+
+def list_datasets() -> list[str]:
+    """Names that `load` knows, sorted."""
+    return sorted(_ENTRIES)
+
+
+def load(name: str, *, source: Source = "auto", data_dir: str | Path | None = None, **options: Any) -> Dataset:
+    """A dataset by name.
+
+    Args:
+        name: see `list_datasets`. "movielens" takes `variant` ("100k", "1m", "latest-small"), `download`, `verify` and
+            `url`, see `load_movielens`; "synthetic" takes `users`, `items`, `interactions` and `seed`.
+        source: "auto" reads the real data, fetching them if need be, and where none can be had warns and returns an
+            invented world of the same shape; "real" raises instead; "synthetic" invents without looking.
+        data_dir: where the files lie or shall be put; else `COARS_DATA`, else the cache folder.
+        options: go to the loader.
+
+    Raises:
+        DatasetError: unknown name; damaged data, whatever the source: they are never replaced in silence.
+        MissingDataError: no data can be had and nothing may stand in.
+        ConfigError: unknown source or option, or data of a kind that does not exist.
+    """
+    if name not in _ENTRIES:
+        raise DatasetError(
+            f"The dataset must be known. Expected one of {', '.join(list_datasets())}, found {name!r}. "
+            "Choose one of these, or add yours with coars_env.datasets.register."
+        )
+    if source not in ("auto", "real", "synthetic"):
+        raise ConfigError(
+            f"The source of data must be known. Expected auto, real or synthetic, found {source!r}. "
+            "Choose one of these."
+        )
+    entry = _ENTRIES[name]
+    if source == "synthetic" or entry.loader is None:
+        return _invent(name, entry, source, options)
+    try:
+        return _read(name, entry.loader, data_dir, options)
+    except MissingDataError as reason:
+        if source == "real" or entry.stand_in is None:
+            raise
+        warnings.warn(
+            f"No real data for {name!r}: an INVENTED world of the same shape stands in, and results on it say nothing "
+            f"about real users. Pass source='real' to forbid this, source='synthetic' to want it. Reason: {reason}",
+            CoarsWarning,
+            stacklevel=2,
+        )
+        return entry.stand_in(**options)
+
+
+def _invent(name: str, entry: _Entry, source: Source, options: dict[str, Any]) -> Dataset:
+    if entry.stand_in is None or source == "real":
+        kind = "synthetic" if source == "synthetic" else "real"
+        raise ConfigError(
+            f"The source must fit the dataset. Expected another source than {kind!r} for {name!r}, of which there are "
+            f"no {kind} data, found {source!r}. Leave source='auto'."
+        )
+    _check_options(name, entry.loader or entry.stand_in, options)
+    return entry.stand_in(**options)
+
+
+def _read(name: str, loader: Loader, data_dir: str | Path | None, options: dict[str, Any]) -> Dataset:
+    _check_options(name, loader, options)
+    takes_folder = "data_dir" in inspect.signature(loader).parameters
+    return loader(**options, **({"data_dir": data_dir} if takes_folder else {}))
+
+
+def _check_options(name: str, loader: Loader, options: dict[str, Any]) -> None:
+    parameters = inspect.signature(loader).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [option for option in parameters if option != "data_dir"]
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"An option must be known to its dataset. Expected for {name!r} any of {', '.join(known) or 'none'}, "
+                f"found {option!r}. Correct or drop it."
+            )

@@ -5,9 +5,9 @@ import os
 import stat
 import sys
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -38,7 +38,7 @@ def fetch(
     md5: str | None = None,
     sha256: str | None = None,
     licence: str = "",
-    timeout: float = 30.0,
+    timeout: float = 20.0,
     max_bytes: int = MAX_ARCHIVE_BYTES,
 ) -> Path:
     """Download one file, check it and only then put it in its place.
@@ -101,6 +101,8 @@ def check_digest(path: Path, expected: str, algorithm: str = "sha256", *, origin
 def unzip(archive: Path, folder: Path, *, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
     """Unpack a zip archive so that nothing lands outside `folder`; the files appear all together or not at all.
 
+    A folder that is already there is kept as it is.
+
     Raises:
         DatasetError: if the archive is damaged, names a path outside the folder, holds a link, or unpacks to more
             than `max_bytes`.
@@ -112,7 +114,7 @@ def unzip(archive: Path, folder: Path, *, max_bytes: int = MAX_UNPACKED_BYTES) -
         try:
             with zipfile.ZipFile(archive) as file:
                 _unpack(file, unpacked, archive, max_bytes)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as reason:
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as reason:
             raise DatasetError(
                 f"An archive must be a whole zip file. Expected one in {archive}, found: {reason}. "
                 "Delete it and download it again."

@@ -35,7 +35,7 @@ class LlaraSplit:
     """
 
     train: tuple[LlaraSequence, ...]
-    val: tuple[LlaraSequence, ...]
+    validation: tuple[LlaraSequence, ...]
     test: tuple[LlaraSequence, ...]
     tie_rule: str
     """How rows of equal time are ordered; belongs into the provenance of whatever is made from the split.
@@ -66,8 +66,10 @@ def llara_sequences(dataset: Dataset) -> LlaraSplit:
     rank = np.empty(n, dtype=np.int64)
     rank[np.argsort(np.array(first_times), kind="stable")] = np.arange(n)
     part = np.searchsorted([int(0.8 * n), int(0.9 * n)], rank, side="right")  # 0 train, 1 val, 2 test
-    train, val, test = (tuple(sequences[place] for place in np.flatnonzero(part == wanted)) for wanted in range(3))
-    return LlaraSplit(train, val, test, DATASET_TIES if dataset.source_rows is None else INTROSORT_TIES)
+    train, validation, test = (
+        tuple(sequences[place] for place in np.flatnonzero(part == wanted)) for wanted in range(3)
+    )
+    return LlaraSplit(train, validation, test, DATASET_TIES if dataset.source_rows is None else INTROSORT_TIES)
 
 
 def introsort_order(keys: Sequence[int]) -> list[int]:

@@ -1,13 +1,8 @@
 """MovieLens 100K, 1M and latest-small -> Dataset, read from the official files, plain or gzipped."""
 
-import csv
-import gzip
-import io
 import os
 import re
 import tempfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,19 +11,11 @@ import numpy as np
 
 from coars_env.datasets.dataset import Dataset, FloatArray, IntArray, Item, item_permutation
 from coars_env.datasets.download import cache_folder, check_digest, fetch, unzip
+from coars_env.datasets.tables import AGAIN, Table, fault, locate, rows_of
 from coars_env.errors import DatasetError, MissingDataError
 
 _ADDRESS = "https://files.grouplens.org/datasets/movielens"
 _RESEARCH = "for research; cite Harper and Konstan (2015); no endorsement, no commercial use, no redistribution"
-
-
-class _Table(NamedTuple):
-    """One file of a release."""
-
-    name: str
-    columns: int
-    separator: str
-    encoding: str
 
 
 @dataclass(frozen=True)
@@ -37,8 +24,8 @@ class Release:
 
     folder: str
     """Name of the archive and of the folder in it, for instance "ml-100k"."""
-    ratings_table: _Table
-    items_table: _Table
+    ratings_table: Table
+    items_table: Table
     lowest: float
     """Lowest rating and also the step between ratings; the highest is 5."""
     ratings: int
@@ -54,14 +41,15 @@ class Release:
 
     @property
     def url(self) -> str:
+        """Address of the official archive."""
         return f"{_ADDRESS}/{self.folder}.zip"
 
 
 RELEASES = {
     "100k": Release(
         folder="ml-100k",
-        ratings_table=_Table("u.data", 4, "\t", "latin-1"),
-        items_table=_Table("u.item", 24, "|", "latin-1"),
+        ratings_table=Table("u.data", 4, "\t", "latin-1"),
+        items_table=Table("u.item", 24, "|", "latin-1"),
         lowest=1.0,
         ratings=100_000,
         users=943,
@@ -72,8 +60,8 @@ RELEASES = {
     ),
     "1m": Release(
         folder="ml-1m",
-        ratings_table=_Table("ratings.dat", 4, "::", "latin-1"),
-        items_table=_Table("movies.dat", 3, "::", "latin-1"),
+        ratings_table=Table("ratings.dat", 4, "::", "latin-1"),
+        items_table=Table("movies.dat", 3, "::", "latin-1"),
         lowest=1.0,
         ratings=1_000_209,
         users=6_040,
@@ -83,8 +71,8 @@ RELEASES = {
     ),
     "latest-small": Release(
         folder="ml-latest-small",
-        ratings_table=_Table("ratings.csv", 4, ",", "utf-8"),
-        items_table=_Table("movies.csv", 3, ",", "utf-8"),
+        ratings_table=Table("ratings.csv", 4, ",", "utf-8", ("userId", "movieId", "rating", "timestamp")),
+        items_table=Table("movies.csv", 3, ",", "utf-8", ("movieId", "title", "genres")),
         lowest=0.5,
         ratings=100_836,
         users=610,
@@ -146,13 +134,8 @@ def load_movielens(
         MissingDataError: if no copy is found and none can be had.
         DatasetError: if a file is damaged, or a row does not fit.
     """
-    if variant not in RELEASES:
-        raise DatasetError(
-            f"The variant of MovieLens must be known. Expected one of {', '.join(RELEASES)}, found {variant!r}. "
-            "Choose one of these."
-        )
-    release = RELEASES[variant]
-    folder = find_release(release, data_dir)
+    release = find_release(variant)
+    folder = _find_folder(release, data_dir)
     if folder is None:
         if not download:
             raise MissingDataError(_missing(release, data_dir))
@@ -160,12 +143,26 @@ def load_movielens(
     return _read(f"movielens-{variant}", release, folder, verify=verify)
 
 
-def find_release(release: Release, data_dir: str | Path | None = None) -> Path | None:
+def find_release(variant: str) -> Release:
+    """The published version of this name.
+
+    Raises:
+        DatasetError: if there is none.
+    """
+    if variant not in RELEASES:
+        raise DatasetError(
+            f"The variant of MovieLens must be known. Expected one of {', '.join(RELEASES)}, found {variant!r}. "
+            "Choose one of these."
+        )
+    return RELEASES[variant]
+
+
+def _find_folder(release: Release, data_dir: str | Path | None = None) -> Path | None:
     """The first folder that holds a file of this release, or None."""
     tables = (release.ratings_table, release.items_table)
     for root in _roots(data_dir):
         for folder in (root / "movielens" / release.folder, root / release.folder, root):
-            if any(_locate(folder, table.name) for table in tables):
+            if any(locate(folder, table.name) for table in tables):
                 return folder
     return None
 
@@ -196,10 +193,6 @@ def _roots(data_dir: str | Path | None) -> list[Path]:
     return [*([Path(from_environment).expanduser()] if from_environment else []), cache_folder()]
 
 
-def _locate(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
 def _missing(release: Release, data_dir: str | Path | None) -> str:
     looked = ", ".join(str(root) for root in _roots(data_dir))
     return (
@@ -210,17 +203,14 @@ def _missing(release: Release, data_dir: str | Path | None) -> str:
 
 
 def _download(release: Release, data_dir: str | Path | None, *, verify: bool, url: str) -> Path:
+    """Fetch and unpack the archive below `movielens/`; the folder with the files."""
     home = _roots(data_dir)[-1] / "movielens"
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home, prefix=".download.") as name:
-            archive, unpacked = Path(name) / f"{release.folder}.zip", Path(name) / "unpacked"
-            fetch(url, archive, md5=release.md5 if verify else None, licence=release.licence)
-            unzip(archive, unpacked)
-            for member, digest in release.members if verify else ():
-                check_digest(unpacked / release.folder / member, digest)
-            if not (home / release.folder).exists():
-                os.replace(unpacked / release.folder, home / release.folder)
+        with tempfile.TemporaryDirectory() as name:
+            digest = release.md5 if verify else None
+            archive = fetch(url, Path(name) / "archive.zip", md5=digest, licence=release.licence)
+            home.mkdir(parents=True, exist_ok=True)
+            _install(archive, release, home, url, verify=verify)
     except MissingDataError as reason:
         raise MissingDataError(f"{_missing(release, data_dir)} The download failed: {reason}") from reason
     except OSError as reason:
@@ -228,11 +218,23 @@ def _download(release: Release, data_dir: str | Path | None, *, verify: bool, ur
     return home / release.folder
 
 
-_AGAIN = "Replace the file by the one of the official archive."
+def _install(archive: Path, release: Release, home: Path, url: str, *, verify: bool) -> None:
+    with tempfile.TemporaryDirectory(dir=home, prefix=".unpacking.") as beside:  # on the same disk, to move at once
+        unpacked = Path(beside) / "all"
+        unzip(archive, unpacked)
+        _check_members(release, unpacked / release.folder, url, verify=verify)
+        (home / release.folder).mkdir(exist_ok=True)
+        for path in (unpacked / release.folder).iterdir():
+            os.replace(path, home / release.folder / path.name)
 
 
-def _fault(rule: str, *, expected: str, found: str, remedy: str = _AGAIN) -> DatasetError:
-    return DatasetError(f"{rule} Expected {expected}, found {found}. {remedy}")
+def _check_members(release: Release, folder: Path, url: str, *, verify: bool) -> None:
+    for table in (release.ratings_table, release.items_table):
+        if locate(folder, table.name) is None:
+            expected = f"{release.folder}/{table.name}"
+            raise fault(f"The archive {url} must hold the release.", expected=expected, found="no such member")
+    for member, digest in release.members if verify else ():
+        check_digest(folder / member, digest)
 
 
 def _read(name: str, release: Release, folder: Path, *, verify: bool) -> Dataset:
@@ -254,7 +256,7 @@ def _read(name: str, release: Release, folder: Path, *, verify: bool) -> Dataset
         ratings=table.ratings[rows],
         timestamps=table.timestamps[rows],
         source="real",
-        origin=release.folder,
+        origin=release.folder if verify else f"{release.folder}, not verified",
         licence=release.licence,
         source_rows=rows.astype(np.int64),
     )
@@ -264,13 +266,11 @@ def _read_items(release: Release, folder: Path) -> tuple[list[int], list[Item]]:
     """Ids and items in the order of the file."""
     table = release.items_table
     items: dict[int, Item] = {}
-    for place, fields in _rows(table, folder):
-        if not fields[0].isdecimal():
-            raise _fault(
-                f"{place}: an item id must be a number.", expected="digits", found=repr(fields[0]), remedy=_AGAIN
-            )
+    for place, fields in rows_of(table, folder):
+        if not fields[0].isdecimal() or len(fields[0]) > 15:
+            raise fault(f"{place}: an item id must be a number.", expected="digits", found=repr(fields[0]))
         if int(fields[0]) in items:
-            raise _fault(f"{place}: an item is listed once.", expected="a new id", found=fields[0])
+            raise fault(f"{place}: an item is listed once.", expected="a new id", found=fields[0])
         title = display_title(fields[1])
         items[int(fields[0])] = Item(title, _genres(fields, place), title_year(title))
     return list(items), list(items.values())
@@ -281,7 +281,7 @@ def _genres(fields: list[str], place: str) -> tuple[str, ...]:
         return tuple(genre for genre in fields[2].split("|") if genre not in _NO_GENRE)
     flags = fields[-len(GENRE_FLAGS) :]
     if not set(flags) <= {"0", "1"}:
-        raise _fault(f"{place}: genre flags are 0 or 1.", expected="0 or 1", found=repr(flags))
+        raise fault(f"{place}: genre flags are 0 or 1.", expected="0 or 1", found=repr(flags))
     return tuple(g for g, flag in zip(GENRE_FLAGS, flags, strict=True) if flag == "1" and g not in _NO_GENRE)
 
 
@@ -297,19 +297,19 @@ class _Ratings(NamedTuple):
 def _read_ratings(release: Release, folder: Path, index_of: dict[int, int]) -> _Ratings:
     users, items, ratings, timestamps = [], [], [], []
     seen: dict[tuple[int, int], str] = {}
-    for place, fields in _rows(release.ratings_table, folder):
+    for place, fields in rows_of(release.ratings_table, folder):
         user, item_id, rating, timestamp = _numbers(fields, place)
         if not release.lowest <= rating <= 5 or rating % release.lowest:  # false for NaN too
             scale = f"{release.lowest:g} to 5 in steps of {release.lowest:g}"
-            raise _fault(f"{place}: a rating must be on the scale.", expected=scale, found=fields[2])
+            raise fault(f"{place}: a rating must be on the scale.", expected=scale, found=fields[2])
         item = index_of.get(item_id)
         if item is None:
             expected = f"an id of {release.items_table.name}"
-            raise _fault(f"{place}: a rated item must be listed.", expected=expected, found=fields[1])
+            raise fault(f"{place}: a rated item must be listed.", expected=expected, found=fields[1])
         first = seen.setdefault((user, item), place)
         if first is not place:
             found = f"user {user} and item {item_id} already in {first}"
-            raise _fault(f"{place}: a user rates an item once.", expected="a new pair", found=found)
+            raise fault(f"{place}: a user rates an item once.", expected="a new pair", found=found)
         users.append(user)
         items.append(item)
         ratings.append(rating)
@@ -324,7 +324,7 @@ def _numbers(fields: list[str], place: str) -> tuple[int, int, float, int]:
         numbers = -1, -1, 0.0, -1
     if min(numbers[0], numbers[1], numbers[3]) < 0 or max(numbers[0], numbers[1], numbers[3]) >= 2**53:
         expected = "user, item, rating and time in seconds"
-        raise _fault(f"{place}: a row of ratings holds numbers.", expected=expected, found=repr(fields))
+        raise fault(f"{place}: a row of ratings holds numbers.", expected=expected, found=repr(fields))
     return numbers
 
 
@@ -338,59 +338,9 @@ def _check_figures(release: Release, folder: Path, table: _Ratings) -> None:
         figures.append((f"ratings of {value}", count, int((table.ratings == value).sum())))
     for what, expected, found in figures:
         if expected != found:
-            raise _fault(
+            raise fault(
                 f"{folder / release.ratings_table.name} must be the published {release.folder}.",
                 expected=f"{expected} {what}",
                 found=str(found),
-                remedy=f"{_AGAIN} If it is a set of your own in this format, pass verify=False.",
+                remedy=f"{AGAIN} If it is a set of your own in this format, pass verify=False.",
             )
-
-
-def _rows(table: _Table, folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each data row with its place ("path, row 7") and its fields, as many as the table has columns."""
-    path = _locate(folder, table.name)
-    if path is None:
-        expected = f"{table.name} or {table.name}.gz in {folder}"
-        raise _fault("A release needs all its files.", expected=expected, found="neither")
-    text = _text(path, table)
-    empty = True
-    for row, fields in _split(text, table):
-        place = f"{path}, row {row}"
-        if len(fields) != table.columns:
-            expected = f"{table.columns} columns"
-            raise _fault(f"{place}: a row must be whole.", expected=expected, found=str(len(fields)))
-        empty = False
-        yield place, fields
-    if empty:
-        raise _fault(f"{path} must hold data.", expected="at least one row", found="none")
-
-
-def _split(text: str, table: _Table) -> Iterator[tuple[int, list[str]]]:
-    if table.separator == ",":
-        reader = csv.reader(io.StringIO(text, newline=""))
-        next(reader, None)  # the header
-        for fields in reader:
-            yield reader.line_num, fields
-        return
-    lines = text.split("\n")  # not splitlines: latin-1 has control characters that it takes for line ends
-    for row, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
-        yield row, line.rstrip("\r").split(table.separator)
-
-
-def _text(path: Path, table: _Table) -> str:
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as reason:
-        raise _fault(f"{path} must be readable.", expected="a whole file", found=str(reason)) from reason
-    try:
-        utf8 = data.decode("utf-8-sig")
-    except UnicodeDecodeError as reason:
-        if table.encoding == "utf-8":
-            found = f"byte {reason.start} in row {data.count(bytes([10]), 0, reason.start) + 1}"
-            raise _fault(f"{path} must be UTF-8.", expected="UTF-8", found=found) from reason
-        return data.decode("latin-1")
-    if table.encoding == "latin-1" and not utf8.isascii():  # accented latin-1 text is never valid UTF-8
-        raise _fault(f"{path} must be latin-1.", expected="latin-1", found="UTF-8")
-    return utf8

@@ -177,10 +177,10 @@ def _histories(rng: np.random.Generator, lengths: IntArray, vectors: FloatArray)
         rank = np.arange(rows.shape[1]) - (np.cumsum(got) - got)[rows[0]]
         enough = got >= lengths
         parts.append(rows[:, enough[rows[0]] & (rank < lengths[rows[0]])])
-        waiting = waiting[~enough[waiting]]
+        short = ~enough[waiting]
+        waiting, draws = waiting[short], draws[short] * 3
         if not len(waiting):
             break
-        draws = draws[~enough[user[np.cumsum(draws) - 1]]] * 3
     parts.extend(_any_films(rng, waiting, lengths, items))
     table = np.concatenate(parts, axis=1)
     user, item, theme = table[:, np.argsort(table[0], kind="stable")]
