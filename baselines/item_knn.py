@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from coars_env import Action, FixedUser, Item, Observation, Split, evaluate, freeze, summarize
+from coars_env import Action, FixedUser, Item, Observation, Split, builder, evaluate, freeze, load_split, summarize
 
 
 class ItemKnn:
@@ -80,8 +80,6 @@ class ItemKnn:
 
 def main() -> None:
     """Print the row of docs/baselines.md: ml-100k, leave-last, uniform candidates, 5 draws."""
-    from coars_env import builder, load_split
-
     split = load_split("movielens", "leave_last")
     draws = [freeze(builder(split), "test", rule="uniform", draw=draw) for draw in range(5)]
     print(summarize("item_knn", evaluate(ItemKnn.fit(split), FixedUser(), draws)).to_markdown())

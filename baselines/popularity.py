@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from coars_env import Action, FixedUser, Observation, Split, evaluate, freeze, summarize
+from coars_env import Action, FixedUser, Observation, Split, builder, evaluate, freeze, load_split, summarize
 
 
 class Popularity:
@@ -51,8 +51,6 @@ class Popularity:
 
 def main() -> None:
     """Print the row of docs/baselines.md: ml-100k, leave-last, uniform candidates, 5 draws."""
-    from coars_env import builder, load_split
-
     split = load_split("movielens", "leave_last")
     draws = [freeze(builder(split), "test", rule="uniform", draw=draw) for draw in range(5)]
     print(summarize("popularity", evaluate(Popularity.fit(split), FixedUser(), draws)).to_markdown())

@@ -1,6 +1,6 @@
 """Estimate, Difference: means with bootstrap intervals, and paired permutation tests. Rows are users."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -57,7 +57,7 @@ def bootstrap_interval(
         rng: source of the samples; a fixed one by default.
     """
     components = mean_components(values)
-    point, low, high = interval(components, None, means, level=level, resamples=resamples, rng=own_rng(rng))
+    point, low, high = interval([components], means, level=level, resamples=resamples, rng=own_rng(rng))
     return Estimate(float(point[0]), float(low[0]), float(high[0]), int(np.isnan(np.asarray(values, float)).sum()))
 
 
@@ -86,16 +86,15 @@ def paired_difference(
             f"{list(y.shape)}. Evaluate both systems on the same episode sets."
         )
     keep = ~(np.isnan(x).all(axis=(0, 1)) | np.isnan(y).all(axis=(0, 1)))
-    undefined = int((~keep).sum())
+    sides = mean_components(x[:, :, keep]), mean_components(y[:, :, keep])
     return difference(
-        mean_components(x[:, :, keep]),
-        mean_components(y[:, :, keep]),
+        *sides,
         means,
-        level,
-        resamples,
-        permutations,
-        rng,
-        undefined,
+        level=level,
+        resamples=resamples,
+        permutations=permutations,
+        rng=rng,
+        undefined=int((~keep).sum()),
     )
 
 
@@ -103,19 +102,22 @@ def difference(
     a: FloatArray,
     b: FloatArray,
     statistic: Statistic,
+    *,
     level: float,
     resamples: int,
     permutations: int,
     rng: np.random.Generator | None,
-    undefined: int,
+    undefined: int = 0,
 ) -> Difference:
+    """`paired_difference` of any single statistic of components [S, N, C]."""
     rng = own_rng(rng)
-    point, low, high = interval(a, b, statistic, level=level, resamples=resamples, rng=rng)
+    point, low, high = interval([a, b], statistic, level=level, resamples=resamples, rng=rng)
     p_value = _swap_test(a.mean(0), b.mean(0), statistic, permutations, rng)
     return Difference(float(point[0]), float(low[0]), float(high[0]), undefined, p_value)
 
 
 def own_rng(rng: np.random.Generator | None) -> np.random.Generator:
+    """The generator passed, or one of a fixed seed."""
     return np.random.default_rng(0) if rng is None else rng
 
 
@@ -137,6 +139,7 @@ def mean_components(values: npt.ArrayLike) -> FloatArray:
 
 
 def ratio_or_nan(a: FloatArray, b: FloatArray) -> FloatArray:
+    """a / b, NaN where b is 0."""
     out: FloatArray = np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b > 0)
     return out
 
@@ -147,41 +150,32 @@ def means(sums: FloatArray) -> FloatArray:
 
 
 def interval(
-    a: FloatArray,
-    b: FloatArray | None,
-    statistic: Statistic,
-    *,
-    level: float,
-    resamples: int,
-    rng: np.random.Generator,
+    sides: Sequence[FloatArray], statistic: Statistic, *, level: float, resamples: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Point, low and high, [M] each, of the statistic of a [S, N, C], or of its difference to that of b."""
+    """Point, low and high, [M] each, of the statistic of one side [S, N, C], or of first minus second."""
     if not 0 < level < 1:
         raise ConfigError(f"A level is a probability. Expected 0 < level < 1, found {level}. Use 0.95.")
-    sides = [a] if b is None else [a, b]
-    ones = np.ones((1, a.shape[1]))
-    point = _signed([_seed_mean(_statistics(ones, side, statistic), None) for side in sides])[0]  # [M]
-    samples = np.concatenate(
-        [
-            _signed([_seed_mean(_statistics(weights, side, statistic), rng) for side in sides])
-            for weights in _row_weights(a.shape[1], resamples, rng)
-        ]
-    )  # [resamples, M]
+    n = sides[0].shape[1]
+    point = _minus([_seed_mean(_statistics(np.ones((1, n)), side, statistic), None) for side in sides])[0]  # [M]
     bounds = np.full((2, len(point)), np.nan)
-    for m in range(len(point)):
-        defined = samples[~np.isnan(samples[:, m]), m]
-        if len(defined):
-            bounds[:, m] = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    if n:
+        blocks = [
+            _minus([_seed_mean(_statistics(weights, side, statistic), rng) for side in sides])
+            for weights in _row_weights(n, resamples, rng)
+        ]
+        samples = np.concatenate(blocks)  # [resamples, M]
+        for m in np.flatnonzero(~np.isnan(samples).all(0)):
+            bounds[:, m] = np.nanquantile(samples[:, m], [(1 - level) / 2, (1 + level) / 2])
     return point, bounds[0], bounds[1]
 
 
-def _signed(sides: list[FloatArray]) -> FloatArray:
+def _minus(sides: list[FloatArray]) -> FloatArray:
     return sides[0] if len(sides) == 1 else sides[0] - sides[1]
 
 
 def _row_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
     """How often each row was drawn, [b, N], in blocks that fit into memory."""
-    block = max(1, 2_000_000 // max(n, 1))
+    block = max(1, 2_000_000 // n)
     for first in range(0, resamples, block):
         yield rng.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - first)).astype(np.float64)
 
@@ -209,15 +203,12 @@ def _swap_test(
     observed = abs(float((statistic(a.sum(0)) - statistic(b.sum(0)))[0]))
     if not n or np.isnan(observed):
         return np.nan
-    extreme, block = 0, max(1, 2_000_000 // n)
-    everything = np.array(list(product((0.0, 1.0), repeat=n))) if exact else None
-    total = 2**n if exact else permutations
+    every = np.array(list(product((0.0, 1.0), repeat=n))) if exact else None
+    total, extreme, block = 2**n if exact else permutations, 0, max(1, 2_000_000 // n)
     for first in range(0, total, block):
         size = min(block, total - first)
-        drawn = (
-            rng.integers(2, size=(size, n)).astype(float) if everything is None else everything[first : first + size]
-        )
-        moved = drawn @ gap  # [size, C]
+        swapped = rng.integers(2, size=(size, n)).astype(float) if every is None else every[first : first + size]
+        moved = swapped @ gap  # [size, C]
         found = (statistic(a.sum(0) + moved) - statistic(b.sum(0) - moved))[:, 0]
-        extreme += int((np.abs(found) >= observed - 1e-12).sum())
+        extreme += int((np.abs(found) >= observed - 1e-12).sum())  # equal sums may differ in the last bit
     return extreme / total if exact else (extreme + 1) / (total + 1)

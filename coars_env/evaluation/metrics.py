@@ -76,7 +76,8 @@ class TurnRates:
     hit: float
     """Share of the episodes that reached it whose proposal in this turn is the target."""
     hit_so_far: float
-    """Hit@1 had every episode stopped here: share of ALL episodes whose last proposal up to this turn is the target."""
+    """Hit@1 had every episode stopped here: share of ALL episodes whose last proposal up to this turn is the target. An
+    episode that failed before this turn is a miss."""
     acceptance_on_hits: float
     acceptance_on_misses: float
 
@@ -91,9 +92,7 @@ def by_turn(transcripts: Sequence[Transcript]) -> tuple[TurnRates, ...]:
                 turn=n + 1,
                 reached=len(reached),
                 hit=_mean([hit for _, hit in reached]),
-                hit_so_far=_mean(
-                    [bool(t.turns) and t.turns[: n + 1][-1].proposal == t.task.target for t in transcripts]
-                ),
+                hit_so_far=_mean([_last_proposal(t, n + 1) == t.task.target for t in transcripts]),
                 acceptance_on_hits=_mean([turn.positive for turn, hit in reached if hit]),
                 acceptance_on_misses=_mean(
                     [turn.positive for turn, hit in reached if not hit and turn.proposal is not None]
@@ -101,3 +100,9 @@ def by_turn(transcripts: Sequence[Transcript]) -> tuple[TurnRates, ...]:
             )
         )
     return tuple(entries)
+
+
+def _last_proposal(transcript: Transcript, turn: int) -> int | None:
+    """Proposal of the last turn up to `turn`; None if that names no item or the episode failed before."""
+    failed_before = transcript.ending == "failed" and len(transcript.turns) < turn
+    return None if failed_before else transcript.turns[:turn][-1].proposal

@@ -1,7 +1,7 @@
 """Report: what a pair of agents did on frozen episodes, with intervals over users and seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Report:
     estimates: dict[str, Estimate]
     """By the names of `METRICS`."""
     turns: tuple[TurnRates, ...]
+    level: float = 0.95
+    """Coverage of the intervals."""
 
     def table(self) -> list[tuple[str, str, str, int]]:
         """(metric, mean, interval, undefined) of each metric, ready to print."""
@@ -45,15 +47,14 @@ class Report:
             f"**{self.system}**: {self.rows} rows, {self.draws} candidate draws, {self.seeds} seeds; "
             f"{self.provenance.source} data {self.provenance.origin} ({self.provenance.sha256[:12]})."
         )
-        metric_table = markdown_table(("metric", "mean", "95 % interval", "undefined"), self.table())
+        metric_table = markdown_table(("metric", "mean", f"{self.level:.0%} interval", "undefined"), self.table())
         turn_table = markdown_table(
             ("turn", "reached", "hit", "hit so far", "acceptance on hits", "on misses"),
             [
-                (t.turn, t.reached, *(f"{x:.3f}" for x in (t.hit, t.hit_so_far)),
-                 *(f"{x:.3f}" for x in (t.acceptance_on_hits, t.acceptance_on_misses)))
-                for t in self.turns
+                (turn, reached, *(f"{share:.3f}" for share in shares))
+                for turn, reached, *shares in map(astuple, self.turns)
             ],
-        )  # fmt: skip
+        )
         return f"{head}\n\n{metric_table}\n\n{turn_table}\n"
 
 
@@ -95,7 +96,7 @@ def evaluate(
 
 
 def metric_values(runs: Runs, *, reward: CoarsReward | None = None) -> dict[str, FloatArray]:
-    """Each of `METRICS`, shape [S, D, N].
+    """Each of `METRICS`, shape [S, D, N]. Rows are taken as independent: one task per user, as `freeze` makes them.
 
     Raises:
         ShapeError: the rows of the runs are not the same users and targets in the same order, or there are none.
@@ -123,7 +124,7 @@ def summarize(
     """Means and intervals of all metrics, see `bootstrap_interval`, and the rates by turn pooled over all runs."""
     arrays = metric_values(runs, reward=reward)
     components = np.concatenate([mean_components(array) for array in arrays.values()], axis=-1)  # [S, N, 2M]
-    point, low, high = interval(components, None, means, level=level, resamples=resamples, rng=own_rng(rng))
+    point, low, high = interval([components], means, level=level, resamples=resamples, rng=own_rng(rng))
     undefined = [int(np.isnan(array).sum()) for array in arrays.values()]
     columns = zip(arrays, point.tolist(), low.tolist(), high.tolist(), undefined, strict=True)
     return Report(
@@ -134,4 +135,5 @@ def summarize(
         rows=len(runs[0][0]),
         estimates={name: Estimate(*rest) for name, *rest in columns},
         turns=by_turn([t for seed in runs for draw in seed for t in draw]),
+        level=level,
     )

@@ -11,6 +11,7 @@ from coars_env.datasets.dataset import FloatArray, Item, Provenance
 from coars_env.env import MAX_TURNS, Dialogue
 from coars_env.errors import CoarsError, ConfigError, ShapeError, TaskError
 from coars_env.evaluation.intervals import Difference, Estimate, difference, interval, own_rng, ratio_or_nan
+from coars_env.evaluation.reports import markdown_table
 from coars_env.partners import Agent
 from coars_env.tasks import HISTORY_LENGTH, Split, Task, UserSequence
 from coars_env.transcript import ACTIONS, ROLES, STRENGTH_EDGES, USER, Transcript
@@ -97,11 +98,11 @@ def user_test(split: Split, subset: str = "test", *, draw: int = 0, seed: int = 
     seen = any(sequence.user in trained for sequence in parts[subset])
     reserved, ratios = (1, HELD_OUT_RATIOS) if seen else (RESERVED, RESERVED_RATIOS)
     num_negatives = max(negatives for _, negatives in ratios.values())
-    users = [
+    asked = [
         _user_items(split, sequence, reserved, num_negatives, np.random.default_rng([seed, draw, row]))
         for row, sequence in enumerate(parts[subset])
-        if len(sequence.items) > reserved
     ]
+    users = [user for user in asked if user.history and user.positives]
     return UserTest(
         name=f"{split.dataset.name}/{split.name}/{subset}/user-simulation/d{draw}",
         users=tuple(users),
@@ -129,9 +130,10 @@ def _user_items(
             f"There must be enough items the user never took. Expected {num_negatives}, found {len(negatives)}. "
             "Test users on a larger catalogue."
         )
-    cut = len(sequence.items) - reserved
+    cut = max(0, len(sequence.items) - reserved)
     history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
-    return UserItems(sequence.user, history, tuple(dict.fromkeys(sequence.items[cut:])), tuple(negatives))
+    positives = tuple(item for item in dict.fromkeys(sequence.items[cut:]) if item not in history)
+    return UserItems(sequence.user, history, positives, tuple(negatives))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,34 +204,70 @@ def _simulation_statistics(sums: FloatArray) -> FloatArray:
     total, p_or_0 = tp + fp + fn + tn, np.nan_to_num(p)
     f1_per_user = np.nan_to_num(ratio_or_nan(2 * p_or_0 * r, p_or_0 + r))
     f1 = ratio_or_nan(2 * tp, 2 * tp + fp + fn)
-    pooled = [
-        ratio_or_nan(tp, tp + fp),
-        ratio_or_nan(tp, tp + fn),
-        f1,
-        p,
-        r,
-        f1_per_user,
-        ratio_or_nan(tp + tn, total),
-        auc,
-    ]
-    return np.stack([*pooled, ratio_or_nan(yes, total), ratio_or_nan(unusable, total)], axis=-1)
+    pooled = [ratio_or_nan(tp, tp + fp), ratio_or_nan(tp, tp + fn), f1]
+    shares = [ratio_or_nan(yes, total), ratio_or_nan(unusable, total)]
+    return np.stack([*pooled, p, r, f1_per_user, ratio_or_nan(tp + tn, total), auc, *shares], axis=-1)
 
 
 SimulationRuns = Sequence[Sequence[Simulation]]
 """runs[s][d]: the answers of the agent of seed s to draw d of the test."""
 
 
+@dataclass(frozen=True)
+class SimulationReport:
+    """What one user agent answered. Example: `report.estimates["1:3"]["f1"].mean`."""
+
+    system: str
+    provenance: Provenance
+    test: str
+    """Name of the test, draw 0."""
+    sha256: str
+    """Digest of its questions."""
+    seeds: int
+    draws: int
+    users: int
+    skipped: int
+    """Users with too few interactions to be asked."""
+    estimates: dict[str, dict[str, Estimate]]
+    """Ratio -> name in `SIMULATION_METRICS` -> mean and interval."""
+
+    def to_markdown(self) -> str:
+        """One row per metric, one column per ratio, under a line that says what was measured."""
+        head = (
+            f"**{self.system}**: {self.users} users ({self.skipped} skipped), {self.draws} draws, {self.seeds} seeds, "
+            f"{self.test} ({self.sha256[:12]}); {self.provenance.source} data {self.provenance.origin} "
+            f"({self.provenance.sha256[:12]})."
+        )
+        rows = [(name, *(str(column[name]) for column in self.estimates.values())) for name in SIMULATION_METRICS]
+        return f"{head}\n\n{markdown_table(('metric', *self.estimates), rows)}\n"
+
+
 def simulation_report(
-    runs: SimulationRuns, *, level: float = 0.95, resamples: int = 2000, rng: np.random.Generator | None = None
-) -> dict[str, dict[str, Estimate]]:
-    """Ratio -> metric -> mean over seeds with its interval: users and seeds are resampled, see `bootstrap_interval`."""
-    rng, result = own_rng(rng), {}
-    for ratio in runs[0][0].test.ratios:
+    system: str,
+    runs: SimulationRuns,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    rng: np.random.Generator | None = None,
+) -> SimulationReport:
+    """Means over seeds with intervals: users and seeds are resampled, see `bootstrap_interval`."""
+    test, rng, estimates = runs[0][0].test, own_rng(rng), {}
+    for ratio in test.ratios:
         counts = _simulation_counts(runs, ratio)
-        bounds = interval(counts, None, _simulation_statistics, level=level, resamples=resamples, rng=rng)
+        bounds = interval([counts], _simulation_statistics, level=level, resamples=resamples, rng=rng)
         columns = zip(SIMULATION_METRICS, *(bound.tolist() for bound in bounds), strict=True)
-        result[ratio] = {name: Estimate(*rest) for name, *rest in columns}
-    return result
+        estimates[ratio] = {name: Estimate(*rest) for name, *rest in columns}
+    return SimulationReport(
+        system=system,
+        provenance=test.provenance,
+        test=test.name,
+        sha256=test.sha256,
+        seeds=len(runs),
+        draws=len(runs[0]),
+        users=len(test.users),
+        skipped=test.skipped,
+        estimates=estimates,
+    )
 
 
 def simulation_difference(
@@ -253,13 +291,15 @@ def simulation_difference(
             f"A paired difference needs the same questions. Expected {[s.test.name for s in a[0]]} with equal digests, "
             f"found {[s.test.name for s in b[0]]}. Put one test to both agents."
         )
+    if metric not in SIMULATION_METRICS:
+        raise ConfigError(f"Expected one of the metrics {list(SIMULATION_METRICS)}, found {metric!r}. Name one.")
     column = list(SIMULATION_METRICS).index(metric)
 
     def statistic(sums: FloatArray) -> FloatArray:
         return _simulation_statistics(sums)[..., [column]]
 
     counts = _simulation_counts(a, ratio), _simulation_counts(b, ratio)
-    return difference(*counts, statistic, level, resamples, permutations, rng, 0)
+    return difference(*counts, statistic, level=level, resamples=resamples, permutations=permutations, rng=rng)
 
 
 def _simulation_counts(runs: SimulationRuns, ratio: str) -> FloatArray:
