@@ -1,7 +1,8 @@
 """CoarsEnv: the dialogue as a PettingZoo parallel environment. `Dialogue` is the game itself, without the API."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from operator import index
 from typing import Any, ClassVar, cast
 
 import gymnasium
@@ -11,7 +12,7 @@ from pettingzoo import ParallelEnv
 
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.errors import ActionError, ConfigError, TaskError
-from coars_env.rewards import CoarsReward, RewardTerms
+from coars_env.rewards import CoarsReward, Reward, RewardTerms
 from coars_env.tasks import HISTORY_LENGTH, EpisodeSet, Task
 from coars_env.transcript import (
     ACTIONS,
@@ -23,18 +24,20 @@ from coars_env.transcript import (
     Role,
     Transcript,
     Turn,
+    answer_text,
     clamp_strength,
     clean_message,
     dialogue_text,
+    proposal_text,
 )
 
 MAX_TURNS = 4
 """T; the paper is silent, 4 is AFL's value (arXiv:2410.20027)."""
-MAX_TEXT_LENGTH = 32768
-"""Longest `text` observation in characters."""
 
 Observation = dict[str, Any]
+"""What one side sees; a member of the space described in `CoarsEnv`."""
 Action = Mapping[str, Any]
+"""What one side does; a member of its space described in `CoarsEnv`, perhaps with the key `error`."""
 
 
 class UnicodeText(spaces.Text):
@@ -47,56 +50,72 @@ class UnicodeText(spaces.Text):
     def contains(self, x: Any) -> bool:
         return isinstance(x, str) and len(x) <= self.max_length
 
+    def __repr__(self) -> str:
+        return f"UnicodeText({self.max_length})"
+
 
 class Dialogue:
     """One episode being played: half-turns alternate, the recommender begins.
 
     Example: `d = Dialogue(task, items); d.recommend(position=3, message="..."); d.reply(action=3, strength=.9,
-    message="..."); d.ending == "accepted"`.
+    message="..."); d.ending == "accepted"`. What is not allowed raises `ActionError` and changes nothing.
     """
 
     def __init__(
-        self, task: Task, items: Sequence[Item], *, max_turns: int = MAX_TURNS, reward: CoarsReward | None = None
+        self, task: Task, items: Sequence[Item], *, max_turns: int = MAX_TURNS, reward: Reward | None = None
     ) -> None:
+        if max_turns < 1:
+            raise ConfigError(f"A dialogue needs turns. Expected max_turns >= 1, found {max_turns}. Raise it.")
         self.task = task
         self.items = items
         self.max_turns = max_turns
         self.turns: list[Turn] = []
+        """The last one is open while `speaker` is the user."""
         self.terms: list[RewardTerms] = []
+        """Rewards of the closed turns."""
         self.speaker: Role = RECOMMENDER
         self.ending: EndingKind | None = None
         self.cause: str | None = None
         self._reward = reward or CoarsReward()
+        self._lines: dict[Role, list[str]] = {}  # what each side has been shown, kept because it only grows
+        self._history = np.full(HISTORY_LENGTH, -1, np.int64)
+        self._history[HISTORY_LENGTH - len(task.history) :] = task.history
+        self._candidates = np.array(task.candidates, np.int64)
 
     def recommend(self, position: int, message: str, error: str | None = None) -> None:
         """The recommender proposes candidate `position`; `len(candidates)` means that it named none."""
+        self._expect(RECOMMENDER, position, len(self.task.candidates))
         named = position < len(self.task.candidates)
-        self.turns.append(
-            Turn(
-                proposal=self.task.candidates[position] if named else None,
-                rationale=clean_message(message),
-                action=None,
-                strength=None,
-                reply="",
-                recommender_error=None if named else error or "the message names no candidate",
-            )
+        turn = Turn(
+            proposal=self.task.candidates[position] if named else None,
+            rationale=clean_message(message),
+            action=None,
+            strength=None,
+            reply="",
+            recommender_error=None if named else clean_message(error or "the message names no candidate"),
         )
+        self.turns.append(turn)
+        self._say(proposal_text(len(self.turns), turn, self.items))
         self.speaker = USER
 
-    def reply(self, action: int, strength: float, message: str, error: str | None = None) -> RewardTerms:
-        """The user answers; `len(ACTIONS)` means that the message held no action. Ends the turn and rewards it."""
-        opened = asdict(self.turns.pop())
+    def reply(self, action: int, strength: float | None, message: str, error: str | None = None) -> RewardTerms:
+        """The user answers; `len(ACTIONS)` means that the message held no action. Ends the turn and rewards it.
+
+        The strength is moved into the interval of the action; None means its middle, see `clamp_strength`.
+        """
+        self._expect(USER, action, len(ACTIONS))
         usable = action < len(ACTIONS)
-        opened |= {
-            "action": action if usable else None,
-            "strength": clamp_strength(action, strength) if usable else None,
-            "reply": clean_message(message),
-            "user_error": None if usable else error or "the message holds no action",
-        }
-        turn = Turn(**opened)
-        self.turns.append(turn)
+        turn = replace(
+            self.turns[-1],
+            action=action if usable else None,
+            strength=clamp_strength(action, strength) if usable else None,
+            reply=clean_message(message),
+            user_error=None if usable else clean_message(error or "the message holds no action"),
+        )
         terms = self._reward.turn(self.task, turn, len(self.turns), self.max_turns)
+        self.turns[-1] = turn
         self.terms.append(terms)
+        self._say(answer_text(len(self.turns), turn))
         self.speaker = RECOMMENDER
         if turn.proposal is not None and turn.action == ACTIONS.index("click"):
             self.ending = "accepted"
@@ -106,60 +125,102 @@ class Dialogue:
 
     def fail(self, cause: str) -> None:
         """End the episode because an agent broke; a half-finished turn is dropped."""
+        self._expect(self.speaker, 0, 0)
         if self.speaker == USER:
             self.turns.pop()
-        self.ending, self.cause = "failed", cause
+            self._lines.clear()
+        self.speaker = RECOMMENDER
+        self.ending, self.cause = "failed", clean_message(cause)
 
     def act(self, action: Action) -> RewardTerms | None:
         """Play the speaker's action, a member of its action space. Returns the turn's rewards when a turn closes."""
-        error = action.get("error")
-        if self.speaker == RECOMMENDER:
-            self.recommend(int(action["item"]), str(action["message"]), error)
+        speaker = self.speaker
+        try:
+            number = index(action["item" if speaker == RECOMMENDER else "action"])
+            strength = None if speaker == RECOMMENDER or action["strength"] is None else float(action["strength"])
+            message, error = str(action["message"]), action.get("error")
+        except (AttributeError, LookupError, TypeError, ValueError) as reason:
+            raise ActionError(
+                f"An action is a dict with the keys of its space. Expected one from {speaker}, found {action!r} "
+                f"({reason!r}). See the docstring of CoarsEnv."
+            ) from reason
+        error = None if error is None else str(error)
+        if speaker == RECOMMENDER:
+            self.recommend(number, message, error)
             return None
-        return self.reply(int(action["action"]), float(action["strength"]), str(action["message"]), error)
+        return self.reply(number, strength, message, error)
 
     def observe(self, role: Role) -> Observation:
-        """What one side may see now; a member of `observation_space`."""
-        task, turns, length = self.task, self.turns, self.max_turns
-        candidates = task.candidates if role == RECOMMENDER else (-1,) * len(task.candidates)
-        missing = range(length - len(turns))
+        """What one side may see now; a member of `observation_space`. Fresh arrays: the caller may change them."""
+        turns, length = self.turns, self.max_turns
+        if role not in self._lines:
+            self._lines[role] = dialogue_text(self.task, turns, self.items, role).split("\n")
+        proposals, actions = np.full(length, -1, np.int64), np.full(length, -1, np.int64)
+        strengths = np.full(length, -1.0, np.float32)
+        for n, turn in enumerate(turns):
+            if turn.proposal is not None:
+                proposals[n] = turn.proposal
+            if turn.action is not None:
+                actions[n], strengths[n] = turn.action, turn.strength
+        missing = ("",) * (length - len(turns))
         return {
-            "text": dialogue_text(task, turns, self.items, role)[:MAX_TEXT_LENGTH],
-            "speaker": ROLES.index(self.speaker),
-            "turn": min(len(turns) - (self.speaker == USER), length),
-            "history": np.array([*(-1 for _ in range(HISTORY_LENGTH - len(task.history))), *task.history]),
-            "candidates": np.array(candidates),
-            "proposals": np.array([*(-1 if t.proposal is None else t.proposal for t in turns), *(-1 for _ in missing)]),
-            "actions": np.array([*(-1 if t.action is None else t.action for t in turns), *(-1 for _ in missing)]),
-            "strengths": np.array(
-                [*(-1.0 if t.strength is None else t.strength for t in turns), *(-1.0 for _ in missing)],
-                dtype=np.float32,
-            ),
-            "rationales": (*(t.rationale for t in turns), *("" for _ in missing)),
-            "replies": (*(t.reply for t in turns), *("" for _ in missing)),
+            "text": "\n".join(self._lines[role]),
+            "speaker": 0 if self.speaker == RECOMMENDER else 1,
+            "turn": len(turns) - (self.speaker == USER),
+            "history": self._history.copy(),
+            "candidates": self._candidates.copy() if role == RECOMMENDER else np.full_like(self._candidates, -1),
+            "proposals": proposals,
+            "actions": actions,
+            "strengths": strengths,
+            "rationales": (*[turn.rationale for turn in turns], *missing),
+            "replies": (*[turn.reply for turn in turns], *missing),
         }
 
     def transcript(self, provenance: Provenance, *, seed: int = 0) -> Transcript:
-        """The finished episode."""
-        assert self.ending is not None
+        """The finished episode.
+
+        Raises:
+            TaskError: the episode has not ended.
+        """
+        if self.ending is None:
+            raise TaskError(
+                f"A transcript is of a finished episode. Expected one of task {self.task.task_id!r}, found "
+                f"{len(self.terms)} finished turns of at most {self.max_turns}. Play on to the end."
+            )
         return Transcript(self.task, self.max_turns, tuple(self.turns), self.ending, self.cause, provenance, seed)
 
+    def _say(self, line: str) -> None:
+        for lines in self._lines.values():
+            lines.append(line)
 
-def observation_space(num_items: int, num_candidates: int, max_turns: int) -> spaces.Dict:
+    def _expect(self, role: Role, number: int, highest: int) -> None:
+        if self.ending is not None or self.speaker != role:
+            found = f"an episode that has ended ({self.ending})" if self.ending else f"the half-turn of {self.speaker}"
+            raise ActionError(f"The sides speak in turn. Expected the half-turn of {role}, found {found}. Act in turn.")
+        if not 0 <= number <= highest:
+            raise ActionError(
+                f"An action must lie in its space. Expected 0..{highest} from {role}, found {number}. The last number "
+                "means that nothing could be read."
+            )
+
+
+def observation_space(items: Sequence[Item], num_candidates: int, max_turns: int) -> spaces.Dict:
     """The space of both sides' observations, see `CoarsEnv`."""
     message = UnicodeText(MAX_MESSAGE_LENGTH)
+    title = max(len(item.title) for item in items) + 16  # with its number or dash
+    text = (HISTORY_LENGTH + num_candidates + 4) * title + max_turns * (2 * MAX_MESSAGE_LENGTH + title + 128)
 
     def indices(n: int, high: int) -> spaces.Box:
         return spaces.Box(-1, high, (n,), np.int64)
 
     return spaces.Dict(
         {
-            "text": UnicodeText(MAX_TEXT_LENGTH),
+            "text": UnicodeText(text),
             "speaker": spaces.Discrete(len(ROLES)),
             "turn": spaces.Discrete(max_turns + 1),
-            "history": indices(HISTORY_LENGTH, num_items - 1),
-            "candidates": indices(num_candidates, num_items - 1),
-            "proposals": indices(max_turns, num_items - 1),
+            "history": indices(HISTORY_LENGTH, len(items) - 1),
+            "candidates": indices(num_candidates, len(items) - 1),
+            "proposals": indices(max_turns, len(items) - 1),
             "actions": indices(max_turns, len(ACTIONS) - 1),
             "strengths": spaces.Box(-1.0, 1.0, (max_turns,), np.float32),
             "rationales": spaces.Tuple([message] * max_turns),
@@ -209,18 +270,22 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
     **Actions.** `recommender_0`: Dict(`item`: Discrete(K + 1), `message`: text); K means "no item could be read".
     `user_0`: Dict(`action`: Discrete(5), `strength`: Box [], `message`: text); 4 means "no action could be read". The
     strength is moved into its action's interval: dislike [0, .25), skip [.25, .5), star [.5, .75), click [.75, 1]. An
-    optional key `error` says why nothing could be read. An action outside its space raises `ActionError` and changes
-    nothing.
+    optional key `error` says why nothing could be read. Any string is a legal message: it is put into NFC, control
+    characters become blanks, and what exceeds 2048 characters is cut. Any other action outside its space raises
+    `ActionError` and changes nothing.
 
     **Rewards.** Both sides are paid when the user has answered, by `CoarsReward` (arXiv:2604.10029, Eq. 7-8); 0 in the
-    recommender's half-turn. `infos[agent]["reward_terms"]` holds every factor, and whether CoARS would leave the turn
-    out of training.
+    recommender's half-turn. `infos[agent]` then holds `reward_terms`: every factor, and the roles whose message CoARS
+    would leave out of training (`excluded`).
+
+    **Messages that cannot be read** are part of the game: the turn is recorded, `infos[agent]["parse_error"]` says what
+    was wrong with the agent's own latest message (None if nothing), and the author is paid the reward's `invalid`.
 
     **Endings.** Both agents terminate together, at a click or after T turns. T is a rule of the game and is observed,
     so it terminates; nothing truncates. `transcript` then holds the episode.
 
     **Seeds.** `reset(seed=...)` seeds the choice of the task; `reset()` goes on with that stream;
-    `reset(options={"task_id": ...})` plays one task of the set.
+    `reset(options={"task_id": ...})` plays one task of the set; other options are ignored.
 
         env = coars_env.make("movielens")
         observations, infos = env.reset(seed=0)
@@ -241,12 +306,15 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         episodes: EpisodeSet,
         *,
         max_turns: int = MAX_TURNS,
-        reward: CoarsReward | None = None,
+        reward: Reward | None = None,
         render_mode: str | None = None,
     ) -> None:
         if not len(episodes):
-            raise TaskError(f"An environment needs tasks. Expected at least one in {episodes.name!r}, found none.")
-        lengths = sorted({len(task.candidates) for task in episodes.tasks})
+            raise TaskError(
+                f"An environment needs tasks. Expected at least one in {episodes.name!r}, found none. Freeze a part of "
+                "the split that is not empty."
+            )
+        lengths = sorted({len(task.candidates) for task in episodes})
         if len(lengths) > 1:
             raise TaskError(
                 f"All tasks of an environment need equally many candidates. Expected one number in {episodes.name!r}, "
@@ -255,67 +323,80 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         if max_turns < 1:
             raise ConfigError(f"A dialogue needs turns. Expected max_turns >= 1, found {max_turns}. Raise it.")
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ConfigError(f"Expected render_mode None, 'ansi' or 'human', found {render_mode!r}. Choose one.")
+            raise ConfigError(
+                f"There are two ways to render. Expected render_mode None, 'ansi' or 'human', found {render_mode!r}. "
+                "Choose one."
+            )
         self.episodes = episodes
         self.max_turns = max_turns
         self.render_mode = render_mode
-        self.possible_agents = list(ROLES)
+        self.possible_agents: list[str] = list(ROLES)
         self.agents: list[str] = []
         self.dialogue: Dialogue | None = None
         self._reward = reward or CoarsReward()
         self._rng = np.random.default_rng()
         self._seed = 0
-        space = observation_space(len(episodes.items), lengths[0], max_turns)
-        self.observation_spaces = {agent: space for agent in ROLES}
+        self.observation_spaces: dict[str, gymnasium.Space[Any]] = {
+            role: observation_space(episodes.items, lengths[0], max_turns) for role in ROLES
+        }
         self.action_spaces = cast(dict[str, gymnasium.Space[Any]], action_spaces(lengths[0]))
 
     def observation_space(self, agent: str) -> gymnasium.Space[Any]:
+        """The same object on each call."""
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> gymnasium.Space[Any]:
+        """The same object on each call."""
         return self.action_spaces[agent]
 
     @property
     def transcript(self) -> Transcript:
-        """The finished episode.
+        """The finished episode. Its seed is that of `reset`, or a number of the stream after an unseeded one.
 
         Raises:
             TaskError: the episode has not ended.
         """
-        if self.dialogue is None or self.dialogue.ending is None:
-            raise TaskError("A transcript is of a finished episode. Expected one, found none. Play on to the end.")
+        if self.dialogue is None:
+            raise TaskError("A transcript is of a finished episode. Expected one, found none. Call reset() and play.")
         return self.dialogue.transcript(self.episodes.provenance, seed=self._seed)
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
-        if seed is not None:
-            self._rng, self._seed = np.random.default_rng(seed), seed
+        """Begin an episode. Returns observations and infos of both agents; `infos[agent]["task_id"]` names the task.
+
+        Raises:
+            TaskError: `options["task_id"]` is not in the set; the running episode goes on.
+        """
         task_id = (options or {}).get("task_id")
-        drawn = int(self._rng.integers(len(self.episodes)))
-        task = self.episodes.tasks[drawn] if task_id is None else self.episodes[task_id]
-        self.dialogue = Dialogue(task, self.episodes.items, max_turns=self.max_turns, reward=self._reward)
+        chosen = None if task_id is None else self.episodes[task_id]
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        self._seed = int(self._rng.integers(2**31)) if seed is None else seed
+        drawn = self.episodes.tasks[self._rng.integers(len(self.episodes))]  # also drawn where it is not played
+        self.dialogue = Dialogue(chosen or drawn, self.episodes.items, max_turns=self.max_turns, reward=self._reward)
         self.agents = list(ROLES)
-        return self._observations(), {agent: {"task_id": task.task_id} for agent in ROLES}
+        return self._observations(self.dialogue), {role: self._info(self.dialogue, role, None) for role in ROLES}
 
     def step(
         self, actions: dict[str, Action]
-    ) -> tuple[
-        dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
-    ]:
+    ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """Play one half-turn.
+
+        Raises:
+            ActionError: the action of the side whose half-turn it is lies outside its space, or the episode has ended.
+        """
         dialogue = self.dialogue
         if dialogue is None or dialogue.ending is not None:
-            raise ActionError("A finished episode takes no actions. Expected reset() first, found step(). Call reset().")
-        speaker = dialogue.speaker
-        self._check(speaker, actions)
-        terms = dialogue.act(actions[speaker])
+            raise ActionError("An action needs a running episode. Expected reset() first, found step(). Call reset().")
+        terms = dialogue.act(self._member(dialogue.speaker, actions))
         ended = dialogue.ending is not None
-        infos = {agent: self._info(terms) for agent in ROLES}
-        rewards = {RECOMMENDER: terms.recommender if terms else 0.0, USER: terms.user if terms else 0.0}
-        observations = self._observations()
+        paid = (terms.recommender, terms.user) if terms else (0.0, 0.0)
+        rewards: dict[str, float] = dict(zip(ROLES, map(float, paid), strict=True))
+        infos: dict[str, dict[str, Any]] = {role: self._info(dialogue, role, terms) for role in ROLES}
         if ended:
             self.agents = []
-        return observations, rewards, dict.fromkeys(ROLES, ended), dict.fromkeys(ROLES, False), infos
+        return self._observations(dialogue), rewards, dict.fromkeys(ROLES, ended), dict.fromkeys(ROLES, False), infos
 
     def render(self) -> str | None:
         """The dialogue in words, returned for "ansi" and printed for "human"."""
@@ -330,31 +411,38 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
     def close(self) -> None:
         """Nothing to release."""
 
-    def _observations(self) -> dict[str, Observation]:
-        assert self.dialogue is not None
-        return {agent: self.dialogue.observe(agent) for agent in ROLES}
+    def _observations(self, dialogue: Dialogue) -> dict[str, Observation]:
+        return {role: dialogue.observe(role) for role in ROLES}
 
-    def _info(self, terms: RewardTerms | None) -> dict[str, Any]:
-        assert self.dialogue is not None
-        info: dict[str, Any] = {"task_id": self.dialogue.task.task_id}
-        if terms is not None:
-            turn = self.dialogue.turns[-1]
-            info["reward_terms"] = asdict(terms)
-            info["parse_error"] = turn.recommender_error or turn.user_error
-        return info
+    def _info(self, dialogue: Dialogue, role: Role, terms: RewardTerms | None) -> dict[str, Any]:
+        turn = dialogue.turns[-1] if dialogue.turns else None
+        error = (turn.recommender_error if role == RECOMMENDER else turn.user_error) if turn else None
+        info = {"task_id": dialogue.task.task_id, "parse_error": error}
+        if terms is None:
+            return info
+        return {**info, "reward_terms": {**asdict(terms), "excluded": sorted(terms.excluded)}}
 
-    def _check(self, speaker: str, actions: dict[str, Action]) -> None:
-        if missing := [agent for agent in ROLES if agent not in actions]:
+    def _member(self, speaker: Role, actions: dict[str, Action]) -> Action:
+        """The speaker's action, its message cut to what the space allows."""
+        if not isinstance(actions, Mapping) or any(role not in actions for role in ROLES):
             raise ActionError(
-                f"Every live agent acts in every step. Expected actions of {list(ROLES)}, found none of {missing}. "
-                "Pass any action for the silent side: it is ignored."
+                f"Every live agent acts in every step. Expected a dict with actions of {list(ROLES)}, found "
+                f"{list(actions) if isinstance(actions, Mapping) else actions!r}. Pass any action for the silent "
+                "side: it is ignored."
             )
         action, space = actions[speaker], self.action_spaces[speaker]
-        told = {key: value for key, value in action.items() if key != "error"} if isinstance(action, Mapping) else action
-        if isinstance(told, dict) and "strength" in told:
-            told["strength"] = np.asarray(told["strength"], dtype=np.float32)
-        if not space.contains(told):
-            raise ActionError(
-                f"An action must lie in its space. Expected a member of {space} from {speaker}, found {action!r}. "
-                "The episode is unchanged: pass another action."
-            )
+        if isinstance(action, Mapping):
+            member = {key: value for key, value in action.items() if key != "error"}
+            if isinstance(member.get("message"), str):
+                member["message"] = clean_message(member["message"])
+            try:
+                if "strength" in member:
+                    member["strength"] = np.asarray(member["strength"], dtype=np.float32)
+                if space.contains(member):
+                    return {**member, "error": action.get("error")}
+            except (TypeError, ValueError, OverflowError):
+                pass  # what numpy cannot even read is no member
+        raise ActionError(
+            f"An action must lie in its space. Expected a member of {space} from {speaker}, found {action!r}. "
+            "The episode is unchanged: pass another action."
+        )

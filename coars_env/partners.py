@@ -1,4 +1,4 @@
-"""Agent: the protocol of everything that can play a side; and scripted agents that satisfy it."""
+"""Agent: the protocol of everything that can play a side; and the two simplest agents that satisfy it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from coars_env.env import Action, Observation
+from coars_env.errors import ConfigError
 from coars_env.transcript import ACTIONS
 
 
@@ -14,7 +15,7 @@ class Agent(Protocol):
 
     `start` opens a batch of len(seeds) dialogues, numbered from 0; `act` answers for those whose half-turn it is. What
     an agent says in a dialogue may depend on that dialogue's observations and seed only, never on its neighbours: a
-    batch of 8 then equals 8 batches of 1.
+    batch of 8 then equals 8 batches of 1. `coars_env.testing.check_agent` asks for all this.
     """
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
@@ -26,7 +27,7 @@ class Agent(Protocol):
 
 
 class RandomRecommender:
-    """Proposes a uniformly drawn candidate."""
+    """Proposes a uniformly drawn candidate, in each turn anew."""
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
@@ -42,6 +43,10 @@ class FixedUser:
     """Answers every proposal alike, by default with a full-strength click: then the first proposal is the final one."""
 
     def __init__(self, action: str = "click", strength: float = 1.0, message: str = "Fine.") -> None:
+        if action not in ACTIONS:
+            raise ConfigError(
+                f"A user acts in one of four ways. Expected one of {ACTIONS}, found {action!r}. Name one."
+            )
         self._action: dict[str, Any] = {"action": ACTIONS.index(action), "strength": strength, "message": message}
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:

@@ -6,10 +6,11 @@ random numbers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from coars_env.errors import ConfigError
 from coars_env.tasks import Task
-from coars_env.transcript import ROLES, Transcript, Turn
+from coars_env.transcript import RECOMMENDER, ROLES, USER, Transcript, Turn
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class RewardTerms:
     user: float
     excluded: frozenset[str]
     """Roles whose message of this turn must not be trained on."""
+
+
+class Reward(Protocol):
+    """What an environment pays: any object with this method, see `coars_env.testing.check_reward`."""
+
+    def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
+        """Rewards of the `number`-th turn, counted from 1, of at most `max_turns`. Depends on nothing else."""
+        ...
 
 
 StageSensitivity = Callable[[int, int, bool], float]
@@ -111,24 +120,23 @@ class CoarsReward:
     def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
         """Rewards of the `number`-th turn, counted from 1.
 
-        A message that could not be used costs its author `invalid`; the partner's message of that turn earns 0 and is
-        not trained on.
+        A message that could not be used costs its author `invalid`; a usable message of the partner in that turn earns
+        0 and is not trained on.
         """
-        recommender, user = ROLES
         hit = turn.proposal == task.target
         stage = self.stage(number, max_turns, hit)
-        if turn.recommender_error is not None or turn.proposal is None:
-            return RewardTerms(False, turn.strength, stage, 0.0, self.invalid, 0.0, frozenset({user}))
-        q = task.q(turn.proposal)
-        if turn.strength is None:
-            return RewardTerms(hit, None, stage, q, 0.0, self.invalid, frozenset({recommender}))
-        excluded = self.exclude_positive_miss if turn.positive and not hit else frozenset[str]()
-        return RewardTerms(
-            hit,
-            turn.strength,
-            stage,
-            q,
-            recommender_reward(hit, turn.strength, stage),
-            user_reward(hit, turn.strength, q, self.alpha),
-            excluded,
-        )
+        if not stage > 0:
+            raise ConfigError(
+                f"The stage sensitivity must not turn a reward round. Expected D > 0, found {stage} in turn {number} "
+                f"of {max_turns}. Correct `stage`."
+            )
+        q = 0.0 if turn.proposal is None else task.q(turn.proposal)
+        if turn.proposal is None or turn.strength is None:
+            unusable = {RECOMMENDER: turn.proposal is None, USER: turn.strength is None}
+            recommender, user = (self.invalid if unusable[role] else 0.0 for role in ROLES)
+            excluded = frozenset[str](role for role in ROLES if not unusable[role])
+        else:
+            recommender = recommender_reward(hit, turn.strength, stage)
+            user = user_reward(hit, turn.strength, q, self.alpha)
+            excluded = self.exclude_positive_miss if turn.positive and not hit else frozenset()
+        return RewardTerms(hit, turn.strength, stage, q, recommender, user, excluded)

@@ -1,42 +1,50 @@
 """list[Transcript]: many dialogues played in lockstep, a batch of observations at a time. Re-exports `Agent`."""
 
+import logging
 from collections.abc import Sequence
 
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.env import MAX_TURNS, Dialogue
-from coars_env.errors import CoarsError
+from coars_env.errors import ActionError, CoarsError, ConfigError
 from coars_env.partners import Agent
-from coars_env.rewards import CoarsReward
+from coars_env.rewards import Reward
 from coars_env.tasks import Task
-from coars_env.transcript import RECOMMENDER, ROLES, Transcript
+from coars_env.transcript import RECOMMENDER, Transcript
 
 __all__ = ["Agent", "play", "rollout"]
 
+_log = logging.getLogger("coars_env")
 
-def play(
-    dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed: int = 0, first: int = 0
-) -> None:
+
+def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed: int = 0, first: int = 0) -> None:
     """Play dialogues to their end, in place.
 
-    Dialogue n draws from the seed (seed, side, first + n), whatever stands beside it. An agent that raises ends the dialogues it
-    was asked about as "failed" with the cause; a `CoarsError` (a wrong set-up) is raised.
+    Dialogue n draws from the seed (seed, side, first + n), whatever stands beside it. What an agent breaks is recorded,
+    not raised, and its traceback logged: an agent that raises ends the dialogues it was asked about as "failed" with
+    the cause, and an answer that is missing or lies outside the action space ends its dialogue. Any other `CoarsError`
+    is a wrong set-up and is raised.
     """
     agents: tuple[Agent, Agent] = (recommender, user)
     for side, agent in enumerate(agents):
         agent.start([(seed, side, first + n) for n in range(len(dialogues))])
-    while live := [n for n, d in enumerate(dialogues) if d.ending is None]:
-        role = dialogues[live[0]].speaker  # all live dialogues are at the same half-turn
-        agent = agents[0] if role == RECOMMENDER else agents[1]
+    while live := [n for n, dialogue in enumerate(dialogues) if dialogue.ending is None]:
+        role = dialogues[live[0]].speaker  # fresh dialogues stay in step; others wait for their half-turn
+        asked = {n: dialogues[n].observe(role) for n in live if dialogues[n].speaker == role}
         try:
-            actions = agent.act({n: dialogues[n].observe(role) for n in live})
-            for n in live:
-                dialogues[n].act(actions[n])
+            actions = agents[role != RECOMMENDER].act(asked)
         except CoarsError:
             raise
-        except Exception as error:  # a partner's defect is data, whatever it is
-            for n in live:
-                if dialogues[n].ending is None and dialogues[n].speaker == role:
-                    dialogues[n].fail(f"{ROLES[role != RECOMMENDER]}: {error!r}")
+        except Exception as error:
+            _log.exception("%s raised in %d dialogues", role, len(asked))
+            for n in asked:
+                dialogues[n].fail(f"{role}: {error!r}")
+            continue
+        for n in asked:
+            try:
+                dialogues[n].act(actions.get(n, {}))
+            except ActionError as error:
+                _log.exception("%s gave no action of its space", role)
+                dialogues[n].fail(f"{role}: {error!r}")
 
 
 def rollout(
@@ -47,14 +55,21 @@ def rollout(
     *,
     provenance: Provenance,
     max_turns: int = MAX_TURNS,
-    reward: CoarsReward | None = None,
+    reward: Reward | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> list[Transcript]:
-    """Play every task once and return the transcripts in the same order."""
+    """Play every task once, `batch_size` at a time, and return the transcripts in the same order.
+
+    The batch size changes the speed only, see `Agent`.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"A batch holds dialogues. Expected batch_size >= 1, found {batch_size}. Raise it.")
     transcripts = []
     for first in range(0, len(tasks), batch_size):
-        batch = [Dialogue(task, items, max_turns=max_turns, reward=reward) for task in tasks[first : first + batch_size]]
+        batch = [
+            Dialogue(task, items, max_turns=max_turns, reward=reward) for task in tasks[first : first + batch_size]
+        ]
         play(batch, recommender, user, seed=seed, first=first)
-        transcripts += [d.transcript(provenance, seed=seed) for d in batch]
+        transcripts += [dialogue.transcript(provenance, seed=seed) for dialogue in batch]
     return transcripts

@@ -1,25 +1,29 @@
 """Transcript: everything that was said and done in one episode. Messages only; tokens stay with the agents.
 
-A transcript holds all a reward needs (the task with candidates, order, target and peer similarities, every parsed action,
-the ending), so stored dialogues can be scored again, also with a reward written later.
+A transcript holds all a reward needs (the task with candidates, order, target and peer similarities, every parsed
+action, the ending), so stored dialogues can be scored again, also with a reward written later.
 """
 
 import dataclasses
 import json
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.errors import CoarsError, TranscriptError
-from coars_env.tasks import Task, write_atomically
+from coars_env.tasks import Task, task_from_row, write_atomically
+
+Role = Literal["recommender_0", "user_0"]
+EndingKind = Literal["accepted", "max_turns", "failed"]
 
 TRANSCRIPT_VERSION = 1
-RECOMMENDER = "recommender_0"
-USER = "user_0"
-ROLES = (RECOMMENDER, USER)
+RECOMMENDER: Role = "recommender_0"
+USER: Role = "user_0"
+ROLES: tuple[Role, Role] = (RECOMMENDER, USER)
 
 ACTIONS = ("dislike", "skip", "star", "click")
 """What a user can do, from worst to best; an action's index is its number in the spaces."""
@@ -28,25 +32,29 @@ STRENGTH_EDGES = (0.0, 0.25, 0.5, 0.75)
 MAX_MESSAGE_LENGTH = 2048
 """Longest rationale in characters; longer ones are cut."""
 
-Role = Literal["recommender_0", "user_0"]
-EndingKind = Literal["accepted", "max_turns", "failed"]
 
-
-def clamp_strength(action: int, strength: float) -> float:
+def clamp_strength(action: int, strength: float | None) -> float:
     """The strength moved into the interval of the action, in steps of .01: the action decides (our choice).
+
+    None and NaN, a missing strength, become the middle of the interval.
 
     >>> clamp_strength(ACTIONS.index("skip"), 0.9)
     0.49
     """
     low = STRENGTH_EDGES[action]
     high = STRENGTH_EDGES[action + 1] - 0.01 if action + 1 < len(ACTIONS) else 1.0
-    return round(min(max(round(float(strength), 2), low), high), 2)
+    if strength is None or math.isnan(strength):
+        strength = (low + high) / 2
+    return round(min(max(float(strength), low), high), 2)
 
 
 def clean_message(text: str) -> str:
-    """NFC, control characters made blanks, at most `MAX_MESSAGE_LENGTH` characters. Any string is a legal message."""
+    """NFC, control characters and line breaks made blanks, at most `MAX_MESSAGE_LENGTH` characters.
+
+    Any string is a legal message; what comes out fits in one line of UTF-8.
+    """
     text = unicodedata.normalize("NFC", text)
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
     return text[:MAX_MESSAGE_LENGTH]
 
 
@@ -66,8 +74,9 @@ class Turn:
     """Acceptance in [0, 1], inside the interval of the action; None with no action."""
     reply: str
     recommender_error: str | None = None
-    """Why the message could not be used. A turn with an error is played, recorded and counted."""
+    """Why the message could not be used; None if it could. A turn with an error is played, recorded and counted."""
     user_error: str | None = None
+    """The same for the reply. With neither `action` nor `user_error` the turn is open: the user has yet to answer."""
 
     @property
     def positive(self) -> bool:
@@ -92,7 +101,7 @@ class Transcript:
 
     @property
     def final_item(self) -> int | None:
-        """Catalogue index of the last proposal, accepted or not; None if there is none."""
+        """Catalogue index of the last turn's proposal, accepted or not; None without turns or if it named none."""
         return self.turns[-1].proposal if self.turns else None
 
     def to_json(self) -> str:
@@ -111,15 +120,13 @@ class Transcript:
             row: dict[str, Any] = json.loads(line)
             version = row.pop("version")
             if version == TRANSCRIPT_VERSION:
-                task = row.pop("task")
-                tuples = {k: tuple(task.pop(k)) for k in ("history", "candidates", "peer_similarity")}
-                return cls(
-                    task=Task(**task, **tuples),
-                    turns=tuple(Turn(**turn) for turn in row.pop("turns")),
-                    provenance=Provenance(**row.pop("provenance")),
-                    **row,
-                )
-        except (ValueError, KeyError, TypeError, AttributeError, CoarsError) as error:
+                row["task"] = task_from_row(row["task"])
+                row["turns"] = tuple(Turn(**turn) for turn in row["turns"])
+                row["provenance"] = Provenance(**row["provenance"])
+                transcript = cls(**row)
+                _check(transcript)
+                return transcript
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, CoarsError) as error:
             raise TranscriptError(
                 f"A transcript is one JSON object a line. Expected one written by Transcript.to_json, found "
                 f"{line[:60]!r} ({error!r}). Play the episode again, or take the line out."
@@ -130,20 +137,40 @@ class Transcript:
         )
 
 
-def write_transcripts(path: Path, transcripts: Iterable[Transcript]) -> None:
+def _check(transcript: Transcript) -> None:
+    """Refuse what no dialogue could have left behind; a reward must never see it."""
+    turns, task = transcript.turns, transcript.task
+    if transcript.ending not in get_args(EndingKind) or len(turns) > transcript.max_turns:
+        raise ValueError(f"ending {transcript.ending!r} after {len(turns)} of {transcript.max_turns} turns")
+    for number, turn in enumerate(turns, start=1):
+        proposed = (turn.proposal is None) == (turn.recommender_error is not None)
+        answered = (turn.action is None) == (turn.strength is None) == (turn.user_error is not None)
+        if not (proposed and answered):
+            raise ValueError(f"turn {number} must have either content or an error on each side")
+        if not (isinstance(turn.rationale, str) and isinstance(turn.reply, str)):
+            raise ValueError(f"turn {number} must have a text on each side")
+        if turn.proposal is not None and turn.proposal not in task.candidates:
+            raise ValueError(f"turn {number} proposes {turn.proposal}, which is no candidate")
+        if turn.action is not None and turn.strength is not None:
+            low, high = (*STRENGTH_EDGES, math.inf)[turn.action : turn.action + 2]
+            if not (turn.action >= 0 and low <= turn.strength < high and turn.strength <= 1):
+                raise ValueError(f"turn {number} has action {turn.action} with strength {turn.strength}")
+
+
+def write_transcripts(path: str | Path, transcripts: Iterable[Transcript]) -> None:
     """Write JSONL, atomically."""
     write_atomically(path, "".join(t.to_json() + "\n" for t in transcripts))
 
 
-def read_transcripts(path: Path) -> Iterator[Transcript]:
+def read_transcripts(path: str | Path) -> Iterator[Transcript]:
     """Read JSONL, naming the line of anything that is not a transcript."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_bytes().decode().split("\n")  # splitlines would also split inside messages
     except (OSError, UnicodeDecodeError) as error:
         raise TranscriptError(
             f"Transcripts are read from a UTF-8 text file. Expected one at {path}, found {error!r}. Check the path."
         ) from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
         try:
             yield Transcript.from_json(line)
         except TranscriptError as error:
@@ -156,10 +183,20 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
     if role == RECOMMENDER:
         lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
     for number, turn in enumerate(turns, start=1):
-        title = "(no item)" if turn.proposal is None else items[turn.proposal].title
-        lines.append(f"Turn {number}. Recommender proposes {title}: {turn.rationale}")
-        if turn.action is not None:
-            lines.append(f"Turn {number}. User answers {ACTIONS[turn.action]} ({turn.strength:.2f}): {turn.reply}")
-        elif turn.user_error is not None:
-            lines.append(f"Turn {number}. User gives no usable answer.")
+        lines.append(proposal_text(number, turn, items))
+        if turn.action is not None or turn.user_error is not None:
+            lines.append(answer_text(number, turn))
     return "\n".join(lines)
+
+
+def proposal_text(number: int, turn: Turn, items: Sequence[Item]) -> str:
+    """One line: the first half of the `number`-th turn, counted from 1."""
+    title = "(no item)" if turn.proposal is None else items[turn.proposal].title
+    return f"Turn {number}. Recommender proposes {title}: {turn.rationale}"
+
+
+def answer_text(number: int, turn: Turn) -> str:
+    """One line: the second half of the `number`-th turn."""
+    if turn.action is None:
+        return f"Turn {number}. User gives no usable answer."
+    return f"Turn {number}. User answers {ACTIONS[turn.action]} ({turn.strength:.2f}): {turn.reply}"
