@@ -1,12 +1,10 @@
 """A recommender and a user, both agents that talk, in one PettingZoo environment; CoARS (arXiv:2604.10029).
 
-import coars_env
-
-env = coars_env.make("movielens")
+Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
-from coars_env.datasets import Dataset, Item, Provenance
-from coars_env.env import Action, CoarsEnv, Dialogue, Observation
+from coars_env.datasets import Dataset, Item, Provenance, list_datasets, load, register
+from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation
 from coars_env.errors import (
     ActionError,
     BackboneError,
@@ -46,9 +44,11 @@ from coars_env.evaluation import (
     user_test,
 )
 from coars_env.partners import Agent, FixedUser, RandomRecommender
-from coars_env.rewards import CoarsReward, MirroredStage, RewardTerms, constant_stage
+from coars_env.rewards import CoarsReward, MirroredStage, Reward, RewardTerms, constant_stage
 from coars_env.rollout import play, rollout
 from coars_env.tasks import (
+    HISTORY_LENGTH,
+    NUM_CANDIDATES,
     CandidateSampler,
     EpisodeSet,
     Split,
@@ -58,29 +58,40 @@ from coars_env.tasks import (
     UserSequence,
     freeze,
     leave_last,
+    llara,
     popularity_candidates,
     sample_train_tasks,
     uniform_candidates,
 )
 from coars_env.transcript import (
     ACTIONS,
+    MAX_MESSAGE_LENGTH,
     RECOMMENDER,
     ROLES,
+    STRENGTH_EDGES,
     USER,
     Role,
     Transcript,
     Turn,
+    clamp_strength,
+    clean_message,
+    dialogue_text,
     read_transcripts,
     write_transcripts,
 )
-from coars_env.views import builder, llara, load_split, make
+from coars_env.views import builder, load_split, make
 
 __all__ = [
     "ACTIONS",
+    "HISTORY_LENGTH",
+    "MAX_MESSAGE_LENGTH",
+    "MAX_TURNS",
     "METRICS",
+    "NUM_CANDIDATES",
     "RECOMMENDER",
     "ROLES",
     "SIMULATION_METRICS",
+    "STRENGTH_EDGES",
     "USER",
     "Action",
     "ActionError",
@@ -107,6 +118,7 @@ __all__ = [
     "Provenance",
     "RandomRecommender",
     "Report",
+    "Reward",
     "RewardTerms",
     "Role",
     "Runs",
@@ -128,12 +140,17 @@ __all__ = [
     "bootstrap_interval",
     "builder",
     "by_turn",
+    "clamp_strength",
+    "clean_message",
     "constant_stage",
+    "dialogue_text",
     "episode_metrics",
     "evaluate",
     "freeze",
     "leave_last",
+    "list_datasets",
     "llara",
+    "load",
     "load_split",
     "make",
     "markdown_table",
@@ -142,6 +159,7 @@ __all__ = [
     "play",
     "popularity_candidates",
     "read_transcripts",
+    "register",
     "rollout",
     "sample_train_tasks",
     "simulation_difference",

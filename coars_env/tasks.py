@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from coars_env.datasets.dataset import Dataset, FloatArray, IntArray, Item, Provenance
+from coars_env.datasets.llara import llara_sequences
 from coars_env.errors import ConfigError, TaskError
 
 EPISODES_VERSION = 1
@@ -256,6 +257,20 @@ def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:
         test=tuple(s for s in sequences if len(s.items) > 2),
         owned={s.user: frozenset(s.items) for s in sequences},
     )
+
+
+def llara(dataset: Dataset) -> Split:
+    """LLaRA's division of users 8:1:1 by the time of their first rating (arXiv:2312.02445); ratings of 3 or more.
+
+    The last item of each held-out user is the target; a training user's whole sequence may be trained on.
+    """
+    parts = llara_sequences(dataset)
+    train, validation, test = (
+        tuple(UserSequence(user, tuple(dict.fromkeys(items.tolist()))) for user, items in part)
+        for part in (parts.train, parts.validation, parts.test)
+    )
+    owned = {user: frozenset(dataset.sequence(user).tolist()) for user in range(dataset.num_users)}
+    return Split("llara", dataset, train, validation, test, owned)
 
 
 def _sequences(dataset: Dataset, min_rating: float | None) -> list[UserSequence]:

@@ -3,19 +3,18 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from coars_env.datasets import Dataset, load
-from coars_env.datasets.llara import llara_sequences
+from coars_env.datasets import Source, load
 from coars_env.env import MAX_TURNS, CoarsEnv
 from coars_env.errors import ConfigError
-from coars_env.rewards import CoarsReward
+from coars_env.rewards import Reward
 from coars_env.tasks import (
     NUM_CANDIDATES,
     Split,
     SvdPeers,
     TaskBuilder,
-    UserSequence,
     freeze,
     leave_last,
+    llara,
     popularity_candidates,
     uniform_candidates,
 )
@@ -24,26 +23,12 @@ SplitName = Literal["leave_last", "llara"]
 CandidateRule = Literal["uniform", "popularity", "llara"]
 
 
-def llara(dataset: Dataset, *, data_dir: Path | None = None) -> Split:
-    """LLaRA's division of users 8:1:1 by their first timestamp (arXiv:2312.02445), ratings >= 3.
-
-    The last item of each held-out user is the target; all of a training user's sequence is training text.
-    """
-    parts = llara_sequences(dataset, data_dir)
-    train, validation, test = (
-        tuple(UserSequence(user, tuple(int(i) for i in items)) for user, items in part)
-        for part in (parts.train, parts.validation, parts.test)
-    )
-    owned = {u: frozenset(dataset.sequence(u).tolist()) for u in range(dataset.num_users)}
-    return Split("llara", dataset, train, validation, test, owned)
-
-
 def load_split(
     name: str,
     split: SplitName = "leave_last",
     *,
-    source: Literal["auto", "real", "synthetic"] = "auto",
-    data_dir: Path | None = None,
+    source: Source = "auto",
+    data_dir: str | Path | None = None,
     **options: Any,
 ) -> Split:
     """A dataset by name, divided. `options` go to the dataset's loader."""
@@ -51,7 +36,7 @@ def load_split(
     if split == "leave_last":
         return leave_last(dataset)
     if split == "llara":
-        return llara(dataset, data_dir=data_dir)
+        return llara(dataset)
     raise ConfigError(f"Unknown split. Expected 'leave_last' or 'llara', found {split!r}. Name one of them.")
 
 
@@ -79,10 +64,10 @@ def make(
     draw: int = 0,
     num_candidates: int = NUM_CANDIDATES,
     max_turns: int = MAX_TURNS,
-    reward: CoarsReward | None = None,
+    reward: Reward | None = None,
     render_mode: str | None = None,
-    source: Literal["auto", "real", "synthetic"] = "auto",
-    data_dir: Path | None = None,
+    source: Source = "auto",
+    data_dir: str | Path | None = None,
     **options: Any,
 ) -> CoarsEnv:
     """An environment by the name of its dataset: `make("movielens")`, `make("synthetic", users=100)`.
