@@ -54,7 +54,8 @@ _ENDINGS = ("dan", "fax", "lia", "mere", "nia", "ron", "sk", "ston", "ta", "ven"
 class SyntheticWorld:
     """A dataset together with the answers: the probability of every film at every interaction.
 
-    Example: `world.scores(row)[world.dataset.item_indices[row]]` is the probability with which that row was drawn.
+    Example: `world.scores(row)[world.dataset.item_indices[row]]` is the probability with which the film of that row was
+    drawn, up to the films the user had seen before, which are drawn again.
     """
 
     dataset: Dataset
