@@ -245,6 +245,24 @@ def action_spaces(num_candidates: int) -> dict[str, spaces.Dict]:
     }
 
 
+def as_member(action: Action, space: gymnasium.Space[Any]) -> Action | None:
+    """The action as a member of the space, its message cut to what the space allows; None if it is none.
+
+    The key `error` is no part of the space and is kept.
+    """
+    if not isinstance(action, Mapping):
+        return None
+    member = {key: value for key, value in action.items() if key != "error"}
+    if isinstance(member.get("message"), str):
+        member["message"] = clean_message(member["message"])
+    try:
+        if "strength" in member:
+            member["strength"] = np.asarray(member["strength"], dtype=np.float32)
+        return {**member, "error": action.get("error")} if space.contains(member) else None
+    except (TypeError, ValueError, OverflowError):  # what numpy cannot even read is no member
+        return None
+
+
 class CoarsEnv(ParallelEnv[str, Observation, Action]):
     """Two agents talk about one next-item decision.
 
@@ -423,7 +441,6 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         return {**info, "reward_terms": {**asdict(terms), "excluded": sorted(terms.excluded)}}
 
     def _member(self, speaker: Role, actions: dict[str, Action]) -> Action:
-        """The speaker's action, its message cut to what the space allows."""
         if not isinstance(actions, Mapping) or any(role not in actions for role in ROLES):
             raise ActionError(
                 f"Every live agent acts in every step. Expected a dict with actions of {list(ROLES)}, found "
@@ -431,18 +448,10 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
                 "side: it is ignored."
             )
         action, space = actions[speaker], self.action_spaces[speaker]
-        if isinstance(action, Mapping):
-            member = {key: value for key, value in action.items() if key != "error"}
-            if isinstance(member.get("message"), str):
-                member["message"] = clean_message(member["message"])
-            try:
-                if "strength" in member:
-                    member["strength"] = np.asarray(member["strength"], dtype=np.float32)
-                if space.contains(member):
-                    return {**member, "error": action.get("error")}
-            except (TypeError, ValueError, OverflowError):
-                pass  # what numpy cannot even read is no member
-        raise ActionError(
-            f"An action must lie in its space. Expected a member of {space} from {speaker}, found {action!r}. "
-            "The episode is unchanged: pass another action."
-        )
+        member = as_member(action, space)
+        if member is None:
+            raise ActionError(
+                f"An action must lie in its space. Expected a member of {space} from {speaker}, found {action!r}. "
+                "The episode is unchanged: pass another action."
+            )
+        return member
