@@ -10,12 +10,6 @@ from coars_env.datasets.dataset import Dataset, Item, item_permutation
 from coars_env.errors import CoarsWarning, ConfigError, DatasetError, MissingDataError
 
 
-@pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten after it."""
-    monkeypatch.setattr(datasets, "_ENTRIES", dict(datasets._ENTRIES))
-
-
 def two_users() -> Dataset:
     """Ann saw films 2, 0, 1 and liked the first two; Bob saw film 1."""
     return Dataset(
@@ -77,7 +71,6 @@ def test_known_names_are_listed_and_unknown_ones_refused_with_that_list() -> Non
         datasets.load("movielenz")
 
 
-@pytest.mark.usefixtures("own_registry")
 def test_a_registered_loader_is_found_by_name_and_gets_its_options() -> None:
     def loader(*, users: int, data_dir: Path | None = None) -> Dataset:
         assert data_dir == Path("here")
@@ -92,14 +85,13 @@ def test_a_registered_loader_is_found_by_name_and_gets_its_options() -> None:
         datasets.load("toy-by-name", source="synthetic", users=2)
 
 
-@pytest.mark.usefixtures("own_registry")
 def test_a_loader_without_options_is_enough_and_nothing_stands_in_for_it() -> None:
     def empty_handed() -> Dataset:
         raise MissingDataError("not here")
 
-    datasets.register("nothing", empty_handed)
+    datasets.register("empty-handed", empty_handed)
     with pytest.raises(MissingDataError, match="not here"):
-        datasets.load("nothing", data_dir="anywhere")
+        datasets.load("empty-handed", data_dir="anywhere")
 
 
 def test_auto_warns_and_invents_where_no_real_data_can_be_had(tmp_path: Path) -> None:

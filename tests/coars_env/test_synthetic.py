@@ -1,6 +1,8 @@
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coars_env.datasets.dataset import Dataset, FloatArray, IntArray
-from coars_env.datasets.movielens import GENRE_FLAGS
+from coars_env.datasets.movielens import GENRE_FLAGS, load_movielens
 from coars_env.datasets.synthetic import GENRES, SyntheticWorld, generate, synthetic_world
 from coars_env.errors import DatasetError
 
@@ -70,6 +72,17 @@ def test_baselines_score_about_as_on_ml_100k_and_the_oracle_above_them(world: Sy
     assert hits["oracle"] > hits["recent"] + 0.15
     assert hits["random"] == pytest.approx(0.05, abs=0.021)  # three standard errors of 943 draws
     assert hits["closeness of index"] == pytest.approx(0.05, abs=0.021)
+
+
+def test_the_same_measure_gives_the_published_scores_on_ml_100k() -> None:
+    root = os.environ.get("COARS_DATA")
+    if not root or not Path(root, "movielens", "ml-100k").is_dir():
+        pytest.skip("COARS_DATA holds no movielens/ml-100k")
+    dataset = load_movielens(data_dir=root, download=False)
+    recent, popularity = neighbour_scores(dataset, slice(-10, None))
+    whole, _ = neighbour_scores(dataset, slice(None))
+    hits = hit_at_1(dataset, {"recent": recent, "whole": whole, "popularity": [popularity] * dataset.num_users})
+    assert hits == pytest.approx({"recent": 0.398, "whole": 0.321, "popularity": 0.246}, abs=0.03)
 
 
 def test_the_default_world_has_the_shape_of_ml_100k(world: SyntheticWorld) -> None:
