@@ -21,6 +21,8 @@ from agents.prompts import (
 )
 from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Action, Dialogue, Item, Role, Split, Task, UserSequence
 
+NUM_CANDIDATES = 20
+
 REASONS: dict[str, tuple[tuple[str, str], ...]] = {
     "propose": ((" It goes well with", "."), (" You took", ", and this is of its kind."), (" Next to", " it fits.")),
     "accept": ((" I liked", ", so yes."), (" It is close to", "."), (" After", " this is what I want.")),
@@ -42,10 +44,12 @@ def sequence_text(sequence: UserSequence, items: Sequence[Item], length: int, rn
 
 
 class Demonstrator:
-    """Writes demonstrations of the dialogue. Choices are drawn at random; with hindsight they follow the hindsight."""
+    """Writes demonstrations of the dialogue. Choices are drawn uniformly, and so is what a hindsight calls the item
+    taken next: nothing here tells which item goes with which history.
+    """
 
     def __init__(self, split: Split, backbone: Backbone, rng: np.random.Generator) -> None:
-        self._train = [sequence for sequence in split.train if len(sequence.items) > 3]
+        self._train = [sequence for sequence in split.train if len(sequence.items) >= 3]
         self._items = split.dataset.items
         self._backbone, self._rng = backbone, rng
 
@@ -56,11 +60,11 @@ class Demonstrator:
         """
         rng, backbone = self._rng, self._backbone
         role: Role = ROLES[int(rng.integers(2))]
-        dialogue = Dialogue(self._task(), self._items)
+        dialogue = Dialogue(self._task(self._history()), self._items)
         turns = int(rng.choice((1, 2, 3, 4), p=(0.55, 0.25, 0.12, 0.08)))
         exchanges: list[tuple[list[int], list[int]]] = []  # what it was told, what it answered
         while dialogue.ending is None and len(dialogue.turns) < turns + (dialogue.speaker == USER):
-            action, reply = self._random_act(dialogue)
+            action, reply = self._random_act(dialogue, hits=0.5 if guided else 0.0)
             if dialogue.speaker == role:
                 told = prompt(role, dialogue.observe(role), self._items, backbone.list_separator)
                 context = backbone.go_on(told.content) if exchanges else backbone.begin(told.system, told.content)
@@ -79,28 +83,31 @@ class Demonstrator:
             learnt += [not guided or number == len(exchanges)] * len(reply_tokens)
         return tokens, learnt
 
-    def _task(self) -> Task:
-        rng = self._rng
-        sequence = self._train[int(rng.integers(len(self._train)))]
-        cut = int(rng.integers(3, len(sequence.items)))
-        history = sequence.items[max(0, cut - 10) : cut]
-        target = sequence.items[cut]
-        others: list[int] = []
-        names = {self._items[target].title}
-        while len(others) < 19:
-            item = int(rng.integers(len(self._items)))
+    def _task(self, history: tuple[int, ...]) -> Task:
+        """A made-up decision: candidates and the "target" are drawn from the whole catalogue, whatever the user took."""
+        candidates: list[int] = []
+        names = {self._items[i].title for i in history}
+        while len(candidates) < NUM_CANDIDATES:
+            item = int(self._rng.integers(len(self._items)))
             if self._items[item].title not in names:
                 names.add(self._items[item].title)
-                others.append(item)
-        listed = [*others, target]
-        return Task("", sequence.user, history, tuple(listed[i] for i in rng.permutation(20)), target)
+                candidates.append(item)
+        return Task("", 0, history, tuple(candidates), candidates[int(self._rng.integers(NUM_CANDIDATES))])
 
-    def _random_act(self, dialogue: Dialogue) -> tuple[Action, Pieces]:
-        """A random choice of the speaker and how it is worded."""
+    def _history(self) -> tuple[int, ...]:
+        """A stretch of a training user's sequence."""
+        items = self._train[int(self._rng.integers(len(self._train)))].items
+        cut = int(self._rng.integers(3, len(items) + 1))
+        return items[max(0, cut - 10) : cut]
+
+    def _random_act(self, dialogue: Dialogue, *, hits: float) -> tuple[Action, Pieces]:
+        """A random choice of the speaker and how it is worded. Before a hindsight, proposals are what it will call the
+        item taken next with probability `hits`, so that both verdicts occur; those proposals are not learnt.
+        """
         rng, task = self._rng, dialogue.task
         if dialogue.speaker == RECOMMENDER:
             target = task.candidates.index(task.target)
-            position = target if rng.random() < 0.3 else int(rng.integers(len(task.candidates)))
+            position = target if rng.random() < hits else int(rng.integers(len(task.candidates)))
             reason = self._reason("propose", task)
             reply = self._recommendation(reason, task.candidates[position])
             return {"item": position, "message": "".join(reason).strip()}, reply

@@ -180,7 +180,7 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
 
 
 def text_loss(model: nn.Module, rows: Rows, pad: int) -> Tensor:
-    """Mean negative log-likelihood of the learnt tokens."""
+    """Sum of the negative log-likelihoods of the learnt tokens."""
     ids, learnt = rows
     length = max(map(len, ids))
     tokens = torch.full((len(ids), length), pad)
@@ -191,7 +191,15 @@ def text_loss(model: nn.Module, rows: Rows, pad: int) -> Tensor:
     mask[:, 0] = False
     hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
     logits = model.lm_head(hidden[mask[:, 1:]])
-    return nn.functional.cross_entropy(logits, tokens[:, 1:][mask[:, 1:]])
+    return nn.functional.cross_entropy(logits, tokens[:, 1:][mask[:, 1:]], reduction="sum")
+
+
+def buckets(rows: Rows, size: int = 24) -> Iterator[Rows]:
+    """The rows in groups of similar length: little padding."""
+    order = sorted(range(len(rows[0])), key=lambda r: len(rows[0][r]))
+    for first in range(0, len(order), size):
+        part = order[first : first + size]
+        yield [rows[0][r] for r in part], [rows[1][r] for r in part]
 
 
 def _build(split: Split, config: PocketConfig, folder: Path) -> None:
@@ -213,12 +221,17 @@ def _build(split: Split, config: PocketConfig, folder: Path) -> None:
             rate = config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps)))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = text_loss(model, next(stream), pad)
+            rows = next(stream)
+            learnt = sum(sum(marks[1:]) for marks in rows[1])
             optimizer.zero_grad()
-            loss.backward()
+            total = 0.0
+            for bucket in buckets(rows):
+                loss = text_loss(model, bucket, pad) / learnt
+                loss.backward()
+                total += float(loss.detach())
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            progress.update(bar, advance=1, loss=f"loss {float(loss.detach()):.3f}")
+            progress.update(bar, advance=1, loss=f"loss {total:.3f}")
     _save(model, tokenizer, split, config, folder)
 
 

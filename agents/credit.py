@@ -1,0 +1,58 @@
+"""Token credit [N]: what hindsight adds to the reward of a turn, token by token."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from agents.policy import Policy
+from agents.samples import TrainingSample, collate_teacher
+from coars_env import Role, ShapeError
+
+TeacherKind = Literal["live", "base"]
+"""Whose weights re-read the reply: the side's own adapter as it is (the paper's reading), or the bare base."""
+
+
+def distilled_advantages(teacher_logprobs: Tensor, student_logprobs: Tensor, *, clip: float = 1.0) -> Tensor:
+    """Credit each sampled token by how much hindsight makes it likelier.
+
+    A_n = clip(log pi_T(y_n | x, d, y_<n) - log pi_S(y_n | x, y_<n), -clip, clip), arXiv:2604.10029, Eq. 10.
+
+    Args:
+        teacher_logprobs: [N] nats, the same tokens with hindsight in the context.
+        student_logprobs: [N] nats, the policy's own.
+        clip: largest credit.
+
+    Returns:
+        [N], within [-clip, clip], without gradient.
+
+    Raises:
+        ShapeError: the two shapes differ.
+    """
+    if teacher_logprobs.shape != student_logprobs.shape:
+        raise ShapeError(
+            f"Teacher and student score the same tokens. Expected shape {tuple(student_logprobs.shape)}, found "
+            f"{tuple(teacher_logprobs.shape)}. Score one batch with both."
+        )
+    return (teacher_logprobs - student_logprobs).detach().clamp(-clip, clip)
+
+
+@torch.no_grad()
+def teacher_logprobs(
+    policy: Policy, role: Role, samples: Sequence[TrainingSample], *, teacher: TeacherKind, temperature: float = 1.0
+) -> Tensor:
+    """Log-probabilities of the samples' tokens with hindsight d_t after the context x_t, [N]; order as in `collate`.
+
+    Call it before the optimizer step: a live teacher has the weights of the rollout.
+    """
+    batch = collate_teacher(samples, policy.backbone.tokenizer.pad_token_id or 0, policy.backbone.device)
+    return policy.score(
+        role if teacher == "live" else None,
+        batch.token_ids,
+        batch.places,
+        batch.allowed,
+        temperature=temperature,
+        attention_mask=batch.mask,
+        position_ids=batch.position_ids,
+    )

@@ -1,0 +1,33 @@
+"""(loss, metrics): pure functions on tensors."""
+
+from torch import Tensor
+
+from coars_env import ShapeError
+
+
+def coars_loss(
+    logprobs: Tensor, rewards: Tensor, advantages: Tensor, weights: Tensor, *, lam: float, num_episodes: int
+) -> Tensor:
+    """The negative of CoARS's objective, arXiv:2604.10029, Eq. 11-12.
+
+    J = mean over episodes of  sum_t 1/|y_t| sum_n (R_t + lambda A_tn) log pi_S(y_tn | x_t, y_t<n)
+
+    Args:
+        logprobs: [N] nats, with gradient.
+        rewards: [N] R_t of the token's turn.
+        advantages: [N] A of the token; no gradient.
+        weights: [N] 1/|y_t|, |y_t| counting the tokens the side chose itself.
+        lam: lambda.
+        num_episodes: episodes of the WHOLE batch, so that 1x8 equals 8x1.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ShapeError: the shapes differ.
+    """
+    shapes = {tuple(x.shape) for x in (logprobs, rewards, advantages, weights)}
+    if len(shapes) != 1:
+        raise ShapeError(f"All four are given per token. Expected one shape, found {sorted(shapes)}. Collate once.")
+    credit = (rewards + lam * advantages).detach()
+    return -(weights * credit * logprobs).sum() / num_episodes

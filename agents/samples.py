@@ -1,0 +1,174 @@
+"""TrainingSample: one side of one dialogue as tokens, with the reward of each turn; and batches of them as tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from agents.backbones.backbone import Backbone
+from agents.kv import Allowed
+from agents.llm_agent import Row
+from agents.prompts import hindsight
+from coars_env import RECOMMENDER, Item, RewardTerms, Role, ShapeError, Transcript
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TurnSample:
+    """One reply y_t in its row.
+
+    Example (tokens of the row: 7 8 9 | 5 | 3 4 6, the reply header is 5): the reply 3 4 6 with 3 given and 4, 6 chosen
+    has `context_end=3`, `start=4`, `end=7`, `columns=(5, 6)`.
+    """
+
+    context_end: int
+    """Column where the context x_t ends; the reply header follows, a teacher's hindsight goes before it."""
+    start: int
+    end: int
+    columns: tuple[int, ...]
+    """Columns of the tokens the side chose itself; they alone are trained on."""
+    reward: float
+    hindsight: tuple[int, ...]
+    """Tokens of d_t."""
+
+
+@dataclass(frozen=True)
+class TrainingSample:
+    """One side of one dialogue. `turns` leaves out excluded ones: their tokens are context and nothing else.
+
+    `token_ids`, `rollout_logprobs` and `allowed` have length L; see `Row`.
+    """
+
+    token_ids: list[int]
+    rollout_logprobs: list[float]
+    allowed: list[Allowed]
+    turns: tuple[TurnSample, ...]
+
+
+def training_sample(
+    row: Row,
+    role: Role,
+    transcript: Transcript,
+    terms: Sequence[RewardTerms],
+    items: Sequence[Item],
+    backbone: Backbone,
+) -> TrainingSample:
+    """Join a side's tokens to the transcript by turn.
+
+    Raises:
+        ShapeError: the row has another number of replies than the transcript has turns.
+    """
+    if transcript.ending == "failed" or len(row.replies) != len(transcript.turns):
+        raise ShapeError(
+            f"A row belongs to one finished dialogue. Expected {len(transcript.turns)} replies and no failure, found "
+            f"{len(row.replies)} and ending {transcript.ending!r} ({transcript.cause}). Leave failed dialogues out."
+        )
+    turns = []
+    for number, ((start, end), term) in enumerate(zip(row.replies, terms, strict=True), start=1):
+        if role in term.excluded:
+            continue
+        told = hindsight(role, transcript.task, transcript.turns[:number], items)
+        turns.append(
+            TurnSample(
+                row.context_ends[number - 1],
+                start,
+                end,
+                tuple(c for c in range(start, end) if row.sampled[c]),
+                term.recommender if role == RECOMMENDER else term.user,
+                tuple(backbone.encode_all(told)),
+            )
+        )
+    return TrainingSample(row.token_ids, row.logprobs, row.allowed, tuple(turns))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as tensors, N scored tokens in all, in the order sample, turn, column."""
+
+    token_ids: Tensor  # [B, L] padded on the right
+    places: tuple[Tensor, Tensor]  # row and column of each scored token, [N] each
+    allowed: list[Allowed]  # [N]
+    rollout_logprobs: Tensor  # [N]
+    rewards: Tensor  # [N] reward of the token's turn
+    weights: Tensor  # [N] 1 / |y_t|
+
+
+@dataclass(frozen=True)
+class TeacherBatch:
+    """The same N tokens with hindsight before each reply.
+
+    A row is the dialogue followed by one block a turn: hindsight, reply header, reply. A block goes on from the end of
+    its turn's context, sees that and itself, and nothing else, so all turns of a dialogue are scored in one pass.
+    """
+
+    token_ids: Tensor  # [B, L']
+    position_ids: Tensor  # [B, L']
+    mask: Tensor  # [B, 1, L', L'] bool
+    places: tuple[Tensor, Tensor]
+    allowed: list[Allowed]
+
+
+def collate(samples: Sequence[TrainingSample], pad: int, device: torch.device) -> Batch:
+    rows = [r for r, s in enumerate(samples) for t in s.turns for _ in t.columns]
+    columns = [c for s in samples for t in s.turns for c in t.columns]
+    return Batch(
+        _padded([s.token_ids for s in samples], pad).to(device),
+        (torch.tensor(rows, device=device), torch.tensor(columns, device=device)),
+        [samples[r].allowed[c] for r, c in zip(rows, columns, strict=True)],
+        torch.tensor([samples[r].rollout_logprobs[c] for r, c in zip(rows, columns, strict=True)], device=device),
+        torch.tensor([t.reward for s in samples for t in s.turns for _ in t.columns], device=device),
+        torch.tensor([1 / len(t.columns) for s in samples for t in s.turns for _ in t.columns], device=device),
+    )
+
+
+def collate_teacher(samples: Sequence[TrainingSample], pad: int, device: torch.device) -> TeacherBatch:
+    lines: list[list[int]] = []
+    segments: list[IntArray] = []  # 0 on the dialogue, t + 1 on the block of the t-th kept turn
+    positions: list[IntArray] = []
+    limits: list[IntArray] = []  # columns of the dialogue that a token may see
+    rows: list[int] = []
+    columns: list[int] = []
+    allowed: list[Allowed] = []
+    for row, sample in enumerate(samples):
+        n = max((t.context_end for t in sample.turns), default=1)
+        line = list(sample.token_ids[:n])
+        segment, position, limit = [np.zeros(n, np.int64)], [np.arange(n)], [np.full(n, n)]
+        for number, turn in enumerate(sample.turns, start=1):
+            block = [*turn.hindsight, *sample.token_ids[turn.context_end : turn.end]]
+            shift = len(line) + len(turn.hindsight) - turn.context_end
+            rows += [row] * len(turn.columns)
+            columns += [c + shift for c in turn.columns]
+            allowed += [sample.allowed[c] for c in turn.columns]
+            line += block
+            segment.append(np.full(len(block), number))
+            position.append(turn.context_end + np.arange(len(block)))
+            limit.append(np.full(len(block), turn.context_end))
+        lines.append(line)
+        segments.append(np.concatenate(segment))
+        positions.append(np.concatenate(position))
+        limits.append(np.concatenate(limit))
+    segment_ids, position_ids, limit_ids = (_padded([a.tolist() for a in x], 0) for x in (segments, positions, limits))
+    order = torch.arange(segment_ids.shape[1])
+    causal = order[:, None] >= order[None, :]  # [L, L] query, key
+    own = segment_ids[:, :, None] == segment_ids[:, None, :]
+    context = (segment_ids[:, None, :] == 0) & (order[None, None, :] < limit_ids[:, :, None])
+    # a padded query sees column 0 at least, so that no row of the attention is empty
+    mask = causal & (own | context) | (order[None, None, :] == 0)
+    return TeacherBatch(
+        _padded(lines, pad).to(device),
+        position_ids.to(device),
+        mask[:, None].to(device),
+        (torch.tensor(rows, device=device), torch.tensor(columns, device=device)),
+        allowed,
+    )
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int) -> Tensor:
+    out = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
+    for number, row in enumerate(rows):
+        out[number, : len(row)] = row
+    return torch.from_numpy(out)

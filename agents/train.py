@@ -1,0 +1,177 @@
+"""Trained adapters and a record of the run: the CoARS loop, top to bottom.
+
+Left out on purpose: importance ratios (each batch is used once, on the policy that made it), a reference KL (the paper
+names none), a baseline and group normalisation (Eq. 11-12 have neither).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from agents.credit import TeacherKind, distilled_advantages, teacher_logprobs
+from agents.llm_agent import LLMAgent
+from agents.losses import coars_loss
+from agents.policy import Policy
+from agents.samples import TrainingSample, collate, training_sample
+from coars_env import (
+    RECOMMENDER,
+    ROLES,
+    USER,
+    CoarsError,
+    CoarsReward,
+    Dialogue,
+    Role,
+    TaskBuilder,
+    Transcript,
+    episode_metrics,
+    play,
+    sample_train_tasks,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarsConfig:
+    """Settings of the algorithm. "published" is the paper's, "ours" fills a gap the paper leaves."""
+
+    steps: int = 200
+    """Updates of both adapters; ours."""
+    episodes_per_step: int = 128
+    """Dialogues an update, of distinct users; ours."""
+    max_turns: int = 4
+    """T; ours, AFL's value."""
+    lambda_recommender: float = 0.1
+    """Weight of the token credit; published."""
+    lambda_user: float = 0.1
+    """Weight of the token credit; published."""
+    clip: float = 1.0
+    """Largest token credit; published."""
+    teacher: TeacherKind = "live"
+    """Whose weights read the hindsight; "live" is our reading of the paper."""
+    learning_rate: float = 1e-3
+    """AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. 1e-5 suits billion-parameter models."""
+    max_grad_norm: float = 1.0
+    """Per adapter; ours."""
+    temperature: float = 1.0
+    """Of the rollout, full support; ours."""
+    micro_batch: int = 64
+    """Dialogues per forward pass of the update; changes memory, not the result."""
+    seed: int = 0
+
+
+StepMetrics = dict[str, float]
+
+
+def train(
+    policy: Policy,
+    build: TaskBuilder,
+    config: CoarsConfig,
+    *,
+    reward: CoarsReward | None = None,
+    on_step: Callable[[int, StepMetrics, Sequence[Transcript]], None] | None = None,
+) -> None:
+    """Train both adapters of a policy from the same dialogues, in place.
+
+    Args:
+        policy: base and adapters.
+        build: makes the training tasks; candidates are drawn anew for each.
+        config: settings.
+        reward: of both sides; CoARS's by default.
+        on_step: called after each update with its number, its metrics and the dialogues it learnt from.
+    """
+    reward = reward or CoarsReward()
+    dataset = build.split.dataset
+    agents = {role: LLMAgent(policy, role, dataset.items, temperature=config.temperature) for role in ROLES}
+    optimizers = {role: torch.optim.AdamW(policy.parameters(role), lr=config.learning_rate, weight_decay=0.0) for role in ROLES}
+    for step in range(config.steps):
+        started = time.perf_counter()
+        rng = np.random.default_rng([config.seed, 2, step])
+        tasks = sample_train_tasks(build, config.episodes_per_step, rng, prefix=f"train-{step:05d}")
+        dialogues = [Dialogue(task, dataset.items, max_turns=config.max_turns, reward=reward) for task in tasks]
+        play(dialogues, agents[RECOMMENDER], agents[USER], seed=config.seed, first=step * len(tasks))
+        transcripts = [d.transcript(dataset.provenance, seed=config.seed) for d in dialogues]
+        played = time.perf_counter()
+        metrics = rollout_metrics(transcripts, reward)
+        if all(t.ending == "failed" for t in transcripts):
+            raise CoarsError(
+                f"Training needs dialogues. Expected some of {len(transcripts)} to end, found that all failed: "
+                f"{transcripts[0].cause}. Mend the agent."
+            )
+        for role in ROLES:
+            samples = _samples(agents[role], role, transcripts, dialogues)
+            rate = config.learning_rate * schedule(step, config.steps)
+            metrics |= _update(policy, role, samples, optimizers[role], rate, len(transcripts), config)
+        metrics["seconds_rollout"] = played - started
+        metrics["seconds"] = time.perf_counter() - started
+        if on_step is not None:
+            on_step(step, metrics, transcripts)
+
+
+def schedule(step: int, steps: int, *, warmup: int = 5, floor: float = 0.1) -> float:
+    """Factor of the learning rate: linear warm-up, then a cosine from 1 to `floor`."""
+    decay = floor + (1 - floor) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
+    return min(1.0, (step + 1) / warmup) * decay
+
+
+def _samples(
+    agent: LLMAgent, role: Role, transcripts: Sequence[Transcript], dialogues: Sequence[Dialogue]
+) -> list[TrainingSample]:
+    samples = [
+        training_sample(row, role, transcript, dialogue.terms, agent.items, agent.policy.backbone)
+        for row, transcript, dialogue in zip(agent.rows, transcripts, dialogues, strict=True)
+        if transcript.ending != "failed"
+    ]
+    return sorted((s for s in samples if s.turns), key=lambda s: len(s.token_ids))  # little padding per pass
+
+
+def _update(
+    policy: Policy,
+    role: Role,
+    samples: Sequence[TrainingSample],
+    optimizer: torch.optim.Optimizer,
+    learning_rate: float,
+    num_episodes: int,
+    config: CoarsConfig,
+) -> StepMetrics:
+    """One gradient step of one adapter. Metrics are named by the side."""
+    lam = config.lambda_recommender if role == RECOMMENDER else config.lambda_user
+    pad = policy.backbone.tokenizer.pad_token_id or 0
+    optimizer.zero_grad()
+    kept: dict[str, list[torch.Tensor]] = {"credit": [], "logprob": [], "ratio": []}
+    for first in range(0, len(samples), config.micro_batch):
+        part = samples[first : first + config.micro_batch]
+        batch = collate(part, pad, policy.backbone.device)
+        with_hindsight = teacher_logprobs(policy, role, part, teacher=config.teacher, temperature=config.temperature)
+        advantages = distilled_advantages(with_hindsight, batch.rollout_logprobs, clip=config.clip)
+        logprobs = policy.score(role, batch.token_ids, batch.places, batch.allowed, temperature=config.temperature)
+        loss = coars_loss(logprobs, batch.rewards, advantages, batch.weights, lam=lam, num_episodes=num_episodes)
+        loss.backward()
+        kept["credit"].append(advantages)
+        kept["logprob"].append(batch.rollout_logprobs)
+        kept["ratio"].append((logprobs.detach() - batch.rollout_logprobs).exp())
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    norm = nn.utils.clip_grad_norm_(policy.parameters(role), config.max_grad_norm)
+    if not torch.isfinite(norm):
+        raise CoarsError(
+            f"Training diverged. Expected finite gradients of {role}, found norm {float(norm)}. Lower learning_rate."
+        )
+    optimizer.step()
+    name = "rec" if role == RECOMMENDER else "user"
+    tensors = {key: torch.cat(values) if values else torch.zeros(1) for key, values in kept.items()}
+    return {
+        f"{name}_credit": float(tensors["credit"].mean()),
+        f"{name}_clipped": float((tensors["credit"].abs() >= config.clip).float().mean()),
+        f"{name}_surprise": -float(tensors["logprob"].mean()),
+        f"{name}_ratio_max": float(tensors["ratio"].max()),
+        f"{name}_gradient": float(norm),
+        f"{name}_tokens": float(len(tensors["logprob"])),
+    }
+
+
+def rollout_metrics(transcripts: Sequence[Transcript], reward: CoarsReward) -> StepMetrics:
+    """Means over a batch of dialogues."""
+    return {name: float(np.nanmean(values)) for name, values in episode_metrics(transcripts, reward=reward).items() if np.isfinite(values).any()}
