@@ -163,6 +163,9 @@ def test_seeds_are_resampled_without_the_bias_of_small_numbers() -> None:
     assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.08)
     two = bootstrap_interval(np.array([[[0.0]], [[1.0]]]))
     assert (two.mean, two.low, two.high) == (0.5, 0.0, 1.0)
+    # One of the two is drawn. Were two drawn, half of the means would be 1/2, and so the middle 40 %.
+    middle = bootstrap_interval(np.array([[[0.0]], [[1.0]]]), level=0.4)
+    assert (middle.low, middle.high) == (0.0, 1.0)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
