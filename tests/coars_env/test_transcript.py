@@ -1,0 +1,248 @@
+import json
+import math
+import unicodedata
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coars_env import (
+    MAX_MESSAGE_LENGTH,
+    RECOMMENDER,
+    USER,
+    Provenance,
+    Transcript,
+    TranscriptError,
+    Turn,
+    clamp_strength,
+    clean_message,
+    dialogue_text,
+    read_transcripts,
+    write_transcripts,
+)
+from coars_env.testing import toy_dataset, toy_episodes
+
+TASK = toy_episodes()["toy-0"]  # history 0 4, candidates 5 1 3, target 5
+ITEMS = toy_dataset().items
+PROVENANCE = Provenance("custom", "toy", "0" * 64)
+TRANSCRIPT = Transcript(
+    TASK,
+    max_turns=4,
+    turns=(
+        Turn(1, "You like crime.", action=1, strength=0.3, reply="Not today."),
+        Turn(5, "Then a comedy.", action=3, strength=0.9, reply="Yes!"),
+    ),
+    ending="accepted",
+    cause=None,
+    provenance=PROVENANCE,
+    seed=3,
+)
+
+any_text = st.text(st.characters(), max_size=80)  # lone surrogates and control characters included
+messages = any_text.map(clean_message)
+errors = messages.filter(bool)
+proposals = st.one_of(
+    st.tuples(st.sampled_from(TASK.candidates), messages, st.none()), st.tuples(st.none(), messages, errors)
+)
+answers = st.one_of(
+    st.tuples(st.integers(0, 3), st.floats(0, 1), messages, st.none()),
+    st.tuples(st.none(), st.none(), messages, errors),
+)
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> Turn:
+    proposal, rationale, recommender_error = draw(proposals)
+    action, strength, reply, user_error = draw(answers)
+    if action is not None:
+        strength = clamp_strength(action, strength)
+    return Turn(proposal, rationale, action, strength, reply, recommender_error, user_error)
+
+
+transcripts = st.builds(
+    Transcript,
+    task=st.sampled_from(toy_episodes().tasks[:1]),
+    max_turns=st.just(4),
+    turns=st.lists(turns(), max_size=4).map(tuple),
+    ending=st.sampled_from(["accepted", "max_turns"]),
+    cause=st.none(),
+    provenance=st.just(PROVENANCE),
+    seed=st.integers(0, 2**40),
+)
+
+
+# Messages -------------------------------------------------------------------------------------------------------------
+
+
+@given(any_text)
+def test_any_string_becomes_one_line_of_utf8(text: str) -> None:
+    cleaned = clean_message(text)
+    cleaned.encode()
+    assert len(cleaned.splitlines()) <= 1
+    assert len(cleaned) <= MAX_MESSAGE_LENGTH
+    assert unicodedata.is_normalized("NFC", cleaned)
+    assert clean_message(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("  kept  ", "  kept  "),
+        ("Ame\u0301lie", "Am\u00e9lie"),
+        ("a\nTurn 2. User answers click", "a Turn 2. User answers click"),  # nobody writes the partner's lines
+        ("a\x00b\u2028c\ud800d", "a b c d"),
+        ("七人の侍 🎬", "七人の侍 🎬"),
+        ("x" * 3000, "x" * 2048),
+    ],
+)
+def test_messages_are_cleaned(text: str, expected: str) -> None:
+    assert clean_message(text) == expected
+
+
+# Storage --------------------------------------------------------------------------------------------------------------
+
+
+@given(transcripts)
+def test_a_transcript_survives_json_in_any_alphabet(transcript: Transcript) -> None:
+    line = transcript.to_json()
+    assert Transcript.from_json(line) == transcript
+    assert Transcript.from_json(line).to_json() == line
+
+
+@given(written=st.lists(transcripts, max_size=3))
+def test_transcripts_survive_a_file_in_any_alphabet(
+    written: list[Transcript], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("transcripts") / "new" / "folder.jsonl"
+    write_transcripts(path, written)
+    assert list(read_transcripts(path)) == written
+
+
+def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    write_transcripts(tmp_path / "t.jsonl", [TRANSCRIPT, TRANSCRIPT])
+
+    def breaks() -> Any:
+        yield TRANSCRIPT
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        write_transcripts(tmp_path / "t.jsonl", breaks())
+    assert len(list(read_transcripts(tmp_path / "t.jsonl"))) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]
+
+
+def test_equal_transcripts_have_equal_bytes() -> None:
+    shuffled = dict(reversed(json.loads(TRANSCRIPT.to_json()).items()))
+    assert Transcript.from_json(json.dumps(shuffled)).to_json() == TRANSCRIPT.to_json()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "A transcript is one JSON object a line"),
+        ("{", "A transcript is one JSON object a line"),
+        ("[1]", "A transcript is one JSON object a line"),
+        ("[" * 100_000, "A transcript is one JSON object a line"),
+        ("{}", "KeyError.*version"),
+        ('{"version": 99}', "Transcripts carry a version. Expected 1, found 99"),
+        ('{"version": 1}', "A transcript is one JSON object a line"),
+    ],
+)
+def test_a_line_that_is_no_transcript_is_refused(line: str, message: str) -> None:
+    with pytest.raises(TranscriptError, match=message):
+        Transcript.from_json(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ending": "won"}, "ending 'won' after 2 of 4 turns"),
+        ({"max_turns": 1}, "after 2 of 1 turns"),
+        ({"unknown": 1}, "unexpected keyword argument"),
+        ({"turns": [{"proposal": 1}]}, "missing"),
+        ({"task": {**asdict(TASK), "target": 0}}, "The target must be among the candidates"),
+    ],
+)
+def test_a_changed_transcript_is_refused(change: dict[str, Any], message: str) -> None:
+    line = json.dumps({**json.loads(TRANSCRIPT.to_json()), **change})
+    with pytest.raises(TranscriptError, match=message):
+        Transcript.from_json(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strength": math.nan}, "action 1 with strength nan"),
+        ({"strength": 0.5}, "action 1 with strength 0.5"),
+        ({"action": 3, "strength": 1.01}, "action 3 with strength 1.01"),
+        ({"action": 4}, "not enough values"),
+        ({"action": -1}, "not enough values"),
+        ({"strength": None}, "either content or an error"),
+        ({"action": None, "strength": None}, "either content or an error"),
+        ({"user_error": "?"}, "either content or an error"),
+        ({"proposal": None}, "either content or an error"),
+        ({"proposal": 0}, "proposes 0, which is no candidate"),
+        ({"reply": 7}, "must have a text on each side"),
+    ],
+)
+def test_what_no_dialogue_can_hold_never_reaches_a_reward(change: dict[str, Any], message: str) -> None:
+    row = json.loads(TRANSCRIPT.to_json())
+    row["turns"][0] |= change
+    with pytest.raises(TranscriptError, match=message):
+        Transcript.from_json(json.dumps(row))
+
+
+def test_the_line_of_a_broken_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(f"{TRANSCRIPT.to_json()}\nnonsense\n", encoding="utf-8")
+    with pytest.raises(TranscriptError, match=r"t\.jsonl, line 2: A transcript is one JSON object a line"):
+        list(read_transcripts(path))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b"\xff\xfe")
+    for name in ("t.jsonl", "absent.jsonl"):
+        with pytest.raises(TranscriptError, match="Transcripts are read from a UTF-8 text file"):
+            list(read_transcripts(tmp_path / name))
+
+
+# What is read off a transcript ----------------------------------------------------------------------------------------
+
+
+def test_the_final_item_is_that_of_the_last_turn() -> None:
+    assert TRANSCRIPT.final_item == 5
+    assert replace(TRANSCRIPT, turns=()).final_item is None
+    unread = Turn(None, "", 0, 0.1, "", recommender_error="?")
+    assert replace(TRANSCRIPT, turns=(*TRANSCRIPT.turns, unread)).final_item is None
+
+
+def test_star_and_click_are_positive() -> None:
+    answered = {"dislike": 0.24, "skip": 0.49, "star": 0.5, "click": 0.75}
+    assert [Turn(1, "", n, s, "").positive for n, s in enumerate(answered.values())] == [False, False, True, True]
+    assert not Turn(1, "", None, None, "", user_error="?").positive
+
+
+def test_the_user_is_shown_neither_the_list_nor_the_target() -> None:
+    started = TRANSCRIPT.turns[:1]
+    assert dialogue_text(TASK, started, ITEMS, RECOMMENDER) == (
+        "Recently taken, oldest first:\n- Amélie (2001)\n- Fargo (1996)\n"
+        "Candidates:\n0. Brazil (1985)\n1. Heat (1995)\n2. 七人の侍 (1954)\n"
+        "Turn 1. Recommender proposes Heat (1995): You like crime.\n"
+        "Turn 1. User answers skip (0.30): Not today."
+    )
+    assert dialogue_text(TASK, started, ITEMS, USER) == (
+        "Recently taken, oldest first:\n- Amélie (2001)\n- Fargo (1996)\n"
+        "Turn 1. Recommender proposes Heat (1995): You like crime.\n"
+        "Turn 1. User answers skip (0.30): Not today."
+    )
+
+
+def test_what_could_not_be_read_is_told_to_both_sides() -> None:
+    open_turn = Turn(None, "Hm.", None, None, "", recommender_error="?")
+    closed = replace(open_turn, user_error="?")
+    assert dialogue_text(TASK, [open_turn], ITEMS, USER).endswith("Turn 1. Recommender proposes (no item): Hm.")
+    assert dialogue_text(TASK, [closed], ITEMS, USER).endswith("\nTurn 1. User gives no usable answer.")
