@@ -145,7 +145,6 @@ class EpisodeSet:
             head = json.loads(first)
             expected = head.pop("sha256")
             name, version, provenance = head["name"], head["version"], Provenance(**head["provenance"])
-            tasks = tuple(task_from_row(json.loads(row)) for row in rows)
             found = _sha256([_json(head), *rows])
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise TaskError(
@@ -167,7 +166,7 @@ class EpisodeSet:
                 f"Episodes belong to one dataset. Expected {provenance} for {path}, found {dataset.provenance}. "
                 "Load the dataset the file was made from."
             )
-        return cls(name, tasks, dataset.items, provenance)
+        return cls(name, tuple(task_from_row(json.loads(row)) for row in rows), dataset.items, provenance)
 
 
 def check_titles(task: Task, items: Sequence[Item]) -> None:

@@ -30,7 +30,7 @@ from agents.backbones.demonstrations import REASONS, Demonstrator, fact, sequenc
 from agents.prompts import ACTION_TEXTS, PHRASES, score_texts
 from coars_env import ACTIONS, BackboneError, Provenance, Split
 
-POCKET_VERSION = 1
+POCKET_VERSION = 2
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
