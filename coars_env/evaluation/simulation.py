@@ -16,6 +16,8 @@ from coars_env.partners import Agent
 from coars_env.tasks import HISTORY_LENGTH, Split, Task, UserSequence
 from coars_env.transcript import ACTIONS, ROLES, STRENGTH_EDGES, USER, Transcript
 
+_STREAM = 0xAF1
+"""Keeps the generator of a user apart from those of the tasks, which are seeded by (seed, draw, row) too."""
 RESERVED = 10
 RESERVED_RATIOS = {"1:1": (10, 10), "1:3": (5, 15), "1:9": (2, 18)}
 HELD_OUT_RATIOS = {"1:1": (1, 1), "1:3": (1, 3), "1:9": (1, 9)}
@@ -88,8 +90,8 @@ def user_test(split: Split, subset: str = "test", *, draw: int = 0, seed: int = 
     Where the users' earlier items are training text (`leave_last`) reserved ones would have been trained on. There, in
     our adaptation, the held-out item is the only positive, with 1, 3 or 9 negatives.
 
-    Ratios share questions, so each question is asked once: 28 or 10 a user. The generator of a user is seeded by
-    (seed, draw, row). No negative has the title of an item of the user.
+    Ratios share questions, so each question is asked once: 28 or 10 a user. The generator of a user is seeded by seed,
+    draw and row. No negative has the title of an item of the user.
     """
     parts = {"validation": split.validation, "test": split.test}
     if subset not in parts:
@@ -99,7 +101,7 @@ def user_test(split: Split, subset: str = "test", *, draw: int = 0, seed: int = 
     reserved, ratios = (1, HELD_OUT_RATIOS) if seen else (RESERVED, RESERVED_RATIOS)
     num_negatives = max(negatives for _, negatives in ratios.values())
     asked = [
-        _user_items(split, sequence, reserved, num_negatives, np.random.default_rng([seed, draw, row]))
+        _user_items(split, sequence, reserved, num_negatives, np.random.default_rng([seed, draw, row, _STREAM]))
         for row, sequence in enumerate(parts[subset])
     ]
     users = [user for user in asked if user.history and user.positives]
