@@ -20,7 +20,7 @@ def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed
     """Play dialogues to their end, in place.
 
     Dialogue n draws from the seed (seed, side, first + n), whatever stands beside it. What an agent breaks is recorded,
-    not raised, and its traceback logged: an agent that raises ends the dialogues it was asked about as "failed" with
+    not raised, and logged with its traceback: an agent that raises ends the dialogues it was asked about as "failed" with
     the cause, and an answer that is missing or lies outside the action space ends its dialogue. Any other `CoarsError`
     is a wrong set-up and is raised.
     """
@@ -31,7 +31,7 @@ def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed
         role = dialogues[live[0]].speaker  # fresh dialogues stay in step; others wait for their half-turn
         asked = {n: dialogues[n].observe(role) for n in live if dialogues[n].speaker == role}
         try:
-            actions = agents[role != RECOMMENDER].act(asked)
+            actions = dict(agents[role != RECOMMENDER].act(asked))
         except CoarsError:
             raise
         except Exception as error:
@@ -43,7 +43,7 @@ def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed
             try:
                 dialogues[n].act(actions.get(n, {}))
             except ActionError as error:
-                _log.exception("%s gave no action of its space", role)
+                _log.error("%s: %s", role, error)
                 dialogues[n].fail(f"{role}: {error!r}")
 
 

@@ -1,0 +1,115 @@
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coars_env import (
+    RECOMMENDER,
+    ROLES,
+    USER,
+    CoarsEnv,
+    CoarsReward,
+    ConfigError,
+    DatasetError,
+    TaskError,
+    builder,
+    constant_stage,
+    freeze,
+    load_split,
+    make,
+)
+
+SMALL: dict[str, Any] = {"users": 60, "items": 90, "interactions": 1500}
+
+
+def test_an_environment_is_made_from_a_name() -> None:
+    env = make("synthetic", **SMALL)
+    assert isinstance(env, CoarsEnv)
+    assert env.episodes.name == "synthetic/leave_last/test/uniform/d0"
+    assert (len(env.episodes), env.max_turns) == (60, 4)
+    assert {len(task.candidates) for task in env.episodes} == {20}
+    assert any(q != 0 for task in env.episodes for q in task.peer_similarity)
+    env.reset(seed=0)
+    while env.agents:
+        env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+    assert env.transcript.provenance.source == "synthetic"
+
+
+def test_make_is_its_own_steps() -> None:
+    env = make("synthetic", candidates="popularity", draw=3, num_candidates=7, max_turns=2, seed=4, **SMALL)
+    build = builder(load_split("synthetic", seed=4, **SMALL), "popularity", num_candidates=7)
+    episodes = freeze(build, "test", rule="popularity", draw=3)
+    assert env.episodes.sha256 == episodes.sha256
+    assert env.max_turns == 2
+
+
+def test_made_environments_are_equal_and_share_nothing() -> None:
+    first, second = make("synthetic", **SMALL), make("synthetic", **SMALL)
+    assert first.episodes.sha256 == second.episodes.sha256
+    assert first.action_space(USER) is not second.action_space(USER)
+    tasks = [[env.reset(seed=1)[1][USER]["task_id"], env.reset()[1][USER]["task_id"]] for env in (first, second)]
+    assert tasks[0] == tasks[1]
+
+
+def test_the_llara_split_plays_users_nobody_trains_on() -> None:
+    env = make("synthetic", split="llara", subset="validation", candidates="llara", **SMALL)
+    assert env.episodes.name == "synthetic/llara/validation/llara/d0"
+    split = load_split("synthetic", "llara", **SMALL)
+    assert [task.user for task in env.episodes] == [sequence.user for sequence in split.validation]
+    assert {task.user for task in env.episodes}.isdisjoint(sequence.user for sequence in split.train)
+
+
+def test_rewards_and_rendering_are_passed_on() -> None:
+    env = make("synthetic", reward=CoarsReward(stage=constant_stage), render_mode="ansi", **SMALL)
+    env.reset(seed=0)
+    answer = {"action": 3, "strength": 1.0, "message": ""}
+    actions: dict[str, Any] = {RECOMMENDER: {"item": 0, "message": "Seen it?"}, USER: answer}
+    env.step(actions)
+    assert abs(env.step(actions)[1][RECOMMENDER]) == 1.0
+    assert "Seen it?" in (env.render() or "")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"split": "by-taste"}, ConfigError, r"Expected 'leave_last' or 'llara', found 'by-taste'"),
+        ({"candidates": "hard"}, ConfigError, r"Expected 'uniform', 'popularity' or 'llara', found 'hard'"),
+        ({"subset": "dev"}, ConfigError, r"A split has three parts\. .* found 'dev'"),
+        ({"subset": "validation"}, TaskError, r"Expected at least one in 'synthetic/leave_last/validation/uniform/d0'"),
+        ({"num_candidates": 1}, ConfigError, r"A choice needs candidates"),
+        ({"num_candidates": 90}, TaskError, r"There must be enough items to draw negatives from"),
+        ({"max_turns": 0}, ConfigError, r"A dialogue needs turns"),
+        ({"draw": -1}, ConfigError, r"Draws and seeds are counted from 0"),
+        ({"variant": "1m"}, ConfigError, r"variant"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make("synthetic", **{**SMALL, **options})
+
+
+def test_an_unknown_dataset_is_refused() -> None:
+    with pytest.raises(DatasetError, match=r"found 'movies'"):
+        make("movies")
+
+
+def test_making_an_environment_touches_no_global_generator() -> None:
+    before = repr(np.random.get_state())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make("synthetic", **SMALL)
+    assert repr(np.random.get_state()) == before
+
+
+# On real data ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("ml100k")
+def test_real_environments_are_made_by_name() -> None:
+    for split, rows in (("leave_last", 943), ("llara", 95)):
+        env = make("movielens", split=split, source="real", download=False)  # type: ignore[arg-type]
+        assert len(env.episodes) == rows
+        observations, _ = env.reset(seed=0)
+        assert all(env.observation_space(role).contains(observations[role]) for role in ROLES)
+        assert env.episodes.provenance.source == "real"
