@@ -214,7 +214,9 @@ def test_any_string_is_a_legal_message(said: list[tuple[int, str, int, float, st
             env.step(propose(position, rationale))
             env.step(answer({"action": action, "strength": strength, "message": reply}))
     assert Transcript.from_json(env.transcript.to_json()) == env.transcript
-    assert len(env.transcript.turns) <= 4
+    clicks = [turn.proposal is not None and turn.action == 3 for turn in env.transcript.turns]
+    assert not any(clicks[:-1])
+    assert (env.transcript.ending, len(clicks)) == ("accepted", len(clicks)) if clicks[-1] else ("max_turns", 4)
 
 
 def test_the_longest_messages_and_titles_still_lie_in_the_space() -> None:
@@ -446,6 +448,33 @@ def with_target(target: int) -> EpisodeSet:
     episodes = toy_episodes()
     first, *others = episodes.tasks
     return replace(episodes, tasks=(replace(first, target=target), *others))
+
+
+def test_renaming_the_items_changes_nothing_but_numbers() -> None:
+    names = [3, 5, 0, 1, 4, 2]  # item n of the toy becomes item names[n]
+    episodes = toy_episodes()
+    items = tuple(episodes.items[names.index(n)] for n in range(6))
+    renamed = replace(
+        episodes,
+        items=items,
+        tasks=tuple(
+            replace(
+                task,
+                history=tuple(names[i] for i in task.history),
+                candidates=tuple(names[i] for i in task.candidates),
+                target=names[task.target],
+            )
+            for task in episodes
+        ),
+    )
+    envs = [seeded(toy_env(), 3), seeded(CoarsEnv(renamed), 3)]
+    for seed in range(20):
+        first, second = (env.reset(seed=seed)[0] for env in envs)
+        while envs[0].agents:
+            assert [first[role]["text"] for role in ROLES] == [second[role]["text"] for role in ROLES]
+            assert [names[i] if i >= 0 else -1 for i in first[USER]["proposals"]] == second[USER]["proposals"].tolist()
+            (first, *others), (second, *same_others) = (env.step(sampled(env)) for env in envs)
+            assert others == same_others
 
 
 def test_ids_of_source_and_user_stay_hidden() -> None:

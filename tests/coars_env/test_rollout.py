@@ -111,6 +111,26 @@ def test_dialogues_that_have_begun_are_played_on() -> None:
     assert {dialogue.ending for dialogue in dialogues} == {"accepted"}
 
 
+class Oracle:
+    """Knows what every user took next."""
+
+    def start(self, seeds: Any) -> None:
+        self._targets = {task.history: task.target for task in TOY}
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        return {n: {"item": self.place(o), "message": ""} for n, o in observations.items()}
+
+    def place(self, observation: Observation) -> int:
+        history = tuple(item for item in observation["history"].tolist() if item >= 0)
+        return observation["candidates"].tolist().index(self._targets[history])
+
+
+def test_an_oracle_hits_every_target() -> None:
+    transcripts = played(Oracle(), FixedUser())
+    assert [t.final_item for t in transcripts] == [task.target for task in TOY]
+    assert [CoarsReward()(t)[0].recommender for t in transcripts] == pytest.approx([4 / 3] * 4)
+
+
 # Broken agents --------------------------------------------------------------------------------------------------------
 
 

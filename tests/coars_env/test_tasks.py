@@ -189,8 +189,8 @@ def test_a_frozen_set_has_the_same_digest_in_another_process() -> None:
         "print(freeze(builder(s, 'popularity'), 'test', rule='popularity', draw=2).sha256)"
     )
     digests = set()
-    for hash_seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    for number in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": number, "OMP_NUM_THREADS": number}
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
         digests.add(ran.stdout)
     split = leave_last(load("synthetic", users=60, items=90, interactions=1500))
