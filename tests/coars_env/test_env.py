@@ -396,6 +396,7 @@ def test_a_failed_dialogue_keeps_its_finished_turns(half_turns: int) -> None:
     dialogue = toy_dialogue()
     for half in range(half_turns):
         dialogue.act(SKIP if half % 2 else {"item": 1, "message": "This?"})
+        dialogue.observe(USER)
     dialogue.fail("user_0: broke\ndown")
     transcript = dialogue.transcript(toy_episodes().provenance)
     assert (transcript.ending, transcript.cause) == ("failed", "user_0: broke down")

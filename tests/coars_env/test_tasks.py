@@ -157,7 +157,8 @@ def test_not_a_byte_of_a_set_may_change(tmp_path: Path) -> None:
             path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
             with pytest.raises(TaskError, match=r"An episode file must|Episode files carry"):
                 EpisodeSet.load(path, TOY)
-    for broken in (b"", whole[:-1], whole + b"\n", whole.replace(b"\n", b"\r\n"), whole[: whole.index(b"\n") + 1]):
+    longer = whole + b"\n", whole + b" ", whole.replace(b"\n", b"\r\n"), whole.replace(b":", b": ", 1)
+    for broken in (b"", whole[:-1], whole[: whole.index(b"\n") + 1], *longer):
         path.write_bytes(broken)
         with pytest.raises(TaskError, match="An episode file must"):
             EpisodeSet.load(path, TOY)
