@@ -4,15 +4,24 @@ Left out on purpose: importance ratios (each batch is used once, on the policy t
 names none), a baseline and group normalisation (Eq. 11-12 have neither).
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from agents.backbones import load
+from agents.checkpoint import new_run_folder, save_adapters, write_config
 from agents.credit import TeacherKind, distilled_advantages, teacher_logprobs
+from agents.curves import draw_curves
 from agents.llm_agent import LLMAgent
 from agents.losses import coars_loss
 from agents.policy import Policy
@@ -24,12 +33,21 @@ from coars_env import (
     CoarsError,
     CoarsReward,
     Dialogue,
+    Item,
+    MirroredStage,
     Role,
+    Source,
+    Split,
+    SplitName,
     TaskBuilder,
     Transcript,
+    builder,
+    dialogue_text,
     episode_metrics,
+    load_split,
     play,
     sample_train_tasks,
+    write_transcripts,
 )
 
 
@@ -52,7 +70,12 @@ class CoarsConfig:
     teacher: TeacherKind = "live"
     """Whose weights read the hindsight; "live" is our reading of the paper."""
     learning_rate: float = 1e-3
-    """AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. 1e-5 suits billion-parameter models."""
+    """AdamW without decay, linear warm-up, then to a tenth by a cosine; ours. 1e-5 suits billion-parameter models."""
+    warmup: int = 5
+    """Updates until the recommender's learning rate is full; ours."""
+    user_warmup: int = 60
+    """The same for the user; ours. At first nearly every proposal is wrong, and a user that learns at full speed then
+    learns to reject everything before there is anything to accept."""
     max_grad_norm: float = 1.0
     """Per adapter; ours."""
     temperature: float = 1.0
@@ -102,7 +125,8 @@ def train(
             )
         for role in ROLES:
             samples = _samples(agents[role], role, transcripts, dialogues)
-            rate = config.learning_rate * schedule(step, config.steps)
+            warmup = config.warmup if role == RECOMMENDER else config.user_warmup
+            rate = config.learning_rate * schedule(step, config.steps, warmup)
             metrics |= _update(policy, role, samples, optimizers[role], rate, len(transcripts), config)
         metrics["seconds_rollout"] = played - started
         metrics["seconds"] = time.perf_counter() - started
@@ -110,7 +134,7 @@ def train(
             on_step(step, metrics, transcripts)
 
 
-def schedule(step: int, steps: int, *, warmup: int = 5, floor: float = 0.1) -> float:
+def schedule(step: int, steps: int, warmup: int, *, floor: float = 0.1) -> float:
     """Factor of the learning rate: linear warm-up, then a cosine from 1 to `floor`."""
     decay = floor + (1 - floor) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
     return min(1.0, (step + 1) / warmup) * decay
@@ -175,3 +199,116 @@ def _update(
 def rollout_metrics(transcripts: Sequence[Transcript], reward: CoarsReward) -> StepMetrics:
     """Means over a batch of dialogues."""
     return {name: float(np.nanmean(values)) for name, values in episode_metrics(transcripts, reward=reward).items() if np.isfinite(values).any()}
+
+
+# --- coars train ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which users are trained on and which are held out."""
+
+    dataset: str = "movielens"
+    """Name of a dataset, see `coars_env.list_datasets`."""
+    split: SplitName = "leave_last"
+    """"leave_last" holds out each user's last item, "llara" a tenth of the users."""
+    source: Source = "auto"
+    """"auto" takes real data and, where none can be had, warns and plays a synthetic world; "real" fails instead."""
+    data_dir: Path | None = None
+    """Where the files lie; else `COARS_DATA`, else the user cache, else the official archive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Settings of `CoarsReward`."""
+
+    alpha: float = 0.1
+    """Weight of the peer term; published."""
+    beta: float = 1 / 3
+    """Spread of the stage sensitivity, see `MirroredStage`; ours."""
+    exclude_positive_miss: Literal["both", "recommender", "user", "off"] = "recommender"
+    """Who does not train on a miss the user liked. The rule is published, its scope is not. With "both" a user that
+    accepts everything never meets a penalty, and that is what it learns; see docs/results."""
+
+    def build(self) -> CoarsReward:
+        scope = {"both": ROLES, "recommender": (RECOMMENDER,), "user": (USER,), "off": ()}[self.exclude_positive_miss]
+        return CoarsReward(alpha=self.alpha, stage=MirroredStage(self.beta), exclude_positive_miss=frozenset(scope))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train both agents by CoARS and write a run folder: config.json, metrics.jsonl, curves.png, transcripts,
+    dialogues.txt, adapters/recommender and adapters/user.
+    """
+
+    out: Path = Path("runs/coars")
+    """New folder for the run."""
+    backbone: str = "pocket"
+    """"pocket" builds the local model; else a folder or a hub name such as Qwen/Qwen3-0.6B."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """"auto" takes a GPU if there is one."""
+    lora_rank: int = 16
+    """r; ours. alpha is twice as large."""
+    data: DataConfig = field(default_factory=DataConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    coars: CoarsConfig = field(default_factory=CoarsConfig)
+
+
+def open_split(data: DataConfig) -> Split:
+    return load_split(data.dataset, data.split, source=data.source, data_dir=data.data_dir)
+
+
+def new_policy(config: TrainConfig, split: Split) -> Policy:
+    """Base and untrained adapters."""
+    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = load(config.backbone, split, device=device)
+    return Policy(backbone, rank=config.lora_rank, alpha=2 * config.lora_rank, seed=config.coars.seed)
+
+
+def run_training(config: TrainConfig, split: Split, policy: Policy, *, console: Console | None = None) -> Path:
+    """Train and write the run folder. Metrics are on disk after every update."""
+    folder = new_run_folder(config.out)
+    write_config(folder, config, split.dataset.provenance)
+    rows: list[StepMetrics] = []
+    last: list[Transcript] = []
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[told]}"))
+    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file, Progress(*columns, console=console) as progress:
+        bar = progress.add_task("training", total=config.coars.steps, told="")
+
+        def on_step(step: int, metrics: StepMetrics, transcripts: Sequence[Transcript]) -> None:
+            rows.append(metrics)
+            last[:] = transcripts
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            file.flush()
+            recent = {key: float(np.nanmean([row.get(key, np.nan) for row in rows[-10:]])) for key in metrics}
+            told = (
+                f"Hit@1 {recent['hit_first']:.2f}->{recent['hit_final']:.2f}  rewards {recent['reward_recommender']:+.2f} "
+                f"{recent['reward_user']:+.2f}  turns {recent['turns']:.1f}"
+            )
+            progress.update(bar, advance=1, told=told)
+
+        train(policy, builder(split), config.coars, reward=config.reward.build(), on_step=on_step)
+    save_adapters(policy, folder)
+    provenance = split.dataset.provenance
+    draw_curves(rows, folder / "curves.png", title=f"CoARS on {provenance.source} data: {provenance.origin}, {split.name}")
+    write_transcripts(folder / "transcripts" / "last_step.jsonl", last)
+    (folder / "dialogues.txt").write_text(told_dialogues(last[:8], split.dataset.items), encoding="utf-8")
+    return folder
+
+
+def told_dialogues(transcripts: Sequence[Transcript], items: Sequence[Item]) -> str:
+    """Dialogues as a person reads them, with the item truly taken."""
+    stories = []
+    for transcript in transcripts:
+        said = dialogue_text(transcript.task, transcript.turns, items, USER)
+        stories.append(f"{said}\nTruly taken next: {items[transcript.task.target].title}. Ended: {transcript.ending}.\n")
+    return "\n".join(stories)
+
+
+def main(argv: Sequence[str]) -> None:
+    """`coars train`."""
+    config = tyro.cli(TrainConfig, prog="coars train", description=TrainConfig.__doc__, args=list(argv))
+    console = Console()
+    split = open_split(config.data)
+    folder = run_training(config, split, new_policy(config, split), console=console)
+    console.print(f"run written to {folder}; now: coars evaluate --runs {folder}")

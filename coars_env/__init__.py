@@ -3,7 +3,7 @@
 Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
-from coars_env.datasets import Dataset, Item, Provenance, list_datasets, load, register
+from coars_env.datasets import Dataset, Item, Provenance, Source, list_datasets, load, register
 from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation
 from coars_env.errors import (
     ActionError,
@@ -79,7 +79,7 @@ from coars_env.transcript import (
     read_transcripts,
     write_transcripts,
 )
-from coars_env.views import builder, load_split, make
+from coars_env.views import CandidateRule, SplitName, builder, load_split, make
 
 __all__ = [
     "ACTIONS",
@@ -97,6 +97,7 @@ __all__ = [
     "ActionError",
     "Agent",
     "BackboneError",
+    "CandidateRule",
     "CandidateSampler",
     "CheckpointError",
     "CoarsEnv",
@@ -125,7 +126,9 @@ __all__ = [
     "ShapeError",
     "Simulation",
     "SimulationReport",
+    "Source",
     "Split",
+    "SplitName",
     "SvdPeers",
     "Task",
     "TaskBuilder",

@@ -1,0 +1,25 @@
+"""Backbone: the frozen language model under both agents; `load` finds one by name."""
+
+from pathlib import Path
+
+from agents.backbones.backbone import Backbone
+from agents.backbones.causal_lm import load_causal_lm
+from agents.backbones.pocket import load_pocket, open_pocket
+from coars_env import Split
+
+__all__ = ["Backbone", "load"]
+
+
+def load(name: str, split: Split, *, device: str = "cpu") -> Backbone:
+    """A backbone by name.
+
+    Args:
+        name: "pocket", the folder of a pocket model, or the folder or hub name of a causal language model.
+        split: its training part is what "pocket" is built from.
+        device: "cpu" or "cuda".
+    """
+    if name == "pocket":
+        return load_pocket(split)
+    if (Path(name) / "pocket.json").exists():
+        return open_pocket(Path(name))
+    return load_causal_lm(name, device=device)

@@ -1,0 +1,43 @@
+"""A picture of a run: rewards, hits, acceptance and credit by step."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+PANELS: dict[str, tuple[tuple[str, str], ...]] = {
+    "Hit@1 in training": (("hit_first", "first proposal"), ("hit_final", "last proposal")),
+    "mean reward of a turn": (("reward_recommender", "recommender"), ("reward_user", "user")),
+    "acceptance (star or click)": (("acceptance_on_hits", "of hits"), ("acceptance_on_misses", "of misses")),
+    "turns of a dialogue": (("turns", "turns"),),
+    "surprise of own tokens (nats)": (("rec_surprise", "recommender"), ("user_surprise", "user")),
+    "mean token credit A": (("rec_credit", "recommender"), ("user_credit", "user")),
+}
+
+
+def draw_curves(metrics: Sequence[Mapping[str, float]], path: Path, *, title: str) -> None:
+    """Six panels over the steps, smoothed by a running mean of 10; written as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only needed here
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for axis, (name, lines) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
+        for key, label in lines:
+            values = np.array([row.get(key, np.nan) for row in metrics])
+            (line,) = axis.plot(values, alpha=0.25, linewidth=1)
+            axis.plot(_running_mean(values, 10), label=label, color=line.get_color())
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("update")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _running_mean(values: np.ndarray[tuple[int], np.dtype[np.float64]], width: int) -> list[float]:
+    means = []
+    for end in range(1, len(values) + 1):
+        window = values[max(0, end - width) : end]
+        means.append(float(np.nanmean(window)) if np.isfinite(window).any() else float("nan"))
+    return means

@@ -1,0 +1,229 @@
+"""Evaluation: a pair of agents on frozen candidate draws and in AFL's user test; `coars evaluate` for finished runs.
+
+Evaluation plays the student: greedy, no hindsight in any context.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from agents.backbones import load
+from agents.checkpoint import ADAPTERS_FOLDER, read_config, surroundings
+from agents.llm_agent import LLMAgent
+from agents.policy import Policy
+from agents.train import DataConfig, TrainConfig, open_split
+from coars_env import (
+    RECOMMENDER,
+    USER,
+    Agent,
+    ConfigError,
+    Difference,
+    EpisodeSet,
+    Simulation,
+    Split,
+    Transcript,
+    UserTest,
+    builder,
+    evaluate,
+    freeze,
+    metric_values,
+    paired_difference,
+    simulation_difference,
+    simulation_report,
+    summarize,
+    user_simulation,
+    user_test,
+    write_transcripts,
+)
+
+RATIOS = ("1:1", "1:3", "1:9")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The frozen questions every system answers: D candidate draws of the episodes, D draws of the user test."""
+
+    episodes: tuple[EpisodeSet, ...]
+    user_tests: tuple[UserTest, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one system did on a bench: S seeds, D draws. `simulations` is empty for systems that cannot play the user."""
+
+    name: str
+    runs: list[list[list[Transcript]]]
+    simulations: list[list[Simulation]] = field(default_factory=list)
+
+    def joined(self, other: "Scores") -> "Scores":
+        """The same system trained with more seeds."""
+        return Scores(self.name, [*self.runs, *other.runs], [*self.simulations, *other.simulations])
+
+
+def bench(split: Split, *, subset: str = "test", draws: int = 5, rule: str = "uniform") -> Bench:
+    """Freeze the questions. Draw d has the same candidates in every run of every system."""
+    build = builder(split, rule)
+    return Bench(
+        tuple(freeze(build, subset, rule=rule, draw=draw) for draw in range(draws)),
+        tuple(user_test(split, subset, draw=draw) for draw in range(draws)),
+    )
+
+
+def score_policy(policy: Policy, split: Split, questions: Bench, *, name: str, seed: int = 0) -> Scores:
+    """Both adapters of a policy, greedy."""
+    recommender, user = (LLMAgent(policy, role, split.dataset.items, temperature=0.0) for role in (RECOMMENDER, USER))
+    return score_agents(recommender, user, questions, name=name, seed=seed, simulate=True)
+
+
+def score_agents(
+    recommender: Agent, user: Agent, questions: Bench, *, name: str, seed: int = 0, simulate: bool = False
+) -> Scores:
+    """Any pair of agents; the user test only on demand, since a scripted user makes it meaningless."""
+    runs = evaluate(recommender, user, questions.episodes, seeds=(seed,))
+    asked = [[user_simulation(user, test, seed=seed) for test in questions.user_tests]] if simulate else []
+    return Scores(name, runs, asked)
+
+
+Row = dict[str, str]
+
+
+def table_rows(systems: Sequence[Scores], reference: Scores | None = None) -> list[Row]:
+    """One row a system: means with 95 % intervals over users and seeds, and paired differences to a reference."""
+    rows = []
+    for system in systems:
+        report = summarize(system.name, system.runs)
+        row = {"system": system.name}
+        row |= {
+            label: str(report.estimates[key])
+            for label, key in (("Hit@1 final", "hit_final"), ("Hit@1 first", "hit_first"), ("turns", "turns"))
+        }
+        if system.simulations:
+            simulated = simulation_report(system.name, system.simulations)
+            row |= {f"user F1 {ratio}": str(simulated.estimates[ratio]["f1"]) for ratio in RATIOS}
+            row["user AUC"] = str(simulated.estimates["1:1"]["auc"])
+            row["user says yes 1:1"] = str(simulated.estimates["1:1"]["acceptance"])
+        if reference is not None and system is not reference:
+            row[f"Hit@1 minus {reference.name}"] = _told(hit_difference(system, reference))
+        rows.append(row)
+    return rows
+
+
+def hit_difference(a: Scores, b: Scores, metric: str = "hit_final") -> Difference:
+    """Paired by user, over seeds and draws."""
+    return paired_difference(metric_values(a.runs)[metric], metric_values(b.runs)[metric])
+
+
+def f1_difference(a: Scores, b: Scores, ratio: str) -> Difference:
+    return simulation_difference(a.simulations, b.simulations, ratio)
+
+
+def comparison_rows(after: Scores, before: Scores) -> list[Row]:
+    """Each headline metric: after minus before, paired by user."""
+    differences = {
+        "Hit@1 final": hit_difference(after, before),
+        "Hit@1 first": hit_difference(after, before, "hit_first"),
+        **{f"user F1 {ratio}": f1_difference(after, before, ratio) for ratio in RATIOS},
+    }
+    return [{"metric": name, f"{after.name} minus {before.name}": _told(d)} for name, d in differences.items()]
+
+
+def _told(difference: Difference) -> str:
+    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] p={difference.p_value:.4f}"
+
+
+def print_table(rows: Sequence[Row], *, title: str, console: Console | None = None) -> None:
+    table = Table(title=title, title_justify="left")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(row.get(column, "") for column in columns))
+    (console or Console()).print(table)
+
+
+def markdown_rows(rows: Sequence[Row]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, ["---"] * len(columns), *([row.get(column, "") for column in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def save_scores(scores: Scores, folder: Path) -> None:
+    """Transcripts of every seed and draw as JSONL."""
+    stem = scores.name.replace(" ", "_")
+    for s, seed in enumerate(scores.runs):
+        for d, draw in enumerate(seed):
+            write_transcripts(folder / f"{stem}-s{s}-d{d}.jsonl", draw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluate finished runs of one configuration (several seeds) beside the same agents before training."""
+
+    runs: tuple[Path, ...]
+    """Folders written by `coars train`; runs that differ in their seed only are averaged."""
+    draws: int = 5
+    """Candidate draws."""
+    subset: str = "test"
+    """Part of the split: "test" or "validation"."""
+    out: Path | None = None
+    """Folder for table, transcripts and a record; nothing is written without."""
+
+
+def run_config(folder: Path) -> TrainConfig:
+    """The TrainConfig of a finished run."""
+    saved = read_config(folder)
+    data = DataConfig(**{**saved.pop("data"), })
+    coars = saved.pop("coars")
+    from agents.train import CoarsConfig
+
+    return TrainConfig(**{**saved, "out": Path(saved["out"])}, data=data, coars=CoarsConfig(**coars))
+
+
+def main(argv: Sequence[str]) -> None:
+    """`coars evaluate --runs runs/a runs/b`."""
+    config = tyro.cli(EvaluateConfig, prog="coars evaluate", args=list(argv))
+    configs = [run_config(folder) for folder in config.runs]
+    if len({(c.data, c.backbone) for c in configs}) != 1:
+        raise ConfigError(
+            "Runs that are evaluated together must share data and backbone. Expected one of each, found several in "
+            f"{[str(f) for f in config.runs]}. Evaluate them one at a time."
+        )
+    console = Console()
+    split = open_split(configs[0].data)
+    questions = bench(split, subset=config.subset, draws=config.draws)
+    before: Scores | None = None
+    after: Scores | None = None
+    for folder in config.runs:
+        with console.status(f"playing {folder}"):
+            if before is None:
+                backbone = load(configs[0].backbone, split)
+                before = score_policy(Policy(backbone), split, questions, name="before")
+            backbone = load(configs[0].backbone, split)
+            scores = score_policy(Policy.load(backbone, folder / ADAPTERS_FOLDER), split, questions, name="CoARS")
+            after = scores if after is None else after.joined(scores)
+    assert before is not None
+    assert after is not None
+    repeated = Scores(before.name, before.runs * len(after.runs), before.simulations * len(after.runs))
+    rows, differences = table_rows([before, after]), comparison_rows(after, repeated)
+    print_table(rows, title=describe(split, config.subset, config.draws, len(after.runs)), console=console)
+    print_table(differences, title="paired by user", console=console)
+    if config.out is not None:
+        config.out.mkdir(parents=True, exist_ok=True)
+        save_scores(before, config.out)
+        save_scores(after, config.out)
+        text = f"{markdown_rows(rows)}\n\n{markdown_rows(differences)}\n"
+        (config.out / "table.md").write_text(text, encoding="utf-8")
+        record = {"config": dataclasses.asdict(config), **surroundings()}
+        (config.out / "evaluation.json").write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
+
+
+def describe(split: Split, subset: str, draws: int, seeds: int) -> str:
+    provenance = split.dataset.provenance
+    kind = "REAL data" if provenance.source == "real" else f"{provenance.source.upper()} data"
+    return f"{kind} {provenance.origin}, {split.name}, {subset}, {draws} draws, {seeds} seed(s)"
