@@ -139,7 +139,7 @@ class Dialogue:
             number = index(action["item" if speaker == RECOMMENDER else "action"])
             strength = None if speaker == RECOMMENDER or action["strength"] is None else float(action["strength"])
             message, error = str(action["message"]), action.get("error")
-        except (AttributeError, LookupError, TypeError, ValueError) as reason:
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as reason:
             raise ActionError(
                 f"An action is a dict with the keys of its space. Expected one from {speaker}, found {action!r} "
                 f"({reason!r}). See the docstring of CoarsEnv."

@@ -381,6 +381,15 @@ def test_a_dialogue_refuses_what_is_no_action(action: Any) -> None:
     assert dialogue.turns == []
 
 
+def test_a_dialogue_refuses_a_strength_that_is_no_number() -> None:
+    dialogue = toy_dialogue()
+    dialogue.recommend(0, "")
+    for strength in ("much", 10**400, [0.5, 0.6]):
+        with pytest.raises(ActionError, match=r"An action is a dict with the keys of its space\. .* from user_0"):
+            dialogue.act({"action": 1, "strength": strength, "message": ""})
+    assert dialogue.speaker == USER
+
+
 def test_a_missing_strength_is_the_middle_of_its_action() -> None:
     dialogue = toy_dialogue()
     dialogue.recommend(0, "")
