@@ -119,13 +119,13 @@ def read_context(row: Row, backbone: Backbone, role: Role, observation: Observat
     told = prompt(role, observation, items, backbone.list_separator)
     row.read(backbone.go_on(told.content) if row.token_ids else backbone.begin(told.system, told.content))
     row.context_ends.append(len(row.token_ids))
-    row.read(backbone.encode(backbone.reply_header))
+    row.read(backbone.header)
 
 
 def reply_form(backbone: Backbone, role: Role, observation: Observation, items: Sequence[Item]) -> Form:
     """What a side may write: a reason in free text, then fields that are always valid."""
     line = "\n"
-    newline = backbone.encode(line)[0]
+    newline = backbone.newline
 
     def choice(texts: Sequence[str]) -> Choice:
         return Choice(tuple(tuple(backbone.encode_all((text, line))) for text in texts))

@@ -70,7 +70,7 @@ class Demonstrator:
                 context = backbone.go_on(told.content) if exchanges else backbone.begin(told.system, told.content)
                 exchanges.append((context, backbone.encode_all(reply)))
             dialogue.act(action)
-        header = backbone.encode(backbone.reply_header)
+        header = backbone.header
         tokens: list[int] = []
         learnt: list[bool] = []
         for number, (context, reply_tokens) in enumerate(exchanges, start=1):
@@ -84,7 +84,7 @@ class Demonstrator:
         return tokens, learnt
 
     def _task(self, history: tuple[int, ...]) -> Task:
-        """A made-up decision: candidates and the "target" are drawn from the whole catalogue, whatever the user took."""
+        """A made-up decision: candidates and "target" are drawn from the whole catalogue, whatever the user took."""
         candidates: list[int] = []
         names = {self._items[i].title for i in history}
         while len(candidates) < NUM_CANDIDATES:

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from platformdirs import user_cache_path
-from rich.progress import Progress, TextColumn, BarColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from agents.backbones.backbone import Backbone
+from agents.backbones.backbone import Backbone, quiet
 from agents.backbones.demonstrations import REASONS, Demonstrator, fact, sequence_text
 from agents.prompts import ACTION_TEXTS, PHRASES, score_texts
 from coars_env import ACTIONS, BackboneError, Provenance, Split
@@ -70,8 +70,9 @@ def open_pocket(folder: Path) -> Backbone:
     """A pocket backbone by its folder, an ordinary transformers one."""
     try:
         card = json.loads((folder / "pocket.json").read_text(encoding="utf-8"))
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         provenance = Provenance(**card["provenance"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackboneError(
@@ -95,7 +96,7 @@ def content_hash(split: Split, config: PocketConfig) -> str:
 
 
 def train_tokenizer(split: Split) -> PreTrainedTokenizerFast:
-    """Byte-level BPE on facts and wording; every title (with the blank before it) and fixed phrase is one added token."""
+    """Byte-level BPE on facts and wording; a title (with the blank before it) or a fixed phrase is one added token."""
     items = split.dataset.items
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -113,7 +114,9 @@ def train_tokenizer(split: Split) -> PreTrainedTokenizerFast:
     reasons = [piece for group in REASONS.values() for reason in group for piece in reason if piece]
     whole = [*PHRASES, *scores, *reasons, *ACTION_TEXTS, *(" " + i.title for i in items)]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in dict.fromkeys(whole) if len(text) > 1])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, extra_special_tokens=list(ROLE_MARKS))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, extra_special_tokens=list(ROLE_MARKS)
+    )
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
@@ -169,7 +172,9 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
                     tokens = backbone.encode_all(fact(split.dataset.items[int(rng.integers(len(split.dataset.items)))]))
                 else:
                     sequence = train[int(rng.choice(len(train), p=weights))]
-                    tokens = backbone.encode_all(sequence_text(sequence, split.dataset.items, config.sequence_length, rng))
+                    tokens = backbone.encode_all(
+                        sequence_text(sequence, split.dataset.items, config.sequence_length, rng)
+                    )
                 ids.append(tokens)
                 learnt.append([True] * len(tokens))
             else:
@@ -179,7 +184,7 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
         yield ids, learnt
 
 
-def text_loss(model: nn.Module, rows: Rows, pad: int) -> Tensor:
+def text_loss(model: Qwen3ForCausalLM, rows: Rows, pad: int) -> Tensor:
     """Sum of the negative log-likelihoods of the learnt tokens."""
     ids, learnt = rows
     length = max(map(len, ids))
@@ -204,7 +209,7 @@ def buckets(rows: Rows, size: int = 24) -> Iterator[Rows]:
 
 def _build(split: Split, config: PocketConfig, folder: Path) -> None:
     tokenizer = train_tokenizer(split)
-    pad, end = tokenizer.convert_tokens_to_ids(PAD), tokenizer.convert_tokens_to_ids(END)
+    pad, end = (tokenizer.get_vocab()[mark] for mark in (PAD, END))
     model = new_model(len(tokenizer), config, pad, end)
     backbone = Backbone(model, tokenizer, list_separator="", max_reason_tokens=12)
     model.requires_grad_(True)
@@ -235,12 +240,15 @@ def _build(split: Split, config: PocketConfig, folder: Path) -> None:
     _save(model, tokenizer, split, config, folder)
 
 
-def _save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, split: Split, config: PocketConfig, folder: Path) -> None:
+def _save(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, split: Split, config: PocketConfig, folder: Path
+) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
     try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        with quiet():
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
         card = {
             "version": POCKET_VERSION,
             "split": split.name,
