@@ -80,7 +80,7 @@ class CoarsConfig:
     """Per adapter; ours."""
     temperature: float = 1.0
     """Of the rollout, full support; ours."""
-    micro_batch: int = 64
+    micro_batch: int = 16
     """Dialogues per forward pass of the update; changes memory, not the result."""
     seed: int = 0
 

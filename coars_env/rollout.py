@@ -11,22 +11,29 @@ from coars_env.rewards import Reward
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, Transcript
 
-__all__ = ["Agent", "play", "rollout"]
+__all__ = ["Agent", "agent_seed", "play", "rollout"]
 
 _log = logging.getLogger("coars_env")
+
+
+def agent_seed(seed: int, side: int, number: int) -> tuple[int, ...]:
+    """Seed of one side (0 recommender, 1 user) in one dialogue. Ends in a mark of its own: three numbers seed the
+    candidates of a task, and an agent must not share that stream.
+    """
+    return (seed, side, number, 1)
 
 
 def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed: int = 0, first: int = 0) -> None:
     """Play dialogues to their end, in place.
 
-    Dialogue n draws from the seed (seed, side, first + n), whatever stands beside it. What an agent breaks is recorded
+    Dialogue n draws from `agent_seed(seed, side, first + n)`, whatever stands beside it. What an agent breaks is recorded
     and logged, not raised: one that raises ends the dialogues it was asked about as "failed" with the cause, and an
     answer that is missing or no action of its side ends its own dialogue so. A `CoarsError` of the agent is a wrong
     set-up and is raised.
     """
     agents: tuple[Agent, Agent] = (recommender, user)
     for side, agent in enumerate(agents):
-        agent.start([(seed, side, first + n) for n in range(len(dialogues))])
+        agent.start([agent_seed(seed, side, first + n) for n in range(len(dialogues))])
     while live := [n for n, dialogue in enumerate(dialogues) if dialogue.ending is None]:
         role = dialogues[live[0]].speaker  # fresh dialogues stay in step; others wait for their half-turn
         asked = {n: dialogues[n].observe(role) for n in live if dialogues[n].speaker == role}

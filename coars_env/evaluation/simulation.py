@@ -13,6 +13,7 @@ from coars_env.errors import CoarsError, ConfigError, ShapeError, TaskError
 from coars_env.evaluation.intervals import Difference, Estimate, difference, interval, own_rng, ratio_or_nan
 from coars_env.evaluation.reports import markdown_table
 from coars_env.partners import Agent
+from coars_env.rollout import agent_seed
 from coars_env.tasks import HISTORY_LENGTH, Split, Task, UserSequence
 from coars_env.transcript import ACTIONS, ROLES, STRENGTH_EDGES, USER, Transcript
 
@@ -344,7 +345,7 @@ def user_simulation(
 
 def _ask(agent: Agent, dialogues: Sequence[Dialogue], seed: int, first: int) -> str | None:
     """Let the user agent answer where it can; the cause if it broke."""
-    agent.start([(seed, ROLES.index(USER), first + n) for n in range(len(dialogues))])
+    agent.start([agent_seed(seed, ROLES.index(USER), first + n) for n in range(len(dialogues))])
     try:
         actions = agent.act({n: dialogue.observe(dialogue.speaker) for n, dialogue in enumerate(dialogues)})
         for n, dialogue in enumerate(dialogues):

@@ -59,7 +59,7 @@ def test_a_rollout_by_hand() -> None:
     assert [t.task.task_id for t in transcripts] == ["toy-0", "toy-1", "toy-2", "toy-3"]
     assert [[turn.proposal for turn in t.turns] for t in transcripts] == [[3, 5], [5, 2], [3, 0], [3, 0]]
     assert {(t.ending, t.seed, t.max_turns) for t in transcripts} == {("accepted", 5, 4)}
-    assert recommender.seeds == [(5, 0, n) for n in range(4)]
+    assert recommender.seeds == [(5, 0, n, 1) for n in range(4)]
     assert recommender.observed[1][1]["replies"][0] == "No."
 
 
