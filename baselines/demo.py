@@ -27,10 +27,12 @@ from agents.evaluate import (
     table_rows,
 )
 from agents.train import CoarsConfig, DataConfig, TrainConfig, new_policy, open_split, run_training, told_dialogues
-from baselines import BASELINES, load_baseline
+from baselines.item_knn import ItemKnn
+from baselines.popularity import Popularity
+from baselines.random_agent import RandomAgent
 from coars_env import FixedUser, Split, Transcript
 
-DEMO_BASELINES = ("random", "popularity", "item_knn")
+DEMO_BASELINES = {"random": RandomAgent, "popularity": Popularity, "item-kNN": ItemKnn}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     questions = bench(split, draws=config.draws)
     with console.status("playing the baselines and the agents before training"):
         systems = [
-            score_agents(load_baseline(name).fit(split), FixedUser(), questions, name=name) for name in DEMO_BASELINES
+            score_agents(kind.fit(split), FixedUser(), questions, name=name) for name, kind in DEMO_BASELINES.items()
         ]
         before = score_policy(policy, split, questions, name="before training")
     run_training(train_config, split, policy, console=console)

@@ -10,6 +10,7 @@ from agents.prompts import (
     ACTION_TEXTS,
     ITEM,
     REASON,
+    RECOMMENDED,
     SCORE,
     TAKEN,
     Pieces,
@@ -41,6 +42,23 @@ def sequence_text(sequence: UserSequence, items: Sequence[Item], length: int, rn
     """A stretch of a training user's sequence as a list of titles."""
     start = int(rng.integers(max(1, len(sequence.items) - length + 1)))
     return (TAKEN, *titles(items, sequence.items[start : start + length], ""))
+
+
+FITS, YES, NO = "\nFits:", " yes.", " no."
+STATEMENT_PHRASES = (FITS, YES, NO)
+
+
+def fit_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator) -> Pieces:
+    """Whether an item comes next in a stretch of a training user's sequence: the true one or one drawn at random.
+
+    Like the sequences themselves this is knowledge of the training part in words of its own; how to answer a
+    recommendation it does not say, and the demonstrations of that are random.
+    """
+    cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
+    history = sequence.items[max(0, cut - 10) : cut]
+    true = bool(rng.random() < 0.5)
+    item = sequence.items[cut] if true else int(rng.integers(len(items)))
+    return (TAKEN, *titles(items, history, ""), "\n", RECOMMENDED, title(items, item), FITS, YES if true else NO)
 
 
 class Demonstrator:

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from agents.backbones.backbone import Backbone, quiet
-from agents.backbones.demonstrations import REASONS, Demonstrator, fact, sequence_text
-from agents.prompts import ACTION_TEXTS, PHRASES, score_texts
-from coars_env import ACTIONS, BackboneError, Provenance, Split
+from agents.backbones.demonstrations import REASONS, STATEMENT_PHRASES, Demonstrator, fact, fit_statement, sequence_text
+from agents.prompts import ACTION_TEXTS, PHRASES, Pieces, score_texts
+from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, UserSequence
 
-POCKET_VERSION = 2
+POCKET_VERSION = 3
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -47,9 +47,9 @@ class PocketConfig:
     hidden: int = 96
     layers: int = 3
     heads: int = 4
-    steps: int = 900
+    steps: int = 1000
     batch: int = 96
-    """Rows a step: half sequences and facts, a quarter random-choice demonstrations, a quarter hindsight ones."""
+    """Rows a step: half knowledge, a quarter random-choice demonstrations, a quarter hindsight ones."""
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
     sequence_length: int = 40
@@ -112,7 +112,7 @@ def train_tokenizer(split: Split) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(words, trainer)
     scores = [text for action in range(len(ACTIONS)) for text in score_texts(action)]
     reasons = [piece for group in REASONS.values() for reason in group for piece in reason if piece]
-    whole = [*PHRASES, *scores, *reasons, *ACTION_TEXTS, *(" " + i.title for i in items)]
+    whole = [*PHRASES, *STATEMENT_PHRASES, *scores, *reasons, *ACTION_TEXTS, *(" " + i.title for i in items)]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in dict.fromkeys(whole) if len(text) > 1])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, extra_special_tokens=list(ROLE_MARKS)
@@ -157,7 +157,7 @@ Rows = tuple[list[list[int]], list[list[bool]]]
 
 
 def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[Rows]:
-    """Rows of training text without end: half sequences with some facts, a quarter each of the two demonstrations."""
+    """Rows of training text without end: half knowledge (see `_text`), a quarter each of the two demonstrations."""
     rng = np.random.default_rng([config.seed, 1])
     demonstrator = Demonstrator(split, backbone, rng)
     train = [sequence for sequence in split.train if len(sequence.items) > 1]
@@ -167,21 +167,26 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
         ids: list[list[int]] = []
         learnt: list[list[bool]] = []
         for row in range(config.batch):
-            if row < config.batch // 2:
-                if row % 8 == 7:
-                    tokens = backbone.encode_all(fact(split.dataset.items[int(rng.integers(len(split.dataset.items)))]))
-                else:
-                    sequence = train[int(rng.choice(len(train), p=weights))]
-                    tokens = backbone.encode_all(
-                        sequence_text(sequence, split.dataset.items, config.sequence_length, rng)
-                    )
-                ids.append(tokens)
-                learnt.append([True] * len(tokens))
+            if row % 2:
+                tokens, marks = demonstrator.row(guided=row % 4 == 1)
             else:
-                tokens, mask = demonstrator.row(guided=row % 2 == 0)
-                ids.append(tokens)
-                learnt.append(mask)
+                sequence = train[int(rng.choice(len(train), p=weights))]
+                tokens = backbone.encode_all(_text(row // 2, sequence, split.dataset.items, config, rng))
+                marks = [True] * len(tokens)
+            ids.append(tokens)
+            learnt.append(marks)
         yield ids, learnt
+
+
+def _text(
+    number: int, sequence: UserSequence, items: Sequence[Item], config: PocketConfig, rng: np.random.Generator
+) -> Pieces:
+    """Of eight texts one is a fact, two are statements of fit, five are sequences."""
+    if number % 8 == 0:
+        return fact(items[int(rng.integers(len(items)))])
+    if number % 8 <= 2:
+        return fit_statement(sequence, items, rng)
+    return sequence_text(sequence, items, config.sequence_length, rng)
 
 
 def text_loss(model: Qwen3ForCausalLM, rows: Rows, pad: int) -> Tensor:

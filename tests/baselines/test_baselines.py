@@ -260,6 +260,8 @@ def test_hit_rates_agree_with_the_reference_tables(
         by_row = metric_values(evaluate(agent.fit(split), FixedUser(), sets))["hit_final"].mean(axis=(0, 1))
         standard_error = by_row.std(ddof=1) / np.sqrt(rows)
         tolerance = min(2 * standard_error, 0.03)  # the rows are the same, so only the draws differ
+        if agent is RandomAgent:  # nothing is the same; but its expectation is known
+            reference, tolerance = 1 / 20, 3 * standard_error
         assert by_row.mean() == pytest.approx(reference, abs=tolerance), agent.__name__
 
 
