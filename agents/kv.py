@@ -1,11 +1,13 @@
 """Completion: the sampled tokens of one reply, with their log-probabilities; and the decode loop that makes them.
 
-One cache per side holds all dialogues of a batch and is carried over their turns. A token's keys and values stand in the
-column of its position, so rows of unequal length leave no holes: a query at position p sees the columns up to p.
+One cache per side holds all dialogues of a batch and is carried over their turns. A token's keys and values stand in
+the column of its position, so rows of unequal length leave no holes: a query at position p sees the columns up to p.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from agents.backbones.backbone import body, project
+from coars_env import ConfigError
 
 Allowed = tuple[int, ...] | None
 """Token ids a position may hold: None where any text may stand, else the choices left."""
@@ -28,9 +31,34 @@ class Free:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several token sequences, none of which begins another."""
+    """One of several token sequences, none of which begins another.
+
+    Example: `Choice(((5, 9), (6, 7, 9))).following` is `{(): (5, 6), (5,): (9,), (6,): (7,), (6, 7): (9,)}`.
+
+    Raises:
+        ConfigError: no options, or two that cannot be told apart token by token.
+    """
 
     options: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        ordered = sorted(self.options)
+        mixed = [pair for pair in pairwise(ordered) if pair[1][: len(pair[0])] == pair[0]]
+        if mixed or not ordered or not ordered[0]:
+            raise ConfigError(
+                "Options are told apart token by token. Expected at least one, none empty, and none that begins "
+                f"another, found {mixed[0] if mixed else ordered}. Two titles may read alike to this tokenizer: give "
+                "them different titles."
+            )
+
+    @cached_property
+    def following(self) -> dict[tuple[int, ...], tuple[int, ...]]:
+        """The tokens that may follow each beginning of an option, sorted."""
+        sets: dict[tuple[int, ...], set[int]] = {}
+        for option in self.options:
+            for n, token in enumerate(option):
+                sets.setdefault(option[:n], set()).add(token)
+        return {beginning: tuple(sorted(tokens)) for beginning, tokens in sets.items()}
 
 
 Part = Free | Choice | Callable[[Sequence[tuple[int, ...]]], Choice]
@@ -63,45 +91,61 @@ class Form:
     """The state of one reply being written: which tokens may come next."""
 
     def __init__(self, parts: Sequence[Part], newline_ids: frozenset[int], newline: int) -> None:
-        self._parts = list(parts)
+        assert newline in newline_ids
+        self._parts = parts
         self._newline_ids, self._newline = newline_ids, newline
-        self._inside: list[int] = []  # tokens of the current part
-        self._written: list[tuple[int, ...]] = []  # tokens of the finished parts
+        self._inside: tuple[int, ...] = ()  # tokens of the current part
+        self.written: list[tuple[int, ...]] = []
+        """Tokens of the finished parts."""
+        self.choices: list[Choice | None] = []
+        """What each finished part was chosen from; None for free text."""
         self.completion = Completion()
-        self.unread: list[int] = []  # tokens the model has not seen yet
+        self.unread: list[int] = []
+        """Tokens the model has not seen yet."""
+        self._part = self._next_part()
         self._skip_forced()
 
     @property
     def finished(self) -> bool:
-        return len(self._written) == len(self._parts)
+        return self._part is None
+
+    def chosen(self, part: int) -> int:
+        """Number of the option that stands in a finished part."""
+        choice = self.choices[part]
+        assert choice is not None
+        return choice.options.index(self.written[part])
 
     def allowed(self) -> Allowed:
-        part = self._current()
-        if isinstance(part, Free):
-            return None if len(self._inside) < part.max_tokens else (self._newline,)
-        n = len(self._inside)
-        return tuple(sorted({o[n] for o in part.options if list(o[:n]) == self._inside and len(o) > n}))
+        """What the next token may be. The form is not finished."""
+        part = self._part
+        assert part is not None
+        if isinstance(part, Choice):
+            return part.following[self._inside]
+        return None if len(self._inside) < part.max_tokens else (self._newline,)
 
     def push(self, token: int, logprob: float) -> None:
         """Take the token sampled at this position, then every one that follows without a choice."""
         self._take(token, logprob, self.allowed())
         self._skip_forced()
 
-    def _current(self) -> Free | Choice:
-        part = self._parts[len(self._written)]
-        if not isinstance(part, Free | Choice):
-            part = self._parts[len(self._written)] = part(self._written)
-        return part
+    def _next_part(self) -> Free | Choice | None:
+        if len(self.written) == len(self._parts):
+            return None
+        part = self._parts[len(self.written)]
+        return part if isinstance(part, Free | Choice) else part(self.written)
 
     def _take(self, token: int, logprob: float, allowed: Allowed) -> None:
-        part = self._current()
         self.completion.add(token, logprob, allowed)
         self.unread.append(token)
-        self._inside.append(token)
-        ended = token in self._newline_ids if isinstance(part, Free) else tuple(self._inside) in part.options
+        self._inside = (*self._inside, token)
+        part = self._part
+        choice = part if isinstance(part, Choice) else None
+        ended = token in self._newline_ids if choice is None else self._inside not in choice.following
         if ended:
-            self._written.append(tuple(self._inside))
-            self._inside = []
+            self.written.append(self._inside)
+            self.choices.append(choice)
+            self._inside = ()
+            self._part = self._next_part()
 
     def _skip_forced(self) -> None:
         while not self.finished and (allowed := self.allowed()) is not None and len(allowed) == 1:
@@ -109,16 +153,17 @@ class Form:
 
 
 class ColumnCache(Cache):
-    """Keys and values by position. Set `columns` and `limit` before a forward pass, then pass it as the cache.
+    """Keys and values by position. Set `rows`, `columns` and `limit` before a forward pass, then pass it as the cache.
 
-    Rows that have nothing to read are padded; the padding goes to the last column, which nothing may see.
+    Tokens that only pad a row go to the last column, which nothing may see.
     """
 
     def __init__(self, num_layers: int, num_rows: int) -> None:
         super().__init__(layers=[])
         self.num_rows = num_rows
         self.capacity = 0
-        self.columns = torch.empty(0)  # [B, n]
+        self.rows: Tensor | None = None  # [b] rows that take part in the pass, or None for all
+        self.columns = torch.empty(0)  # [b, n] where each token goes
         self.limit = 0
         self._store: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
 
@@ -129,75 +174,98 @@ class ColumnCache(Cache):
         wanted = max(length + 1, self.capacity + self.capacity // 2)
         for layer, pair in enumerate(self._store):
             if pair is not None:
-                keys, values = (torch.cat((x, x.new_zeros(*x.shape[:2], wanted - x.shape[2], x.shape[3])), 2) for x in pair)
+                more = pair[0].new_zeros(*pair[0].shape[:2], wanted - self.capacity, pair[0].shape[3])
+                keys, values = (torch.cat((store, more), 2) for store in pair)
                 self._store[layer] = (keys, values)
         self.capacity = wanted
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """[B, H, n, D] twice -> [B, H, limit, D] twice."""
+        """[b, H, n, D] twice -> [b, H, limit, D] twice."""
         pair = self._store[layer_idx]
         if pair is None:
             shape = (self.num_rows, key_states.shape[1], self.capacity, key_states.shape[3])
             pair = self._store[layer_idx] = (key_states.new_zeros(shape), value_states.new_zeros(shape))
-        index = self.columns[:, None, :, None].expand_as(key_states)
+        if self.rows is None:
+            index = self.columns[:, None, :, None].expand_as(key_states)
+            for store, new in zip(pair, (key_states, value_states), strict=True):
+                store.scatter_(2, index, new)
+            return pair[0][:, :, : self.limit], pair[1][:, :, : self.limit]
         for store, new in zip(pair, (key_states, value_states), strict=True):
-            store.scatter_(2, index, new)
-        return pair[0][:, :, : self.limit], pair[1][:, :, : self.limit]
+            store[self.rows[:, None], :, self.columns] = new.transpose(1, 2)
+        return pair[0][self.rows, :, : self.limit], pair[1][self.rows, :, : self.limit]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Forget all rows but these."""
-        index = torch.tensor(list(rows))
+    def keep(self, rows: Sequence[int | None]) -> None:
+        """Forget all rows but these; None stands for a new, empty one."""
+        kept = [row or 0 for row in rows]
+        new = [place for place, row in enumerate(rows) if row is None]
         for layer, pair in enumerate(self._store):
             if pair is not None:
-                self._store[layer] = (pair[0][index.to(pair[0].device)], pair[1][index.to(pair[1].device)])
+                index = torch.tensor(kept, device=pair[0].device)
+                self._store[layer] = (pair[0][index], pair[1][index])
+                for store in self._store[layer] or ():
+                    store[new] = 0
         self.num_rows = len(rows)
 
 
 @torch.no_grad()
-def read(model: PreTrainedModel, cache: ColumnCache, starts: Sequence[int], chunks: Sequence[Sequence[int]]) -> Tensor:
+def read(
+    model: PreTrainedModel,
+    cache: ColumnCache,
+    starts: Sequence[int],
+    chunks: Sequence[Sequence[int]],
+    rows: Sequence[int] | None = None,
+) -> Tensor:
     """Read one chunk of tokens per row, row r from position `starts[r]` on; chunks may be empty.
 
+    Args:
+        model: with the side's adapter live.
+        cache: takes the keys and values.
+        starts: [b] position of each chunk's first token.
+        chunks: b lists of tokens.
+        rows: the b rows of the cache that they belong to; None for all.
+
     Returns:
-        Logits after the last token of each row, [B, V] in fp32; meaningless for rows with an empty chunk.
+        Logits after the last token of each chunk, [b, V] in fp32; meaningless where the chunk is empty.
     """
-    longest = max(len(chunk) for chunk in chunks)
-    cache.limit = max(start + len(chunk) for start, chunk in zip(starts, chunks, strict=True))
+    lengths = np.array([len(chunk) for chunk in chunks])[:, None]  # [b, 1]
+    offsets = np.arange(lengths.max())  # [n]
+    real = offsets < lengths  # [b, n]
+    ids = np.zeros(real.shape, dtype=np.int64)
+    ids[real] = np.fromiter(chain.from_iterable(chunks), dtype=np.int64)
+    positions = np.where(real, np.array(starts)[:, None] + offsets, 0)
+    cache.limit = int(positions.max()) + 1
     cache.reserve(cache.limit)
-    ids = np.zeros((len(chunks), longest), dtype=np.int64)
-    columns = np.full_like(ids, cache.capacity - 1)
-    positions = np.zeros_like(ids)
-    for row, (start, chunk) in enumerate(zip(starts, chunks, strict=True)):
-        ids[row, : len(chunk)] = chunk
-        columns[row, : len(chunk)] = positions[row, : len(chunk)] = np.arange(start, start + len(chunk))
+    columns = np.where(real, positions, cache.capacity - 1)
     device = model.device
     position = torch.from_numpy(positions).to(device)
     cache.columns = torch.from_numpy(columns).to(device)
-    mask = torch.arange(cache.limit, device=device) <= position[:, None, :, None]  # [B, 1, n, limit]
+    cache.rows = None if rows is None else torch.tensor(list(rows), device=device)
+    mask = torch.arange(cache.limit, device=device) <= position[:, None, :, None]  # [b, 1, n, limit]
     hidden = body(model)(
         input_ids=torch.from_numpy(ids).to(device),
         attention_mask=mask,
         position_ids=position,
         past_key_values=cache,
         use_cache=True,
-    ).last_hidden_state  # [B, n, D]
-    last = torch.tensor([max(len(chunk) - 1, 0) for chunk in chunks], device=device)
+    ).last_hidden_state  # [b, n, D]
+    last = torch.from_numpy(np.maximum(lengths[:, 0] - 1, 0)).to(device)
     return project(model, hidden[torch.arange(len(chunks), device=device), last])
 
 
 def choice_mask(allowed: Sequence[Allowed], free_mask: Tensor) -> Tensor:
     """Which tokens each position may hold. [N, V] bool; `free_mask` where the text is free."""
-    mask = torch.zeros(len(allowed), free_mask.shape[0], dtype=torch.bool)
-    free = [n for n, choices in enumerate(allowed) if choices is None]
+    free = [choices is None for choices in allowed]
+    if all(free):
+        return free_mask.expand(len(allowed), -1)
+    mask = free_mask & torch.tensor(free, device=free_mask.device)[:, None]
     rows = [n for n, choices in enumerate(allowed) if choices is not None for _ in choices]
     columns = [token for choices in allowed if choices is not None for token in choices]
     mask[rows, columns] = True
-    mask = mask.to(free_mask.device)
-    mask[free] = free_mask
     return mask
 
 
@@ -225,28 +293,39 @@ def write(
     Temperature 0 takes the likeliest token; log-probabilities are then those of temperature 1. Row r draws from
     `rngs[r]` alone, one number a token.
     """
-    chunks = [[*context, *form.unread] for context, form in zip(contexts, forms, strict=True)]
+    pending = [[*context, *form.unread] for context, form in zip(contexts, forms, strict=True)]
+    for form in forms:
+        form.unread.clear()
+    width = max(map(len, pending))
     while live := [row for row, form in enumerate(forms) if not form.finished]:
-        logits = read(model, cache, starts, chunks)
-        for row, chunk in enumerate(chunks):
+        few = 2 * len(live) <= len(forms)  # picking rows out of the cache copies them, and pays for a few only
+        taking = live if few else range(len(forms))
+        chunks = [[] if forms[row].finished else pending[row][:width] for row in taking]
+        logits = read(model, cache, [starts[row] for row in taking], chunks, live if few else None)
+        for row, chunk in zip(taking, chunks, strict=True):
             starts[row] += len(chunk)
-            forms[row].unread.clear()
-        allowed = [forms[row].allowed() for row in live]
-        mask = choice_mask(allowed, free_mask)
-        logprobs = constrained_logprobs(logits[live], mask, temperature or 1.0)
-        tokens = _draw(logprobs, [rngs[row] for row in live], greedy=temperature == 0)
+            del pending[row][: len(chunk)]
+        ready = [place for place, row in enumerate(taking) if not (pending[row] or forms[row].finished)]
+        writing = [taking[place] for place in ready]
+        mask = choice_mask([forms[row].allowed() for row in writing], free_mask)
+        logprobs = constrained_logprobs(logits[ready], mask, temperature or 1.0)
+        tokens = _draw(logprobs, [rngs[row] for row in writing], greedy=temperature == 0)
         chosen = logprobs.gather(1, tokens[:, None])[:, 0]
-        for row, token, logprob in zip(live, tokens.tolist(), chosen.tolist(), strict=True):
+        for row, token, logprob in zip(writing, tokens.tolist(), chosen.tolist(), strict=True):
             forms[row].push(token, logprob)
-        chunks = [[] if row not in set(live) else list(forms[row].unread) for row in range(len(forms))]
-        chunks = [[] if form.finished else chunk for form, chunk in zip(forms, chunks, strict=True)]
+            pending[row] = forms[row].unread.copy()
+            forms[row].unread.clear()
+        # rows that wait for others pad nothing: each pass is as wide as the least of what is left to read
+        width = min((len(pending[row]) for row in live if not forms[row].finished), default=0)
 
 
 def _draw(logprobs: Tensor, rngs: Sequence[np.random.Generator], *, greedy: bool) -> Tensor:
     """One token a row, by inversion of one uniform number of the row's own stream. [N, V] -> [N]"""
     if greedy:
         return logprobs.argmax(-1)
-    cumulative = logprobs.double().exp().cumsum(-1)  # [N, V]
+    cumulative = logprobs.exp().double().cumsum(-1)  # [N, V]
     uniform = torch.tensor([[rng.random()] for rng in rngs], dtype=torch.float64, device=logprobs.device)
-    below = (cumulative <= uniform * cumulative[:, -1:]).sum(-1)
-    return below.clamp(max=logprobs.shape[1] - 1)
+    tokens = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp(max=logprobs.shape[1] - 1)
+    if bool(torch.isinf(logprobs.gather(1, tokens)).any()):  # a sum in parallel may be off by a rounding
+        tokens = torch.where(torch.isinf(logprobs.gather(1, tokens)), logprobs.argmax(-1, keepdim=True), tokens)
+    return tokens[:, 0]

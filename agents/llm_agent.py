@@ -8,19 +8,8 @@ import numpy as np
 from agents.backbones.backbone import Backbone
 from agents.kv import Allowed, Choice, ColumnCache, Form, Free, Part, write
 from agents.policy import Policy
-from agents.prompts import (
-    ACTION,
-    ACTION_TEXTS,
-    ITEM,
-    REASON,
-    SCORE,
-    parse_answer,
-    parse_recommendation,
-    prompt,
-    score_texts,
-    title,
-)
-from coars_env import RECOMMENDER, Action, Item, Observation, Role
+from agents.prompts import ACTION, ACTION_TEXTS, ITEM, REASON, SCORE, prompt, score_texts, title
+from coars_env import ACTIONS, RECOMMENDER, Action, ConfigError, Item, Observation, Role
 
 
 @dataclass
@@ -58,7 +47,12 @@ class Row:
 
 
 class LLMAgent:
-    """Plays one side with a language model. Its memory is the dialogue itself, in full and append-only, as in CoARS."""
+    """One side, played by its adapter of a policy. Its memory is the dialogue itself, in full and append-only, as in
+    CoARS.
+
+    Dialogues are played from their first turn on. What a batch holds of keys and values is valid for the weights it
+    was made with: train between batches, never within one.
+    """
 
     def __init__(self, policy: Policy, role: Role, items: Sequence[Item], *, temperature: float = 1.0) -> None:
         self.policy = policy
@@ -66,50 +60,72 @@ class LLMAgent:
         self.items = items
         self.temperature = temperature
         """1 for training, 0 (greedy) for evaluation."""
-        self.rows: list[Row] = []
-        """One per dialogue of the current batch."""
+        self._forms = ReplyForms(policy.backbone, role, items)
+        self.start(())
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
-        self._rngs = [np.random.default_rng(list(seed)) for seed in seeds]
         self.rows = [Row() for _ in seeds]
+        """One per dialogue of the current batch."""
+        self._rngs = [np.random.default_rng(list(seed)) for seed in seeds]
         self._cached = [0] * len(seeds)  # tokens of each row that the cache holds
+        self.forget()
+
+    def forget(self) -> None:
+        """Free the memory of the decode loop. A dialogue that goes on is read again from its start."""
         self._cache: ColumnCache | None = None
         self._in_cache: list[int] = []  # dialogue number of each row of the cache
+        self._forms.forget()
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
         numbers = sorted(observations)
-        cache = self._cache_of(numbers)
-        backbone, rows = self.policy.backbone, [self.rows[n] for n in numbers]
+        if not numbers:
+            return {}
         forms = []
-        for number, row in zip(numbers, rows, strict=True):
-            observation = observations[number]
-            read_context(row, backbone, self.role, observation, self.items)
-            forms.append(reply_form(backbone, self.role, observation, self.items))
+        for number in numbers:
+            row, observation = self._row(number, observations[number]), observations[number]
+            read_context(row, self.policy.backbone, self.role, observation, self.items)
+            forms.append(self._forms(observation))
+        cache = self._cache_of(numbers)
         starts = [self._cached[n] for n in numbers]
         with self.policy.acting(self.role) as model:
             write(
                 model,
                 cache,
                 starts,
-                [row.token_ids[start:] for row, start in zip(rows, starts, strict=True)],
+                [self.rows[n].token_ids[start:] for n, start in zip(numbers, starts, strict=True)],
                 forms,
                 [self._rngs[n] for n in numbers],
-                backbone.free_mask,
+                self.policy.backbone.free_mask,
                 temperature=self.temperature,
             )
         actions: dict[int, Action] = {}
-        for number, row, form, start in zip(numbers, rows, forms, starts, strict=True):
-            row.write(form)
+        for number, form, start in zip(numbers, forms, starts, strict=True):
+            self.rows[number].write(form)
             self._cached[number] = start
-            actions[number] = read_reply(backbone, self.role, form, observations[number], self.items)
+            actions[number] = read_reply(self.policy.backbone, self.role, form)
         return actions
 
+    def _row(self, number: int, observation: Observation) -> Row:
+        if number >= len(self.rows) or len(self.rows[number].replies) != int(observation["turn"]):
+            found = len(self.rows[number].replies) if number < len(self.rows) else "no such dialogue"
+            raise ConfigError(
+                f"An LLMAgent plays a dialogue from its first turn on. Expected {int(observation['turn'])} replies of "
+                f"its own in dialogue {number}, found {found}. Call `start` before each batch of fresh dialogues."
+            )
+        return self.rows[number]
+
     def _cache_of(self, numbers: list[int]) -> ColumnCache:
+        """The cache with exactly these dialogues as rows, in this order."""
+        place = {number: row for row, number in enumerate(self._in_cache)}
+        for number in numbers:
+            if number not in place:
+                self._cached[number] = 0
         if self._cache is None:
-            config = self.policy.backbone.model.config
-            self._cache = ColumnCache(config.num_hidden_layers, len(numbers))
+            self._cache = ColumnCache(
+                self.policy.backbone.model.config.get_text_config().num_hidden_layers, len(numbers)
+            )
         elif numbers != self._in_cache:
-            self._cache.keep([self._in_cache.index(n) for n in numbers])
+            self._cache.keep([place.get(number) for number in numbers])
         self._in_cache = numbers
         return self._cache
 
@@ -122,33 +138,51 @@ def read_context(row: Row, backbone: Backbone, role: Role, observation: Observat
     row.read(backbone.header)
 
 
-def reply_form(backbone: Backbone, role: Role, observation: Observation, items: Sequence[Item]) -> Form:
-    """What a side may write: a reason in free text, then fields that are always valid."""
-    line = "\n"
-    newline = backbone.newline
+class ReplyForms:
+    """What a side may write: a reason in free text, then fields that are always valid. Made anew for each reply."""
 
-    def choice(texts: Sequence[str]) -> Choice:
-        return Choice(tuple(tuple(backbone.encode_all((text, line))) for text in texts))
+    def __init__(self, backbone: Backbone, role: Role, items: Sequence[Item]) -> None:
+        self._backbone, self._role, self._items = backbone, role, items
+        self._reason: list[Part] = [self._label(REASON), Free(backbone.max_reason_tokens)]
+        self._item, self._action, self._score = (self._label(text) for text in (ITEM, ACTION, SCORE))
+        self._actions = self._choice(ACTION_TEXTS)
+        self._scores = [self._choice(score_texts(action)) for action in range(len(ACTIONS))]
+        self._lists: dict[tuple[int, ...], Choice] = {}  # by candidates, which stay the same over the turns
 
-    def label(text: str) -> Choice:
-        return Choice((tuple(backbone.encode(text)),))
+    def forget(self) -> None:
+        self._lists.clear()
 
-    parts: list[Part] = [label(REASON), Free(backbone.max_reason_tokens)]
+    def __call__(self, observation: Observation) -> Form:
+        fields: list[Part]
+        if self._role == RECOMMENDER:
+            candidates = tuple(observation["candidates"].tolist())
+            if candidates not in self._lists:
+                self._lists[candidates] = self._choice([title(self._items, i) for i in candidates])
+            fields = [self._item, self._lists[candidates]]
+        else:
+            fields = [self._action, self._actions, self._score, self._scores_of]
+        return Form([*self._reason, *fields], self._backbone.newline_ids, self._backbone.newline)
+
+    def _scores_of(self, written: Sequence[tuple[int, ...]]) -> Choice:
+        return self._scores[self._actions.options.index(written[PLACE_OF_CHOICE])]
+
+    def _label(self, text: str) -> Choice:
+        return Choice((tuple(self._backbone.encode(text)),))
+
+    def _choice(self, texts: Sequence[str]) -> Choice:
+        return Choice(tuple((*self._backbone.encode(text), self._backbone.newline) for text in texts))
+
+
+PLACE_OF_REASON, PLACE_OF_CHOICE, PLACE_OF_SCORE = 1, 3, 5
+"""Parts of a form: label, reason, label, item or action, and for the user label, score."""
+
+
+def read_reply(backbone: Backbone, role: Role, form: Form) -> Action:
+    """The action a finished form stands for. Its parts are known, so a reason that speaks of items or scores, or spells
+    out a label, changes nothing.
+    """
+    message = backbone.decode(form.written[PLACE_OF_REASON]).strip()
+    chosen = form.chosen(PLACE_OF_CHOICE)
     if role == RECOMMENDER:
-        parts += [label(ITEM), choice([title(items, int(i)) for i in observation["candidates"]])]
-    else:
-        actions = choice(ACTION_TEXTS)
-
-        def scores(written: Sequence[tuple[int, ...]]) -> Choice:
-            return choice(score_texts(actions.options.index(written[-2])))  # the action stands before the label
-
-        parts += [label(ACTION), actions, label(SCORE), scores]
-    return Form(parts, backbone.newline_ids, newline)
-
-
-def read_reply(backbone: Backbone, role: Role, form: Form, observation: Observation, items: Sequence[Item]) -> Action:
-    """The action a reply stands for, read from its text like any other agent's."""
-    text = backbone.decode(form.completion.token_ids)
-    if role == RECOMMENDER:
-        return parse_recommendation(text, [items[int(i)].title for i in observation["candidates"]])
-    return parse_answer(text)
+        return {"item": chosen, "message": message}
+    return {"action": chosen, "strength": float(score_texts(chosen)[form.chosen(PLACE_OF_SCORE)]), "message": message}

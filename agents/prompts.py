@@ -77,7 +77,7 @@ def titles(items: Sequence[Item], indices: Sequence[int], separator: str) -> Pie
 
 
 def prompt(role: Role, observation: Observation, items: Sequence[Item], separator: str) -> Prompt:
-    """The message that asks `role` for its next reply. Later turns hold only what is new: the dialogue is append-only."""
+    """The message that asks `role` for its next reply. Later turns hold only what is new: a dialogue is append-only."""
     turn = int(observation["turn"])
     if role == RECOMMENDER:
         if turn == 0:
@@ -149,7 +149,8 @@ def diagnosis(task: Task, proposed: int | None, items: Sequence[Item]) -> Pieces
     """What the target has in common with the history, and that a wrong proposal lacks it. From genres alone."""
     target = items[task.target]
     lacking = set(items[proposed].genres) if proposed is not None and proposed != task.target else set[str]()
-    best, shared = None, ()
+    best: int | None = None
+    shared: tuple[str, ...] = ()
     for index in reversed(task.history):
         common = tuple(g for g in target.genres if g in items[index].genres and g not in lacking)
         if len(common) > len(shared):
