@@ -71,11 +71,9 @@ class CoarsConfig:
     """Whose weights read the hindsight; "live" is our reading of the paper."""
     learning_rate: float = 1e-3
     """AdamW without decay, linear warm-up, then to a tenth by a cosine; ours. 1e-5 suits billion-parameter models."""
-    warmup: int = 5
-    """Updates until the recommender's learning rate is full; ours."""
-    user_warmup: int = 60
-    """The same for the user; ours. At first nearly every proposal is wrong, and a user that learns at full speed then
-    learns to reject everything before there is anything to accept."""
+    user_delay: int = 40
+    """Updates before the user begins to learn; ours. At first nearly every proposal is wrong, and a user that learns
+    from those alone learns to reject everything before there is anything to accept. 0 trains both from the start."""
     max_grad_norm: float = 1.0
     """Per adapter; ours."""
     temperature: float = 1.0
@@ -124,9 +122,11 @@ def train(
                 f"{transcripts[0].cause}. Mend the agent."
             )
         for role in ROLES:
+            delay = config.user_delay if role == USER else 0
+            if step < delay:
+                continue
             samples = _samples(agents[role], role, transcripts, dialogues)
-            warmup = config.warmup if role == RECOMMENDER else config.user_warmup
-            rate = config.learning_rate * schedule(step, config.steps, warmup)
+            rate = config.learning_rate * schedule(step - delay, config.steps - delay)
             metrics |= _update(policy, role, samples, optimizers[role], rate, len(transcripts), config)
         metrics["seconds_rollout"] = played - started
         metrics["seconds"] = time.perf_counter() - started
@@ -134,7 +134,7 @@ def train(
             on_step(step, metrics, transcripts)
 
 
-def schedule(step: int, steps: int, warmup: int, *, floor: float = 0.1) -> float:
+def schedule(step: int, steps: int, *, warmup: int = 5, floor: float = 0.1) -> float:
     """Factor of the learning rate: linear warm-up, then a cosine from 1 to `floor`."""
     decay = floor + (1 - floor) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
     return min(1.0, (step + 1) / warmup) * decay
