@@ -23,10 +23,6 @@ from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, ConfigError, Ro
 ADAPTERS: dict[str, str] = {RECOMMENDER: "recommender", USER: "user"}
 """Name of each side's adapter."""
 
-LOGITS_AT_ONCE = 2**26
-"""Most logits made in one piece, a quarter of a gigabyte in fp32; ours."""
-
-
 class Policy:
     """Two trainable policies over one backbone. `with policy.acting(role): ...` makes one side's adapter the live one.
 
@@ -35,6 +31,9 @@ class Policy:
     Raises:
         ConfigError: the backbone carries adapters already.
     """
+
+    logits_at_once: int = 2**26
+    """Most logits that `score` makes in one piece: a quarter of a gigabyte in fp32; ours."""
 
     def __init__(self, backbone: Backbone, *, rank: int = 16, alpha: int = 32, seed: int = 0) -> None:
         config = LoraConfig(
@@ -177,7 +176,7 @@ class Policy:
             logprobs = constrained_logprobs(project(model, before), mask, temperature)
             return logprobs.gather(1, tokens[:, None])[:, 0]
 
-        size = max(1, LOGITS_AT_ONCE // self.backbone.vocabulary)
+        size = max(1, self.logits_at_once // self.backbone.vocabulary)
         if len(tokens) <= size:
             return chosen(before, tokens, allowed)
         # the logits of one piece at a time; backward makes them again

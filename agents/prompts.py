@@ -5,10 +5,11 @@ changes the tokens before it, and frequent pieces (titles, fixed phrases) are en
 manner of AFL (arXiv:2410.20027); the CoARS paper publishes none.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coars_env import ACTIONS, RECOMMENDER, USER, Item, Observation, Role, Task, Turn
+from coars_env import ACTIONS, RECOMMENDER, Item, Observation, Role, Task, Turn
 
 Pieces = tuple[str, ...]
 
@@ -199,7 +200,7 @@ def parse_recommendation(text: str, candidates: Sequence[str]) -> dict[str, obje
     if reply.fields is None:
         return {"item": nothing, "message": text, "error": reply.error}
     named = reply.fields[ITEM]
-    places = [n for n, candidate in enumerate(candidates) if candidate == named]
+    places = [n for n, candidate in enumerate(candidates) if candidate.strip() == named]
     if len(places) != 1:
         error = f"expected the title of one candidate, found {named[:80]!r}, which fits {len(places)}"
         return {"item": nothing, "message": reply.fields[REASON], "error": error}
@@ -215,13 +216,6 @@ def parse_answer(text: str) -> dict[str, object]:
     word, number, message = reply.fields[ACTION].lower(), reply.fields[SCORE], reply.fields[REASON]
     if word not in ACTIONS:
         return {**unread, "message": message, "error": f"expected one of {ACTIONS} as action, found {word[:80]!r}"}
-    try:
-        strength = float(number)
-    except ValueError:
-        return {**unread, "message": message, "error": f"expected a number as score, found {number[:80]!r}"}
-    if not 0 <= strength <= 1:
-        return {**unread, "message": message, "error": f"expected a score in [0, 1], found {number[:80]!r}"}
-    return {"action": ACTIONS.index(word), "strength": strength, "message": message}
-
-
-LABELS = {RECOMMENDER: (REASON, ITEM), USER: (REASON, ACTION, SCORE)}
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+", number) or not 0 <= float(number) <= 1:
+        return {**unread, "message": message, "error": f"expected a number in [0, 1] as score, found {number[:80]!r}"}
+    return {"action": ACTIONS.index(word), "strength": float(number), "message": message}

@@ -156,8 +156,7 @@ def collate_teacher(samples: Sequence[TrainingSample], pad: int, device: torch.d
     causal = order[:, None] >= order[None, :]  # [L, L] query, key
     own = segment_ids[:, :, None] == segment_ids[:, None, :]
     context = (segment_ids[:, None, :] == 0) & (order[None, None, :] < limit_ids[:, :, None])
-    # a padded query sees column 0 at least, so that no row of the attention is empty
-    mask = causal & (own | context) | (order[None, None, :] == 0)
+    mask = causal & (own | context)  # every query sees itself, padding included
     return TeacherBatch(
         _padded(lines, pad).to(device),
         position_ids.to(device),
