@@ -218,6 +218,7 @@ def _saved_config(folder: Path) -> LoraConfig:
         raise FileNotFoundError(f"no adapter_config.json in {folder}")
     config = LoraConfig.from_pretrained(str(folder))
     assert isinstance(config, LoraConfig)
+    config.base_model_name_or_path = None  # the path at saving time; another one here is no cause for a warning
     return config
 
 
