@@ -125,7 +125,9 @@ class Form:
 
     def push(self, token: int, logprob: float) -> None:
         """Take the token sampled at this position, then every one that follows without a choice."""
-        self._take(token, logprob, self.allowed())
+        allowed = self.allowed()
+        assert allowed is None or token in allowed
+        self._take(token, logprob, allowed)
         self._skip_forced()
 
     def _next_part(self) -> Free | Choice | None:
