@@ -8,6 +8,7 @@ from agents.backbones.backbone import Backbone
 from agents.prompts import (
     ACTION,
     ACTION_TEXTS,
+    BECAUSE,
     ITEM,
     REASON,
     RECOMMENDED,
@@ -26,10 +27,9 @@ NUM_CANDIDATES = 20
 
 REASONS: dict[str, tuple[tuple[str, str], ...]] = {
     "propose": ((" It goes well with", "."), (" You took", ", and this is of its kind."), (" Next to", " it fits.")),
-    "accept": ((" I liked", ", so yes."), (" It is close to", "."), (" After", " this is what I want.")),
-    "reject": ((" It is far from", "."), (" I liked", ", not this."), (" After", " I want something else.")),
+    "answer": ((" It makes me think of", "."), (" I compare it with", "."), (" The last one like it was", ".")),
 }
-"""What a demonstration says, around a title of the history."""
+"""What a demonstration says, around a title of the history. Reasons do not give the choice away: it is made after."""
 
 
 def fact(item: Item) -> Pieces:
@@ -44,21 +44,26 @@ def sequence_text(sequence: UserSequence, items: Sequence[Item], length: int, rn
     return (TAKEN, *titles(items, sequence.items[start : start + length], ""))
 
 
-FITS, YES, NO = "\nFits:", " yes.", " no."
-STATEMENT_PHRASES = (FITS, YES, NO)
+YES, NO = " yes.", " no."
 
 
 def fit_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator) -> Pieces:
     """Whether an item comes next in a stretch of a training user's sequence: the true one or one drawn at random.
 
-    Like the sequences themselves this is knowledge of the training part in words of its own; how to answer a
-    recommendation it does not say, and the demonstrations of that are random.
+    Like the sequences themselves this is knowledge of the training part. It says yes and no, words that the dialogue
+    does not know; which action such an item deserves it does not say, and the demonstrations of that are random.
     """
     cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
     history = sequence.items[max(0, cut - 10) : cut]
     true = bool(rng.random() < 0.5)
     item = sequence.items[cut] if true else int(rng.integers(len(items)))
-    return (TAKEN, *titles(items, history, ""), "\n", RECOMMENDED, title(items, item), FITS, YES if true else NO)
+    opening = (TAKEN, *titles(items, history, ""), "\n", RECOMMENDED, title(items, item))
+    return (*opening, BECAUSE, *_reason("propose", history, items, rng), "\n", ACTION, YES if true else NO)
+
+
+def _reason(kind: str, history: Sequence[int], items: Sequence[Item], rng: np.random.Generator) -> Pieces:
+    before, after = REASONS[kind][int(rng.integers(len(REASONS[kind])))]
+    return (before, title(items, history[int(rng.integers(len(history)))]), after)
 
 
 class Demonstrator:
@@ -126,7 +131,7 @@ class Demonstrator:
         if dialogue.speaker == RECOMMENDER:
             target = task.candidates.index(task.target)
             position = target if rng.random() < hits else int(rng.integers(len(task.candidates)))
-            reason = self._reason("propose", task)
+            reason = _reason("propose", task.history, self._items, self._rng)
             reply = self._recommendation(reason, task.candidates[position])
             return {"item": position, "message": "".join(reason).strip()}, reply
         action = int(rng.integers(len(ACTIONS)))
@@ -137,7 +142,7 @@ class Demonstrator:
         """What hindsight calls right: proposing the item taken next, accepting exactly that one."""
         task = dialogue.task
         if role == RECOMMENDER:
-            return self._recommendation(self._reason("propose", task), task.target)
+            return self._recommendation(_reason("propose", task.history, self._items, self._rng), task.target)
         hit = dialogue.turns[-1].proposal == task.target
         return self._answer(2 * hit + int(self._rng.integers(2)), task)[2]
 
@@ -145,11 +150,7 @@ class Demonstrator:
         return (REASON, *reason, "\n", ITEM, title(self._items, item), "\n")
 
     def _answer(self, action: int, task: Task) -> tuple[Pieces, str, Pieces]:
-        reason = self._reason("accept" if action >= ACTIONS.index("star") else "reject", task)
+        reason = _reason("answer", task.history, self._items, self._rng)
         scores = score_texts(action)
         score = scores[int(self._rng.integers(len(scores)))]
         return reason, score, (REASON, *reason, "\n", ACTION, ACTION_TEXTS[action], "\n", SCORE, score, "\n")
-
-    def _reason(self, kind: str, task: Task) -> Pieces:
-        before, after = REASONS[kind][int(self._rng.integers(len(REASONS[kind])))]
-        return (before, title(self._items, task.history[int(self._rng.integers(len(task.history)))]), after)
