@@ -1,0 +1,104 @@
+"""Token credit: what hindsight adds, cut at the clip, and never a path for gradients."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.backbones.backbone import Backbone
+from agents.credit import distilled_advantages, teacher_logprobs
+from agents.policy import Policy
+from agents.samples import TrainingSample, TurnSample, collate
+from coars_env import ROLES, USER, Role, ShapeError
+
+KINDS = ("pocket", "llama", "qwen3")
+
+
+def without_hindsight(samples: list[TrainingSample]) -> list[TrainingSample]:
+    return [replace(s, turns=tuple(replace(t, hindsight=()) for t in s.turns)) for s in samples]
+
+
+def advantages(policy: Policy, role: Role, samples: list[TrainingSample], teacher: Any) -> torch.Tensor:
+    student = collate(samples, 0, policy.backbone.device).rollout_logprobs
+    return distilled_advantages(teacher_logprobs(policy, role, samples, teacher=teacher), student)
+
+
+def test_credit_is_the_difference_cut_at_the_clip() -> None:
+    teacher, student = torch.tensor([-1.0, -0.5, -3.0, -0.1]), torch.tensor([-1.25, -2.5, -0.5, -0.1])
+    assert distilled_advantages(teacher, student).tolist() == pytest.approx([0.25, 1.0, -1.0, 0.0])
+    assert distilled_advantages(teacher, student, clip=2.0).tolist() == pytest.approx([0.25, 2.0, -2.0, 0.0])
+
+
+@given(st.lists(st.tuples(st.floats(-50, 0), st.floats(-50, 0)), min_size=1), st.floats(0.1, 3))
+def test_credit_stays_within_the_clip_and_has_the_sign_of_the_difference(
+    pairs: list[tuple[float, float]], clip: float
+) -> None:
+    teacher, student = torch.tensor(pairs, dtype=torch.float64).T
+    found = distilled_advantages(teacher, student, clip=clip)
+    assert bool((found.abs() <= clip).all())
+    assert torch.equal(found.sign(), (teacher - student).sign())
+
+
+def test_no_gradient_flows_through_the_credit() -> None:
+    teacher, student = (torch.tensor([-1.0, -2.0], requires_grad=True) for _ in range(2))
+    assert not distilled_advantages(teacher, student).requires_grad
+
+
+def test_credit_of_unequal_batches_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"Expected shape \(3,\), found \(2,\)"):
+        distilled_advantages(torch.zeros(2), torch.zeros(3))
+
+
+def test_three_tokens_by_hand(bigrams: Backbone) -> None:
+    """In a language where only the last letter counts, hindsight that stands before the header tells nothing; where it
+    ends with a letter in the header's place, it does.
+    """
+    policy = Policy(bigrams, rank=2)
+    # <|assistant|> | a b newline, each chosen among all letters, after the context c
+    turn = TurnSample(context_end=1, start=2, end=5, columns=(2, 3, 4), reward=1.0, hindsight=(5, 6))
+    sample = TrainingSample([7, 3, 5, 6, 4], [0, 0, -0.5, -0.6931, -2.3863], [None] * 5, (turn,))
+    teacher = teacher_logprobs(policy, USER, [sample], teacher="live")
+    # the table: a after the header 1/2, b after a 1/2, newline after b 1/4
+    assert teacher.tolist() == pytest.approx([-0.6931, -0.6931, -1.3863], abs=1e-4)
+    credit = distilled_advantages(teacher, collate([sample], 0, torch.device("cpu")).rollout_logprobs, clip=0.9)
+    assert credit.tolist() == pytest.approx([-0.1931, 0.0, 0.9], abs=1e-4)
+    assert not teacher.requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_live_teacher_without_hindsight_gives_no_credit_and_the_base_does(lab: Any, kind: str, role: Role) -> None:
+    policy = lab.policy(kind)
+    samples = lab.play(policy, 6).samples(role)
+    plain = without_hindsight(samples)
+    assert float(advantages(policy, role, plain, "live").abs().max()) <= 1e-5
+    assert float(advantages(policy, role, plain, "base").abs().max()) > 0.01
+    assert float(advantages(policy, role, samples, "live").abs().max()) > 0.01
+
+
+def test_with_fresh_adapters_both_teachers_agree(lab: Any) -> None:
+    policy = lab.policy(scale=0)
+    samples = lab.play(policy, 4).samples(USER)
+    live, base = (teacher_logprobs(policy, USER, samples, teacher=kind) for kind in ("live", "base"))
+    assert torch.allclose(live, base, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_teacher_scores_one_dialogue_as_it_scores_many(lab: Any, kind: str) -> None:
+    policy = lab.policy(kind)
+    samples = lab.play(policy, 6).samples(USER)
+    together = teacher_logprobs(policy, USER, samples, teacher="live")
+    alone = torch.cat([teacher_logprobs(policy, USER, [sample], teacher="live") for sample in samples])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_the_teacher_leaves_both_sides_ready_to_learn(lab: Any) -> None:
+    policy = lab.policy()
+    samples = lab.play(policy, 2).samples(USER)
+    for kind in ("live", "base"):
+        teacher_logprobs(policy, USER, samples, teacher=kind)
+        assert all(p.requires_grad for role in ROLES for p in policy.parameters(role))
+        assert all(p.grad is None for role in ROLES for p in policy.parameters(role))
