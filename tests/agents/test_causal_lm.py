@@ -1,0 +1,131 @@
+"""Loading a transformers model by name or folder."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GraniteConfig, GraniteForCausalLM, MistralConfig, MistralForCausalLM
+
+from agents.backbones import load
+from agents.backbones.causal_lm import load_causal_lm
+from coars_env import BackboneError, Split
+
+
+def saved_copy(lab: Any, folder: Path) -> Path:
+    """A model folder that may be damaged."""
+    folder.mkdir()
+    for path in lab.folder("qwen3").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_a_saved_model_is_loaded_in_full_precision_on_a_cpu(lab: Any, kind: str) -> None:
+    for name in (lab.folder(kind), str(lab.folder(kind))):
+        backbone = load_causal_lm(name)
+        assert backbone.model.dtype == torch.float32
+        assert backbone.device.type == "cpu"
+        assert backbone.list_separator == "\n-"
+        assert backbone.trained_on is None
+
+
+def test_loading_is_silent(lab: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    load_causal_lm(lab.folder("llama"))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "/no/such/folder", "./nowhere", "runs/a/b"])
+def test_what_is_not_there_is_refused_at_once(name: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(
+        BackboneError, match=r"A backbone is a transformers causal language model, or pocket\. Expected"
+    ):
+        load_causal_lm(name)
+    assert time.perf_counter() - started < 5
+
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def lose_a_layer(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    save_file({n: t for n, t in load_file(path).items() if ".layers.1." not in n}, path, metadata={"format": "pt"})
+
+
+def lose_the_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def break_the_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def name_another_architecture(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "no_such_type"}))
+
+
+@pytest.mark.parametrize("damage", [empty, cut_weights, lose_a_layer, break_the_config, name_another_architecture])
+def test_a_damaged_folder_is_refused(lab: Any, damage: Any, tmp_path: Path) -> None:
+    folder = saved_copy(lab, tmp_path / "model")
+    damage(folder)
+    with pytest.raises(BackboneError, match="Check the name, fetch the model while online, or take --backbone pocket"):
+        load_causal_lm(folder)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(lab: Any, tmp_path: Path) -> None:
+    """transformers makes up an empty one."""
+    folder = saved_copy(lab, tmp_path / "model")
+    lose_the_tokenizer(folder)
+    with pytest.raises(BackboneError, match="Expected a token for the line break"):
+        load_causal_lm(folder)
+
+
+SHAPE: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "intermediate_size": 16,
+    "pad_token_id": 0,
+}
+
+
+def test_a_model_that_scales_its_logits_is_refused(lab: Any, tmp_path: Path) -> None:
+    """Granite divides them; the decode loop, which multiplies by the output matrix itself, would not."""
+    folder = saved_copy(lab, tmp_path / "model")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GraniteForCausalLM(GraniteConfig(vocab_size=403, logits_scaling=8.0, **SHAPE))
+    model.save_pretrained(folder)
+    with pytest.raises(BackboneError, match="changes its logits after the output matrix"):
+        load_causal_lm(folder)
+
+
+def test_a_model_that_forgets_is_refused(lab: Any, tmp_path: Path) -> None:
+    folder = saved_copy(lab, tmp_path / "model")
+    with torch.random.fork_rng():
+        MistralForCausalLM(MistralConfig(vocab_size=403, sliding_window=32, **SHAPE)).save_pretrained(folder)
+    with pytest.raises(BackboneError, match="A backbone must see all it has read"):
+        load_causal_lm(folder)
+
+
+def test_load_tells_a_pocket_folder_from_another(lab: Any, split: Split) -> None:
+    pocket = load(lab.folder("pocket"), split)
+    assert pocket.trained_on == split.dataset.provenance
+    assert pocket.list_separator == ""
+    assert load(str(lab.folder("llama")), split).trained_on is None
+    with pytest.raises(BackboneError, match="'pocketful'"):
+        load("pocketful", split)
