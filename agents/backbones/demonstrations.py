@@ -21,7 +21,21 @@ from agents.prompts import (
     title,
     titles,
 )
-from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Action, Dialogue, Item, Role, Split, Task, UserSequence
+from coars_env import (
+    ACTIONS,
+    HISTORY_LENGTH,
+    RECOMMENDER,
+    ROLES,
+    USER,
+    Action,
+    BackboneError,
+    Dialogue,
+    Item,
+    Role,
+    Split,
+    Task,
+    UserSequence,
+)
 
 NUM_CANDIDATES = 20
 
@@ -54,7 +68,7 @@ def fit_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.
     does not know; which action such an item deserves it does not say, and the demonstrations of that are random.
     """
     cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
-    history = sequence.items[max(0, cut - 10) : cut]
+    history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
     true = bool(rng.random() < 0.5)
     item = sequence.items[cut] if true else int(rng.integers(len(items)))
     opening = (TAKEN, *titles(items, history, ""), "\n", RECOMMENDED, title(items, item))
@@ -74,6 +88,14 @@ class Demonstrator:
     def __init__(self, split: Split, backbone: Backbone, rng: np.random.Generator) -> None:
         self._train = [sequence for sequence in split.train if len(sequence.items) >= 3]
         self._items = split.dataset.items
+        others = len({item.title for item in self._items}) - HISTORY_LENGTH
+        self._num_candidates = min(NUM_CANDIDATES, others)
+        if not self._train or others < 2:
+            raise BackboneError(
+                f"Demonstrations are made up from a catalogue and training histories. Expected {HISTORY_LENGTH + 2} "
+                f"titles or more and a training sequence of three items, found {len(self._items)} items and "
+                f"{len(self._train)} such sequences. Use more data."
+            )
         self._backbone, self._rng = backbone, rng
 
     def row(self, *, guided: bool) -> tuple[list[int], list[bool]]:
@@ -110,18 +132,18 @@ class Demonstrator:
         """A made-up decision: candidates and "target" are drawn from the whole catalogue, whatever the user took."""
         candidates: list[int] = []
         names = {self._items[i].title for i in history}
-        while len(candidates) < NUM_CANDIDATES:
+        while len(candidates) < self._num_candidates:
             item = int(self._rng.integers(len(self._items)))
             if self._items[item].title not in names:
                 names.add(self._items[item].title)
                 candidates.append(item)
-        return Task("", 0, history, tuple(candidates), candidates[int(self._rng.integers(NUM_CANDIDATES))])
+        return Task("", 0, history, tuple(candidates), candidates[int(self._rng.integers(len(candidates)))])
 
     def _history(self) -> tuple[int, ...]:
         """A stretch of a training user's sequence."""
         items = self._train[int(self._rng.integers(len(self._train)))].items
         cut = int(self._rng.integers(3, len(items) + 1))
-        return items[max(0, cut - 10) : cut]
+        return items[max(0, cut - HISTORY_LENGTH) : cut]
 
     def _random_act(self, dialogue: Dialogue, *, hits: float) -> tuple[Action, Pieces]:
         """A random choice of the speaker and how it is worded. Before a hindsight, proposals are what it will call the

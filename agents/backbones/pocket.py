@@ -74,7 +74,7 @@ def open_pocket(folder: Path) -> Backbone:
             tokenizer = AutoTokenizer.from_pretrained(folder)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         provenance = Provenance(**card["provenance"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # json, safetensors, tokenizers and transformers each have errors of their own
         raise BackboneError(
             f"A pocket folder holds a model, a tokenizer and pocket.json. Expected them in {folder}, found {error!r}. "
             "Delete the folder: it is built again."
