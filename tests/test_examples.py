@@ -1,0 +1,179 @@
+"""What the pages say runs: their blocks of Python, the examples, and the names and defaults they state.
+
+Every block marked ```python in README.md and docs/*.md is executed as printed, from top to bottom, one namespace a
+file, in an empty folder and without real data. A block marked ```text directly after one holds what it prints. A line
+`<!-- slow: why -->` before a block leaves it, and what follows it in the file, to the slow tests.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coars_env import CoarsWarning
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+BLOCK = re.compile(
+    r"(?P<slow><!-- slow: [^\n]*-->\n)?^```python\n(?P<code>.*?)^```\n(\n```text\n(?P<printed>.*?)^```\n)?", re.M | re.S
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    line: int
+    """Line of the page on which the code begins, from 1."""
+    code: str
+    printed: str | None
+    """What it prints; None if the page does not say."""
+    slow: bool
+
+
+def blocks(text: str) -> list[Block]:
+    return [
+        Block(text.count("\n", 0, m.start("code")) + 1, m["code"], m["printed"], m["slow"] is not None)
+        for m in BLOCK.finditer(text)
+    ]
+
+
+def named(paths: list[Path]) -> list[Any]:
+    return [pytest.param(path, id=path.name) for path in paths]
+
+
+def run_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str], *, slow: bool) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.delenv("COARS_DATA", raising=False)
+        patch.chdir(folder)
+        warnings.simplefilter("ignore", CoarsWarning)  # that an invented world stands in
+        for block in blocks(page.read_text(encoding="utf-8")):
+            if block.slow and not slow:
+                break
+            capsys.readouterr()
+            code = "\n" * (block.line - 1) + block.code  # so that a traceback names the line of the page
+            exec(compile(code, str(page), "exec"), namespace)
+            printed = capsys.readouterr().out
+            assert block.printed in (None, printed), f"{page.name}:{block.line} prints\n{printed}"
+
+
+@pytest.mark.parametrize("page", named([page for page in PAGES if blocks(page.read_text(encoding="utf-8"))]))
+def test_the_code_of_a_page_runs_as_printed(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_page(page, tmp_path, capsys, slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", named([p for p in PAGES if any(b.slow for b in blocks(p.read_text(encoding="utf-8")))])
+)
+def test_the_slow_code_of_a_page_runs_as_printed(
+    page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_page(page, tmp_path, capsys, slow=True)
+
+
+def test_blocks_are_found_as_the_rule_says() -> None:
+    page = (
+        "a\n```python\nx = 1\n```\n\n```text\nshown\n```\n<!-- slow: trains -->\n```python\ny\n```\n```bash\nls\n```\n"
+    )
+    assert blocks(page) == [Block(3, "x = 1\n", "shown\n", False), Block(11, "y\n", None, True)]
+
+
+# The examples ---------------------------------------------------------------------------------------------------------
+
+
+def run_example(name: str, *words: str) -> str:
+    command = [sys.executable, str(ROOT / "examples" / name), *words]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_quickstart_prints_a_dialogue() -> None:
+    printed = run_example("quickstart.py")
+    assert "Hit@1 of a random recommender on synthetic data: 0." in printed
+    assert "Turn 1. User answers click (1.00): Fine." in printed
+
+
+@pytest.mark.slow
+def test_the_table_of_baselines_is_printed() -> None:
+    printed = run_example("baseline_table.py", "--source", "synthetic", "--draws", "1")
+    assert "| popularity |" in printed
+    assert "synthetic data" in printed
+
+
+@pytest.mark.slow
+def test_the_speed_of_a_step_is_printed() -> None:
+    printed = run_example("benchmarks/step_speed.py", "--dialogues", "4", "--repeats", "1", "--items", "100")
+    assert "| rollout |" in printed
+    assert "equal dialogues: yes" in printed
+
+
+# Names and defaults ---------------------------------------------------------------------------------------------------
+
+HOMES = (
+    *("coars_env", "agents.train", "agents.evaluate", "agents.llm_agent", "agents.policy", "agents.prompts"),
+    *("agents.samples", "agents.backbones.backbone", "agents.backbones.pocket"),
+)
+"""Where the names in the tables of settings are looked up."""
+ROW = re.compile(r"^\| [^|]+ \| (?P<names>`[A-Za-z_.]+`(?:, `[A-Za-z_.]+`)*) \| (?:`(?P<default>[^`]+)`)?", re.M)
+
+
+def stated_settings() -> Iterator[tuple[str, str | None]]:
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for row in ROW.finditer(page):
+        for name in re.findall(r"`([^`]+)`", row["names"]):
+            yield name, row["default"]
+
+
+def default_of(name: str) -> object:
+    """The value of a constant, or the default of a field or of a parameter."""
+    owner, _, field = name.partition(".")
+    for home in HOMES:
+        found = getattr(importlib.import_module(home), owner, None)
+        if found is not None:
+            break
+    else:
+        raise AssertionError(f"docs/methods.md names {owner}, which is nowhere")
+    if not field:
+        return found
+    if is_dataclass(found):
+        for entry in fields(found):
+            if entry.name == field:
+                return entry.default if entry.default is not MISSING else None
+    if field in inspect.signature(found).parameters:
+        return inspect.signature(found).parameters[field].default
+    assert hasattr(found, field), f"docs/methods.md names {name}, but {owner} has no {field}"
+    return getattr(found, field)
+
+
+def test_the_settings_on_the_page_of_methods_are_those_of_the_code() -> None:
+    stated = list(stated_settings())
+    assert len(stated) > 25
+    for name, default in stated:
+        actual = default_of(name)
+        if default is not None:
+            value = float(Fraction(default)) if "/" in default else ast.literal_eval(default)
+            assert value == actual, f"docs/methods.md says {name} = {default}, the code {actual!r}"
+
+
+def test_the_picture_on_the_first_page_names_every_module() -> None:
+    page = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    picture = "\n" + page.partition("```text\n")[2].partition("```")[0]
+    for package in ("coars_env", "agents"):
+        modules = {
+            path.stem for path in (ROOT / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+        }
+        lines = picture.partition(f"\n{package} ")[2].partition("\n\n")[0].splitlines()[1:]
+        assert {line.split()[0] for line in lines} == modules - {"__init__"}, (
+            f"docs/index.md, {package}: name all modules"
+        )
