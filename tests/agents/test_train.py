@@ -1,0 +1,155 @@
+"""The training loop: both sides move, the base does not, and what is the same stays the same."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from agents.backbones.pocket import PocketConfig, load_pocket
+from agents.llm_agent import LLMAgent
+from agents.policy import Policy
+from agents.train import CoarsConfig, StepMetrics, schedule, train
+from coars_env import (
+    RECOMMENDER,
+    ROLES,
+    USER,
+    CoarsError,
+    TaskBuilder,
+    Transcript,
+    builder,
+    episode_metrics,
+    freeze,
+    load_split,
+    rollout,
+)
+
+SIDES = ("rec", "user")
+
+
+def a_run(policy: Policy, build: TaskBuilder, **settings: Any) -> list[tuple[StepMetrics, list[Transcript]]]:
+    """Metrics, without times, and dialogues of each step."""
+    told: list[tuple[StepMetrics, list[Transcript]]] = []
+
+    def on_step(step: int, metrics: StepMetrics, transcripts: Sequence[Transcript]) -> None:
+        assert step == len(told)
+        told.append(({k: v for k, v in metrics.items() if "seconds" not in k}, list(transcripts)))
+
+    config = CoarsConfig(**{"steps": 2, "episodes_per_step": 8, "max_turns": 3, **settings})
+    train(policy, build, config, on_step=on_step)
+    assert len(told) == config.steps
+    return told
+
+
+def weights(policy: Policy) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in policy.peft.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["pocket", "qwen3"])
+@pytest.mark.parametrize("teacher", ["live", "base"])
+def test_an_update_moves_both_sides_and_leaves_the_base_bit_equal(
+    lab: Any, build: TaskBuilder, kind: str, teacher: str
+) -> None:
+    policy = lab.policy(kind, scale=0.1)
+    before = weights(policy)
+    for metrics, transcripts in a_run(policy, build, teacher=teacher):
+        assert len(transcripts) == 8
+        for side in SIDES:
+            assert metrics[f"{side}_gradient"] > 0
+            assert metrics[f"{side}_tokens"] > 0
+            # the batch is used at once: what was recorded while playing is what the update computes
+            assert metrics[f"{side}_ratio_max"] == pytest.approx(1.0, abs=1e-4)
+    for name, parameter in policy.peft.named_parameters():
+        assert torch.equal(parameter, before[name]) == (".recommender." not in name and ".user." not in name), name
+
+
+def test_equal_seeds_give_equal_runs_to_the_bit_and_others_do_not(lab: Any, build: TaskBuilder) -> None:
+    runs = []
+    for seed in (0, 0, 1):
+        policy = lab.policy(scale=0.1)
+        told = a_run(policy, build, seed=seed)
+        runs.append((told, weights(policy)))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(runs[0][1][name], tensor) for name, tensor in runs[1][1].items())
+    assert [t.turns for t in runs[0][0][0][1]] != [t.turns for t in runs[2][0][0][1]]
+
+
+def test_a_run_touches_no_global_random_state(lab: Any, build: TaskBuilder) -> None:
+    states = torch.random.get_rng_state(), np.random.get_state()[1].tolist()
+    a_run(lab.policy(), build, steps=1)
+    assert torch.equal(torch.random.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]
+
+
+def test_the_size_of_a_pass_changes_no_number_of_an_update(lab: Any, build: TaskBuilder) -> None:
+    runs = [a_run(lab.policy(scale=0.1), build, steps=1, micro_batch=size)[0] for size in (1, 3, 8, 64)]
+    for metrics, transcripts in runs[1:]:
+        assert transcripts == runs[0][1]
+        assert metrics == pytest.approx(runs[0][0], rel=1e-3, abs=1e-5, nan_ok=True)
+
+
+def test_without_weight_the_credit_changes_nothing(lab: Any, build: TaskBuilder) -> None:
+    found = []
+    for teacher in ("live", "base"):
+        policy = lab.policy(scale=0.1)
+        a_run(policy, build, teacher=teacher, lambda_recommender=0.0, lambda_user=0.0)
+        found.append(weights(policy))
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in found[1].items())
+
+
+def test_a_side_without_anything_to_learn_stays_as_it_is(lab: Any, build: TaskBuilder) -> None:
+    policy = lab.policy(scale=0.1)
+    before = weights(policy)
+    a_run(policy, build, learning_rate=0.0)
+    assert all(torch.equal(p, before[name]) for name, p in policy.peft.named_parameters())
+
+
+def test_training_on_broken_dialogues_alone_is_refused(lab: Any, build: TaskBuilder) -> None:
+    policy = lab.policy()
+    for parameter in policy.parameters(RECOMMENDER):
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(CoarsError, match=r"Expected some of 8 to end, found that all failed"):
+        a_run(policy, build)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
+    factors = [schedule(step, 101) for step in range(101)]
+    assert factors[0] == pytest.approx(0.2)
+    assert max(factors) == factors[4]  # the warm-up is over
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+    assert factors[-1] == pytest.approx(0.1, abs=0.001)
+
+
+# Learning -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def school(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A small world with five candidates a task, its frozen test questions, and a backbone that knows its sequences."""
+    split = load_split("synthetic", users=200, items=80, interactions=6000)
+    build = builder(split, num_candidates=5)
+    config = PocketConfig(hidden=48, layers=2, heads=2, steps=250, batch=48, sequence_length=20)
+    folder = tmp_path_factory.mktemp("school")
+    return build, freeze(build, "test", rule="uniform"), lambda: load_pocket(split, config, cache_dir=folder)
+
+
+def hit_at_1(policy: Policy, build: TaskBuilder, questions: Any) -> float:
+    items = build.split.dataset.items
+    sides = (LLMAgent(policy, role, items, temperature=0.0) for role in (RECOMMENDER, USER))
+    transcripts = rollout(questions.tasks, items, *sides, provenance=questions.provenance, max_turns=2)
+    return float(np.nanmean(episode_metrics(transcripts)["hit_final"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_coars_learns_to_recommend(school: Any, seed: int) -> None:
+    """Chance is .2, and one standard error of 200 users .03."""
+    build, questions, backbone = school
+    policy = Policy(backbone(), seed=seed)
+    before = hit_at_1(policy, build, questions)
+    assert before < 0.35
+    train(policy, build, CoarsConfig(steps=40, episodes_per_step=64, max_turns=2, seed=seed))
+    assert hit_at_1(policy, build, questions) > before + 0.15
+    assert all(bool(p.detach().any()) for role in ROLES for p in policy.parameters(role))
