@@ -64,7 +64,9 @@ def save_adapters(policy: Policy, folder: Path) -> None:
     """Both adapters in peft's format, all or nothing."""
     target = folder / ADAPTERS_FOLDER
     if target.exists():
-        raise ConfigError(f"Adapters are written once. Expected none in {folder}, found {target}. Choose another folder.")
+        raise ConfigError(
+            f"Adapters are written once. Expected none in {folder}, found {target}. Choose another folder."
+        )
     with tempfile.TemporaryDirectory(dir=folder, prefix="adapters.part") as temporary:
         policy.save(Path(temporary) / ADAPTERS_FOLDER)
         (Path(temporary) / ADAPTERS_FOLDER).rename(target)

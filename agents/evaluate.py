@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -17,11 +18,13 @@ from agents.backbones import load
 from agents.checkpoint import ADAPTERS_FOLDER, read_config, surroundings
 from agents.llm_agent import LLMAgent
 from agents.policy import Policy
-from agents.train import DataConfig, TrainConfig, open_split
+from agents.train import CoarsConfig, DataConfig, RewardConfig, TrainConfig, open_split
 from coars_env import (
     RECOMMENDER,
     USER,
     Agent,
+    CandidateRule,
+    CheckpointError,
     ConfigError,
     Difference,
     EpisodeSet,
@@ -55,7 +58,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Scores:
-    """What one system did on a bench: S seeds, D draws. `simulations` is empty for systems that cannot play the user."""
+    """What one system did on a bench: S seeds, D draws. `simulations` is empty for systems that play no user."""
 
     name: str
     runs: list[list[list[Transcript]]]
@@ -66,7 +69,7 @@ class Scores:
         return Scores(self.name, [*self.runs, *other.runs], [*self.simulations, *other.simulations])
 
 
-def bench(split: Split, *, subset: str = "test", draws: int = 5, rule: str = "uniform") -> Bench:
+def bench(split: Split, *, subset: str = "test", draws: int = 5, rule: CandidateRule = "uniform") -> Bench:
     """Freeze the questions. Draw d has the same candidates in every run of every system."""
     build = builder(split, rule)
     return Bench(
@@ -169,8 +172,10 @@ class EvaluateConfig:
     """Folders written by `coars train`; runs that differ in their seed only are averaged."""
     draws: int = 5
     """Candidate draws."""
-    subset: str = "test"
-    """Part of the split: "test" or "validation"."""
+    subset: Literal["test", "validation"] = "test"
+    """Part of the split."""
+    rule: CandidateRule = "uniform"
+    """How the negatives are drawn."""
     out: Path | None = None
     """Folder for table, transcripts and a record; nothing is written without."""
 
@@ -178,11 +183,20 @@ class EvaluateConfig:
 def run_config(folder: Path) -> TrainConfig:
     """The TrainConfig of a finished run."""
     saved = read_config(folder)
-    data = DataConfig(**{**saved.pop("data"), })
-    coars = saved.pop("coars")
-    from agents.train import CoarsConfig
-
-    return TrainConfig(**{**saved, "out": Path(saved["out"])}, data=data, coars=CoarsConfig(**coars))
+    data, coars, reward = saved.pop("data"), saved.pop("coars"), saved.pop("reward")
+    data["data_dir"] = data["data_dir"] and Path(data["data_dir"])
+    try:
+        return TrainConfig(
+            **{**saved, "out": folder},
+            data=DataConfig(**data),
+            coars=CoarsConfig(**coars),
+            reward=RewardConfig(**reward),
+        )
+    except TypeError as error:
+        raise CheckpointError(
+            f"A run is read by the version that wrote it. Expected the settings of this one in {folder}, found other "
+            f"ones ({error}). Train again, or use that version."
+        ) from error
 
 
 def main(argv: Sequence[str]) -> None:
@@ -196,7 +210,7 @@ def main(argv: Sequence[str]) -> None:
         )
     console = Console()
     split = open_split(configs[0].data)
-    questions = bench(split, subset=config.subset, draws=config.draws)
+    questions = bench(split, subset=config.subset, draws=config.draws, rule=config.rule)
     before: Scores | None = None
     after: Scores | None = None
     for folder in config.runs:

@@ -23,6 +23,7 @@ from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, ConfigError, Ro
 ADAPTERS: dict[str, str] = {RECOMMENDER: "recommender", USER: "user"}
 """Name of each side's adapter."""
 
+
 class Policy:
     """Two trainable policies over one backbone. `with policy.acting(role): ...` makes one side's adapter the live one.
 

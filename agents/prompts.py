@@ -103,18 +103,19 @@ def answer_of_user(observation: Observation, turn: int) -> Pieces:
     if action < 0:
         return (ANSWER, NO_ANSWER, ASK_AGAIN)
     score = f" {float(observation['strengths'][turn]):.2f}"
-    return (ANSWER, ACTION_TEXTS[action], score, BECAUSE, *_spaced(reply), ASK_AGAIN)
+    return (ANSWER, ACTION_TEXTS[action], score, *_because(reply), ASK_AGAIN)
 
 
 def proposal_of_recommender(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
     item, rationale = int(observation["proposals"][turn]), str(observation["rationales"][turn])
     named = NOTHING if item < 0 else title(items, item)
-    return (RECOMMENDED, named, BECAUSE, *_spaced(rationale), ASK_USER)
+    return (RECOMMENDED, named, *_because(rationale), ASK_USER)
 
 
-def _spaced(text: str) -> Pieces:
+def _because(text: str) -> Pieces:
+    """The other side's reason, if it gave one."""
     text = text.strip()
-    return (" " + text,) if text else ()
+    return (BECAUSE, " " + text) if text else ()
 
 
 # --- hindsight --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Left out on purpose: importance ratios (each batch is used once, on the policy t
 names none), a baseline and group normalisation (Eq. 11-12 have neither).
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from coars_env import (
     Dialogue,
     Item,
     MirroredStage,
+    RewardTerms,
     Role,
     Source,
     Split,
@@ -69,11 +71,17 @@ class CoarsConfig:
     """Largest token credit; published."""
     teacher: TeacherKind = "live"
     """Whose weights read the hindsight; "live" is our reading of the paper."""
-    learning_rate: float = 1e-3
-    """AdamW without decay, linear warm-up, then to a tenth by a cosine; ours. 1e-5 suits billion-parameter models."""
+    learning_rate: float = 2e-3
+    """Of the recommender: AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. Models
+    of billions of parameters want 1e-5."""
+    user_learning_rate: float = 1e-3
+    """The same for the user; ours."""
     user_delay: int = 40
     """Updates before the user begins to learn; ours. At first nearly every proposal is wrong, and a user that learns
     from those alone learns to reject everything before there is anything to accept. 0 trains both from the start."""
+    balance_user: bool = True
+    """Weigh the user's turns so that hits and misses count alike in a batch; ours. Without it the user first learns how
+    often the recommender is right at present (accept everything, or nothing), and then explores no more."""
     max_grad_norm: float = 1.0
     """Per adapter; ours."""
     temperature: float = 1.0
@@ -106,7 +114,7 @@ def train(
     reward = reward or CoarsReward()
     dataset = build.split.dataset
     agents = {role: LLMAgent(policy, role, dataset.items, temperature=config.temperature) for role in ROLES}
-    optimizers = {role: torch.optim.AdamW(policy.parameters(role), lr=config.learning_rate, weight_decay=0.0) for role in ROLES}
+    optimizers = {role: torch.optim.AdamW(policy.parameters(role), weight_decay=0.0) for role in ROLES}  # rate: below
     for step in range(config.steps):
         started = time.perf_counter()
         rng = np.random.default_rng([config.seed, 2, step])
@@ -125,8 +133,12 @@ def train(
             delay = config.user_delay if role == USER else 0
             if step < delay:
                 continue
-            samples = _samples(agents[role], role, transcripts, dialogues)
-            rate = config.learning_rate * schedule(step - delay, config.steps - delay)
+            terms = [dialogue.terms for dialogue in dialogues]
+            if role == USER and config.balance_user:
+                terms = balanced(terms)
+            samples = _samples(agents[role], role, transcripts, terms)
+            peak = config.user_learning_rate if role == USER else config.learning_rate
+            rate = peak * schedule(step - delay, config.steps - delay)
             metrics |= _update(policy, role, samples, optimizers[role], rate, len(transcripts), config)
         metrics["seconds_rollout"] = played - started
         metrics["seconds"] = time.perf_counter() - started
@@ -140,12 +152,23 @@ def schedule(step: int, steps: int, *, warmup: int = 5, floor: float = 0.1) -> f
     return min(1.0, (step + 1) / warmup) * decay
 
 
+def balanced(terms: Sequence[Sequence[RewardTerms]]) -> list[list[RewardTerms]]:
+    """The user's rewards weighed so that hits and misses have equal weight in sum; excluded turns do not count.
+
+    With n turns, h of them hits: a hit weighs n / (2 h), a miss n / (2 (n - h)); 1 each where one kind is missing.
+    """
+    hits = [term.hit for episode in terms for term in episode if USER not in term.excluded]
+    n, h = len(hits), sum(hits)
+    weight = {True: n / (2 * h), False: n / (2 * (n - h))} if 0 < h < n else {True: 1.0, False: 1.0}
+    return [[dataclasses.replace(term, user=term.user * weight[term.hit]) for term in episode] for episode in terms]
+
+
 def _samples(
-    agent: LLMAgent, role: Role, transcripts: Sequence[Transcript], dialogues: Sequence[Dialogue]
+    agent: LLMAgent, role: Role, transcripts: Sequence[Transcript], terms: Sequence[Sequence[RewardTerms]]
 ) -> list[TrainingSample]:
     samples = [
-        training_sample(row, role, transcript, dialogue.terms, agent.items, agent.policy.backbone)
-        for row, transcript, dialogue in zip(agent.rows, transcripts, dialogues, strict=True)
+        training_sample(row, role, transcript, earned, agent.items, agent.policy.backbone)
+        for row, transcript, earned in zip(agent.rows, transcripts, terms, strict=True)
         if transcript.ending != "failed"
     ]
     return sorted((s for s in samples if s.turns), key=lambda s: len(s.token_ids))  # little padding per pass
@@ -198,7 +221,8 @@ def _update(
 
 def rollout_metrics(transcripts: Sequence[Transcript], reward: CoarsReward) -> StepMetrics:
     """Means over a batch of dialogues."""
-    return {name: float(np.nanmean(values)) for name, values in episode_metrics(transcripts, reward=reward).items() if np.isfinite(values).any()}
+    metrics = episode_metrics(transcripts, reward=reward)
+    return {name: float(np.nanmean(values)) for name, values in metrics.items() if np.isfinite(values).any()}
 
 
 # --- coars train ------------------------------------------------------------------------------------------------------
@@ -271,8 +295,11 @@ def run_training(config: TrainConfig, split: Split, policy: Policy, *, console: 
     write_config(folder, config, split.dataset.provenance)
     rows: list[StepMetrics] = []
     last: list[Transcript] = []
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[told]}"))
-    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file, Progress(*columns, console=console) as progress:
+    told = TextColumn("{task.fields[told]}")
+    progress = Progress(
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), told, console=console
+    )
+    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file, progress:
         bar = progress.add_task("training", total=config.coars.steps, told="")
 
         def on_step(step: int, metrics: StepMetrics, transcripts: Sequence[Transcript]) -> None:
@@ -281,16 +308,15 @@ def run_training(config: TrainConfig, split: Split, policy: Policy, *, console: 
             file.write(json.dumps({"step": step, **metrics}) + "\n")
             file.flush()
             recent = {key: float(np.nanmean([row.get(key, np.nan) for row in rows[-10:]])) for key in metrics}
-            told = (
-                f"Hit@1 {recent['hit_first']:.2f}->{recent['hit_final']:.2f}  rewards {recent['reward_recommender']:+.2f} "
-                f"{recent['reward_user']:+.2f}  turns {recent['turns']:.1f}"
-            )
-            progress.update(bar, advance=1, told=told)
+            text = f"Hit@1 {recent['hit_first']:.2f} -> {recent['hit_final']:.2f}, turns {recent['turns']:.1f}"
+            rewards = f"rewards {recent['reward_recommender']:+.2f} {recent['reward_user']:+.2f}"
+            progress.update(bar, advance=1, told=f"{text}, {rewards}")
 
         train(policy, builder(split), config.coars, reward=config.reward.build(), on_step=on_step)
     save_adapters(policy, folder)
     provenance = split.dataset.provenance
-    draw_curves(rows, folder / "curves.png", title=f"CoARS on {provenance.source} data: {provenance.origin}, {split.name}")
+    title = f"CoARS on {provenance.source} data: {provenance.origin}, {split.name}"
+    draw_curves(rows, folder / "curves.png", title=title)
     write_transcripts(folder / "transcripts" / "last_step.jsonl", last)
     (folder / "dialogues.txt").write_text(told_dialogues(last[:8], split.dataset.items), encoding="utf-8")
     return folder
@@ -301,7 +327,8 @@ def told_dialogues(transcripts: Sequence[Transcript], items: Sequence[Item]) -> 
     stories = []
     for transcript in transcripts:
         said = dialogue_text(transcript.task, transcript.turns, items, USER)
-        stories.append(f"{said}\nTruly taken next: {items[transcript.task.target].title}. Ended: {transcript.ending}.\n")
+        truth = items[transcript.task.target].title
+        stories.append(f"{said}\nTruly taken next: {truth}. Ended: {transcript.ending}.\n")
     return "\n".join(stories)
 
 

@@ -6,7 +6,7 @@ dialogues, and where the pictures and files lie.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -30,14 +30,17 @@ from agents.train import CoarsConfig, DataConfig, TrainConfig, new_policy, open_
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
-from coars_env import FixedUser, Split, Transcript
+from coars_env import Agent, FixedUser, Split, Transcript
 
-DEMO_BASELINES = {"random": RandomAgent, "popularity": Popularity, "item-kNN": ItemKnn}
+
+def baselines(split: Split) -> dict[str, Agent]:
+    """The recommenders beside which the demo is shown, fitted on the training part."""
+    return {"random": RandomAgent.fit(split), "popularity": Popularity.fit(split), "item-kNN": ItemKnn.fit(split)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """About ten minutes on two cores. Real MovieLens where it can be had, else a synthetic world, said in every line."""
+    """About ten minutes on two cores. Real MovieLens where it can be had, else a synthetic world that is named so."""
 
     out: Path = Path("runs/demo")
     """Folder for everything the demo writes; a number is appended if it is taken."""
@@ -61,9 +64,7 @@ def main(argv: Sequence[str]) -> None:
     policy = new_policy(train_config, split)
     questions = bench(split, draws=config.draws)
     with console.status("playing the baselines and the agents before training"):
-        systems = [
-            score_agents(kind.fit(split), FixedUser(), questions, name=name) for name, kind in DEMO_BASELINES.items()
-        ]
+        systems = [score_agents(agent, FixedUser(), questions, name=name) for name, agent in baselines(split).items()]
         before = score_policy(policy, split, questions, name="before training")
     run_training(train_config, split, policy, console=console)
     with console.status("playing the agents after training"):
@@ -73,17 +74,28 @@ def main(argv: Sequence[str]) -> None:
     _show(console, split, rows, differences, after, title)
     _write(folder, [*systems, before, after], rows, differences, title)
     minutes = (time.perf_counter() - started) / 60
-    console.print(f"Done in {minutes:.1f} minutes. Everything is in {folder}: table.md, training/curves.png, transcripts/")
+    console.print(
+        f"Done in {minutes:.1f} minutes. Everything is in {folder}: table.md, training/curves.png, transcripts/"
+    )
 
 
-def _show(console: Console, split: Split, rows: list[dict[str, str]], differences: list[dict[str, str]], after: Scores, title: str) -> None:
+def _show(
+    console: Console,
+    split: Split,
+    rows: list[dict[str, str]],
+    differences: list[dict[str, str]],
+    after: Scores,
+    title: str,
+) -> None:
     console.rule("three dialogues after training")
     console.print(told_dialogues(_telling(after.runs[0][0]), split.dataset.items), highlight=False, markup=False)
     print_table(rows, title=title + " (mean and 95% interval over users)", console=console)
     print_table(differences, title="paired by user", console=console)
 
 
-def _write(folder: Path, systems: list[Scores], rows: list[dict[str, str]], differences: list[dict[str, str]], title: str) -> None:
+def _write(
+    folder: Path, systems: list[Scores], rows: list[dict[str, str]], differences: list[dict[str, str]], title: str
+) -> None:
     for system in systems:
         save_scores(system, folder / "transcripts")
     text = f"{title}\n\n{markdown_rows(rows)}\n\n{markdown_rows(differences)}\n"

@@ -1,6 +1,6 @@
 """The smallest whole thing: an environment, two scripted agents, a transcript. No download, no GPU, no torch.
 
-    python examples/quickstart.py
+python examples/quickstart.py
 """
 
 import coars_env

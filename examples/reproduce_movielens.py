@@ -79,7 +79,9 @@ def train_once(options: Options, seed: int) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         words = ["train", "--data.split", options.split, "--data.source", "real", "--coars.seed", str(seed)]
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "coars_env.cli", *words, "--out", str(folder), *options.extra], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "coars_env.cli", *words, "--out", str(folder), *options.extra], check=True
+        )
         (folder / "seconds.json").write_text(json.dumps(time.perf_counter() - started), encoding="utf-8")
     return folder
 
@@ -111,25 +113,27 @@ def write_page(
     options.out.mkdir(parents=True, exist_ok=True)
     shutil.copy(folders[0] / "curves.png", options.out / f"{stem}.png")
     config = json.loads((folders[0] / "config.json").read_text())
+    versions = around["versions"]
+    minutes = ", ".join(f"{s / 60:.1f}" for s in seconds)
     lines = [
-        f"# MovieLens 100K, {options.split}: does CoARS train both agents?",
-        f"{describe(split, 'test', options.draws, seeds)}, candidates: {options.rule}. Students only, greedy, no hindsight in any prompt. "
+        f"# MovieLens 100K, {options.split}, {options.rule} candidates: does CoARS train both agents?",
+        f"{describe(split, 'test', options.draws, seeds)}. Students only, greedy, no hindsight in any prompt. "
         "Intervals: 95 %, users and seeds resampled.",
-        f"Command: `python examples/reproduce_movielens.py --split {options.split} --rule {options.rule}`, commit {config['commit']} "
-        f"(training), {around['commit']} (this page), {around['machine']}, Python {platform.python_version()}, "
-        f"torch {around['versions']['torch']}, transformers {around['versions']['transformers']}.",
-        f"Training took {', '.join(f'{s / 60:.1f}' for s in seconds)} minutes a seed (two runs side by side, one thread each), the "
-        "building of the pocket backbone included where it was not cached.",
+        f"Command: `python examples/reproduce_movielens.py --split {options.split} --rule {options.rule}`, commit "
+        f"{config['commit']} (training) and {around['commit']} (this page), {around['machine']}, Python "
+        f"{platform.python_version()}, torch {versions['torch']}, transformers {versions['transformers']}.",
+        f"Training took {minutes} minutes (one number a seed; two runs side by side, one thread each).",
         markdown_rows(table_rows(systems)),
         "After minus before, paired by user:",
         markdown_rows(comparison_rows(after, repeated[before.name])),
-        f"After minus item-kNN, final Hit@1, paired by user: {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p_value:.4f}.",
+        f"After minus item-kNN, final Hit@1, paired by user: {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], "
+        f"p = {d.p_value:.4f}.",
         f"![learning curves of seed {options.seeds[0]}]({stem}.png)",
         "Configuration of the runs:",
         f"```json\n{json.dumps(config['config'], indent=1)}\n```",
     ]
     if options.split == "llara":
-        lines.insert(7, f"Quoted, not run here: SASRec {SASREC_PUBLISHED} (arXiv:2410.20027, Table 4; LLaRA's candidate rule, another draw).")
+        lines.insert(8, f"Quoted, not run here: SASRec {SASREC_PUBLISHED} (arXiv:2410.20027, Table 4), LLaRA's rule.")
     (options.out / f"{stem}.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     print("\n\n".join(lines[:9]))
 

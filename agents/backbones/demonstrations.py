@@ -71,8 +71,10 @@ def fit_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.
     history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
     true = bool(rng.random() < 0.5)
     item = sequence.items[cut] if true else int(rng.integers(len(items)))
+    because = (BECAUSE, *_reason("propose", history, items, rng)) if rng.random() < 0.5 else ()
+    reason = (REASON, *_reason("answer", history, items, rng)) if rng.random() < 0.5 else ()
     opening = (TAKEN, *titles(items, history, ""), "\n", RECOMMENDED, title(items, item))
-    return (*opening, BECAUSE, *_reason("propose", history, items, rng), "\n", ACTION, YES if true else NO)
+    return (*opening, *because, "\n", *reason, "\n", ACTION, YES if true else NO)
 
 
 def _reason(kind: str, history: Sequence[int], items: Sequence[Item], rng: np.random.Generator) -> Pieces:
@@ -110,6 +112,8 @@ class Demonstrator:
         exchanges: list[tuple[list[int], list[int]]] = []  # what it was told, what it answered
         while dialogue.ending is None and len(dialogue.turns) < turns + (dialogue.speaker == USER):
             action, reply = self._random_act(dialogue, hits=0.5 if guided else 0.0)
+            if dialogue.speaker != role and rng.random() < 0.3:
+                action = {**action, "message": ""}  # a partner need not give a reason
             if dialogue.speaker == role:
                 told = prompt(role, dialogue.observe(role), self._items, backbone.list_separator)
                 context = backbone.go_on(told.content) if exchanges else backbone.begin(told.system, told.content)

@@ -30,7 +30,7 @@ from agents.backbones.demonstrations import NO, REASONS, YES, Demonstrator, fact
 from agents.prompts import ACTION_TEXTS, PHRASES, Pieces, score_texts
 from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, UserSequence
 
-POCKET_VERSION = 4
+POCKET_VERSION = 5
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
