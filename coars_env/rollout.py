@@ -26,10 +26,10 @@ def agent_seed(seed: int, side: int, number: int) -> tuple[int, ...]:
 def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed: int = 0, first: int = 0) -> None:
     """Play dialogues to their end, in place.
 
-    Dialogue n draws from `agent_seed(seed, side, first + n)`, whatever stands beside it. What an agent breaks is recorded
-    and logged, not raised: one that raises ends the dialogues it was asked about as "failed" with the cause, and an
-    answer that is missing or no action of its side ends its own dialogue so. A `CoarsError` of the agent is a wrong
-    set-up and is raised.
+    Dialogue n draws from `agent_seed(seed, side, first + n)`, whatever stands beside it. What an agent breaks is
+    recorded and logged, not raised: one that raises ends the dialogues it was asked about as "failed" with the cause,
+    and an answer that is missing or no action of its side ends its own dialogue so. A `CoarsError` of the agent is a
+    wrong set-up and is raised.
     """
     agents: tuple[Agent, Agent] = (recommender, user)
     for side, agent in enumerate(agents):

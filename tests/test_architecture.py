@@ -21,7 +21,8 @@ PACKAGES = ("coars_env", "agents", "baselines", "examples")
 SHIPPED = PACKAGES[:3]
 LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards env partners views vector rollout evaluation testing cli",
-    "agents": "prompts backbones kv policy memory llm_agent reflexion samples credit losses checkpoint curves train evaluate",
+    "agents": "prompts backbones kv policy memory llm_agent reflexion samples credit losses checkpoint curves "
+    "train evaluate",
 }
 """Each module imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}

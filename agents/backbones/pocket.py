@@ -60,7 +60,7 @@ class PocketConfig:
 def load_pocket(split: Split, config: PocketConfig | None = None, *, cache_dir: Path | None = None) -> Backbone:
     """The pocket backbone of a split, built at the first call and cached by the hash of everything it is made from."""
     config = config or PocketConfig()
-    folder = (cache_dir or user_cache_path("coars-env") / "pocket") / content_hash(split, config)[:16]
+    folder = (cache_dir or user_cache_path("coars") / "pocket") / content_hash(split, config)[:16]
     if not (folder / "pocket.json").exists():
         _build(split, config, folder)
     return open_pocket(folder)
