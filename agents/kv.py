@@ -202,15 +202,12 @@ class ColumnCache(Cache):
         return 0
 
     def keep(self, rows: Sequence[int | None]) -> None:
-        """Forget all rows but these; None stands for a new, empty one."""
-        kept = [row or 0 for row in rows]
-        new = [place for place, row in enumerate(rows) if row is None]
+        """Forget all rows but these; None stands for a new one, to be read from position 0 on."""
+        kept = [row or 0 for row in rows]  # what a new row copies is written over before it can be seen
         for layer, pair in enumerate(self._store):
             if pair is not None:
                 index = torch.tensor(kept, device=pair[0].device)
                 self._store[layer] = (pair[0][index], pair[1][index])
-                for store in self._store[layer] or ():
-                    store[new] = 0
         self.num_rows = len(rows)
 
 

@@ -1,7 +1,7 @@
 """TrainingSample: one side of one dialogue as tokens, with the reward of each turn; and batches of them as tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,10 @@ class TurnSample:
     reward: float
     hindsight: tuple[int, ...]
     """Tokens of d_t."""
+    hit: bool = False
+    """Whether the turn's proposal was the target."""
+    weight: float = 1.0
+    """Factor of the whole turn, reward and credit."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,24 @@ def training_sample(
                 tuple(c for c in range(start, end) if row.sampled[c]),
                 term.recommender if role == RECOMMENDER else term.user,
                 tuple(backbone.encode_all(told)),
+                term.hit,
             )
         )
     return TrainingSample(row.token_ids, row.logprobs, row.allowed, tuple(turns))
+
+
+def balanced(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+    """The samples weighed so that turns with a hit and turns with a miss have equal weight in sum.
+
+    With n turns, h of them hits: a hit weighs n / (2 h), a miss n / (2 (n - h)); 1 each where one kind is missing.
+    """
+    hits = [turn.hit for sample in samples for turn in sample.turns]
+    n, h = len(hits), sum(hits)
+    weight = {True: n / (2 * h), False: n / (2 * (n - h))} if 0 < h < n else {True: 1.0, False: 1.0}
+    return [
+        replace(sample, turns=tuple(replace(turn, weight=weight[turn.hit]) for turn in sample.turns))
+        for sample in samples
+    ]
 
 
 @dataclass(frozen=True)
@@ -94,7 +113,7 @@ class Batch:
     allowed: list[Allowed]  # [N]
     rollout_logprobs: Tensor  # [N]
     rewards: Tensor  # [N] reward of the token's turn
-    weights: Tensor  # [N] 1 / |y_t|
+    weights: Tensor  # [N] weight of the turn / |y_t|
 
 
 @dataclass(frozen=True)
@@ -121,7 +140,7 @@ def collate(samples: Sequence[TrainingSample], pad: int, device: torch.device) -
         [samples[r].allowed[c] for r, c in zip(rows, columns, strict=True)],
         torch.tensor([samples[r].rollout_logprobs[c] for r, c in zip(rows, columns, strict=True)], device=device),
         torch.tensor([t.reward for s in samples for t in s.turns for _ in t.columns], device=device),
-        torch.tensor([1 / len(t.columns) for s in samples for t in s.turns for _ in t.columns], device=device),
+        torch.tensor([t.weight / len(t.columns) for s in samples for t in s.turns for _ in t.columns], device=device),
     )
 
 

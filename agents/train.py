@@ -4,7 +4,6 @@ Left out on purpose: importance ratios (each batch is used once, on the policy t
 names none), a baseline and group normalisation (Eq. 11-12 have neither).
 """
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -26,17 +25,17 @@ from agents.curves import draw_curves
 from agents.llm_agent import LLMAgent
 from agents.losses import coars_loss
 from agents.policy import Policy
-from agents.samples import TrainingSample, collate, training_sample
+from agents.samples import TrainingSample, balanced, collate, training_sample
 from coars_env import (
     RECOMMENDER,
     ROLES,
     USER,
     CoarsError,
     CoarsReward,
+    ConfigError,
     Dialogue,
     Item,
     MirroredStage,
-    RewardTerms,
     Role,
     Source,
     Split,
@@ -72,13 +71,12 @@ class CoarsConfig:
     teacher: TeacherKind = "live"
     """Whose weights read the hindsight; "live" is our reading of the paper."""
     learning_rate: float = 2e-3
-    """Of the recommender: AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. Models
+    """Of both sides: AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. Models
     of billions of parameters want 1e-5."""
-    user_learning_rate: float = 1e-3
-    """The same for the user; ours."""
-    user_delay: int = 40
-    """Updates before the user begins to learn; ours. At first nearly every proposal is wrong, and a user that learns
-    from those alone learns to reject everything before there is anything to accept. 0 trains both from the start."""
+    base_share: float = 0.25
+    """Share of the dialogues in which the untrained base recommends, at random; ours. The user alone learns from them:
+    a trained recommender soon proposes nothing but plausible items, and a user that hears no others cannot learn what
+    to reject."""
     balance_user: bool = True
     """Weigh the user's turns so that hits and misses count alike in a batch; ours. Without it the user first learns how
     often the recommender is right at present (accept everything, or nothing), and then explores no more."""
@@ -89,6 +87,13 @@ class CoarsConfig:
     micro_batch: int = 16
     """Dialogues per forward pass of the update; changes memory, not the result."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.base_share < 1 or min(self.steps, self.episodes_per_step, self.micro_batch) < 1:
+            raise ConfigError(
+                "Training needs steps and dialogues of the trained recommender. Expected 0 <= base_share < 1 and "
+                f"steps, episodes_per_step, micro_batch >= 1, found {self}. Mend the settings."
+            )
 
 
 StepMetrics = dict[str, float]
@@ -113,15 +118,21 @@ def train(
     """
     reward = reward or CoarsReward()
     dataset = build.split.dataset
-    agents = {role: LLMAgent(policy, role, dataset.items, temperature=config.temperature) for role in ROLES}
+    recommender, user = (LLMAgent(policy, role, dataset.items, temperature=config.temperature) for role in ROLES)
+    base = LLMAgent(policy, RECOMMENDER, dataset.items, temperature=config.temperature, trained=False)
     optimizers = {role: torch.optim.AdamW(policy.parameters(role), weight_decay=0.0) for role in ROLES}  # rate: below
+    num_base = round(config.base_share * config.episodes_per_step)
     for step in range(config.steps):
         started = time.perf_counter()
         rng = np.random.default_rng([config.seed, 2, step])
         tasks = sample_train_tasks(build, config.episodes_per_step, rng, prefix=f"train-{step:05d}")
         dialogues = [Dialogue(task, dataset.items, max_turns=config.max_turns, reward=reward) for task in tasks]
-        play(dialogues, agents[RECOMMENDER], agents[USER], seed=config.seed, first=step * len(tasks))
-        transcripts = [d.transcript(dataset.provenance, seed=config.seed) for d in dialogues]
+        samples: dict[Role, list[TrainingSample]] = {RECOMMENDER: [], USER: []}
+        for first, partner, part in ((0, base, dialogues[:num_base]), (num_base, recommender, dialogues[num_base:])):
+            play(part, partner, user, seed=config.seed, first=step * len(tasks) + first)
+            transcripts = [d.transcript(dataset.provenance, seed=config.seed) for d in part]
+            samples[USER] += _samples(user, transcripts, part)
+        samples[RECOMMENDER] = _samples(recommender, transcripts, part)  # of the part the recommender played
         played = time.perf_counter()
         metrics = rollout_metrics(transcripts, reward)
         if all(t.ending == "failed" for t in transcripts):
@@ -129,17 +140,13 @@ def train(
                 f"Training needs dialogues. Expected some of {len(transcripts)} to end, found that all failed: "
                 f"{transcripts[0].cause}. Mend the agent."
             )
+        if config.balance_user:
+            samples[USER] = balanced(samples[USER])
         for role in ROLES:
-            delay = config.user_delay if role == USER else 0
-            if step < delay:
-                continue
-            terms = [dialogue.terms for dialogue in dialogues]
-            if role == USER and config.balance_user:
-                terms = balanced(terms)
-            samples = _samples(agents[role], role, transcripts, terms)
-            peak = config.user_learning_rate if role == USER else config.learning_rate
-            rate = peak * schedule(step - delay, config.steps - delay)
-            metrics |= _update(policy, role, samples, optimizers[role], rate, len(transcripts), config)
+            ready = sorted(samples[role], key=lambda sample: len(sample.token_ids))  # little padding per pass
+            num_episodes = len(transcripts) if role == RECOMMENDER else len(dialogues)
+            rate = config.learning_rate * schedule(step, config.steps)
+            metrics |= _update(policy, role, ready, optimizers[role], rate, num_episodes, config)
         metrics["seconds_rollout"] = played - started
         metrics["seconds"] = time.perf_counter() - started
         if on_step is not None:
@@ -152,26 +159,14 @@ def schedule(step: int, steps: int, *, warmup: int = 5, floor: float = 0.1) -> f
     return min(1.0, (step + 1) / warmup) * decay
 
 
-def balanced(terms: Sequence[Sequence[RewardTerms]]) -> list[list[RewardTerms]]:
-    """The user's rewards weighed so that hits and misses have equal weight in sum; excluded turns do not count.
-
-    With n turns, h of them hits: a hit weighs n / (2 h), a miss n / (2 (n - h)); 1 each where one kind is missing.
-    """
-    hits = [term.hit for episode in terms for term in episode if USER not in term.excluded]
-    n, h = len(hits), sum(hits)
-    weight = {True: n / (2 * h), False: n / (2 * (n - h))} if 0 < h < n else {True: 1.0, False: 1.0}
-    return [[dataclasses.replace(term, user=term.user * weight[term.hit]) for term in episode] for episode in terms]
-
-
-def _samples(
-    agent: LLMAgent, role: Role, transcripts: Sequence[Transcript], terms: Sequence[Sequence[RewardTerms]]
-) -> list[TrainingSample]:
+def _samples(agent: LLMAgent, transcripts: Sequence[Transcript], dialogues: Sequence[Dialogue]) -> list[TrainingSample]:
+    """What an agent's last batch of dialogues teaches it, without failed ones and those with no turn to learn."""
     samples = [
-        training_sample(row, role, transcript, earned, agent.items, agent.policy.backbone)
-        for row, transcript, earned in zip(agent.rows, transcripts, terms, strict=True)
+        training_sample(row, agent.role, transcript, dialogue.terms, agent.items, agent.policy.backbone)
+        for row, transcript, dialogue in zip(agent.rows, transcripts, dialogues, strict=True)
         if transcript.ending != "failed"
     ]
-    return sorted((s for s in samples if s.turns), key=lambda s: len(s.token_ids))  # little padding per pass
+    return [sample for sample in samples if sample.turns]
 
 
 def _update(

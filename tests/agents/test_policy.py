@@ -24,10 +24,14 @@ def some_tokens() -> Tensor:
     return (100 + torch.arange(24)).reshape(2, 12)  # letters, nothing special
 
 
+PLACES = ((0, 3), (0, 11), (1, 1), (1, 7))
+ALLOWED = (None, (105, 111, 120), None, (101, 119))  # free text and choices
+
+
 def score(policy: Policy, role: Role | None) -> Tensor:
-    """Of four tokens in free text."""
-    places = torch.tensor([0, 0, 1, 1]), torch.tensor([3, 11, 1, 7])
-    return policy.score(role, some_tokens(), places, [None] * 4)
+    """Of four tokens."""
+    rows, columns = torch.tensor(PLACES).T
+    return policy.score(role, some_tokens(), (rows, columns), ALLOWED)
 
 
 def scores(policy: Policy) -> list[Tensor]:
@@ -226,10 +230,11 @@ def test_saved_adapters_are_read_by_us_and_by_plain_peft(lab: Any, kind: str, tm
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             plain = PeftModel.from_pretrained(backbone.model, tmp_path / name)
-        logits = plain(input_ids=some_tokens()).logits.masked_fill(~backbone.free_mask, -torch.inf)
-        logprobs = torch.log_softmax(logits, -1)
-        found = [logprobs[r, c - 1, some_tokens()[r, c]] for r, c in ((0, 3), (0, 11), (1, 1), (1, 7))]
-        assert torch.stack(found).tolist() == pytest.approx(expected[role].tolist(), abs=1e-5)
+        logits = plain(input_ids=some_tokens()).logits
+        for (row, column), choices, logprob in zip(PLACES, ALLOWED, expected[role].tolist(), strict=True):
+            among = list(choices or backbone.free_mask.nonzero()[:, 0].tolist())
+            found = torch.log_softmax(logits[row, column - 1, among], -1)[among.index(int(some_tokens()[row, column]))]
+            assert found.item() == pytest.approx(logprob, abs=1e-5)
 
 
 def test_loaded_adapters_go_on_learning(lab: Any, tmp_path: Path) -> None:
