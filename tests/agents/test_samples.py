@@ -9,7 +9,7 @@ import torch
 from agents.credit import teacher_logprobs
 from agents.llm_agent import Row
 from agents.prompts import hindsight
-from agents.samples import TrainingSample, TurnSample, collate, collate_teacher, training_sample
+from agents.samples import TrainingSample, TurnSample, balanced, collate, collate_teacher, training_sample
 from coars_env import RECOMMENDER, ROLES, USER, Dialogue, RewardTerms, Role, ShapeError
 from coars_env.testing import toy_dataset, toy_episodes
 
@@ -199,3 +199,17 @@ def test_scored_places_are_exactly_the_chosen_tokens(lab: Any, kind: str) -> Non
         rows = played.agents[role].rows
         expected = [(r, c) for r, row in enumerate(rows) for c, own in enumerate(row.sampled) if own]
         assert list(zip(*(x.tolist() for x in batch.places), strict=True)) == expected
+
+
+def test_balanced_hits_and_misses_weigh_alike() -> None:
+    """One hit and three misses: a hit weighs 4 / 2, a miss 4 / 6."""
+
+    def sample(*hits: bool) -> TrainingSample:
+        turns = tuple(TurnSample(0, 1, 2, (1,), reward=0.5, hindsight=(), hit=hit) for hit in hits)
+        return TrainingSample([7, 8], [0.0, -1.0], [None, None], turns)
+
+    found = balanced([sample(False, True), sample(False, False)])
+    assert [[turn.weight for turn in each.turns] for each in found] == [[2 / 3, 2.0], [2 / 3, 2 / 3]]
+    assert all(turn.reward == 0.5 for each in found for turn in each.turns)
+    only_misses = [sample(False, False)]
+    assert balanced(only_misses) == only_misses

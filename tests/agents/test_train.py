@@ -11,13 +11,13 @@ from torch import Tensor
 from agents.backbones.pocket import PocketConfig, load_pocket
 from agents.llm_agent import LLMAgent
 from agents.policy import Policy
-from agents.train import CoarsConfig, StepMetrics, balanced, schedule, train
+from agents.train import CoarsConfig, StepMetrics, schedule, train
 from coars_env import (
     RECOMMENDER,
     ROLES,
     USER,
     CoarsError,
-    RewardTerms,
+    ConfigError,
     TaskBuilder,
     Transcript,
     builder,
@@ -38,7 +38,7 @@ def a_run(policy: Policy, build: TaskBuilder, **settings: Any) -> list[tuple[Ste
         assert step == len(told)
         told.append(({k: v for k, v in metrics.items() if "seconds" not in k}, list(transcripts)))
 
-    config = CoarsConfig(**{"steps": 2, "episodes_per_step": 8, "max_turns": 3, "user_delay": 0, **settings})
+    config = CoarsConfig(**{"steps": 2, "episodes_per_step": 8, "max_turns": 3, "base_share": 0.0, **settings})
     train(policy, build, config, on_step=on_step)
     assert len(told) == config.steps
     return told
@@ -103,39 +103,23 @@ def test_without_weight_the_credit_changes_nothing(lab: Any, build: TaskBuilder)
 def test_a_learning_rate_of_zero_moves_nothing(lab: Any, build: TaskBuilder) -> None:
     policy = lab.policy(scale=0.1)
     before = weights(policy)
-    a_run(policy, build, learning_rate=0.0, user_learning_rate=0.0)
+    a_run(policy, build, learning_rate=0.0)
     assert all(torch.equal(p, before[name]) for name, p in policy.peft.named_parameters())
 
 
-def test_the_user_begins_to_learn_after_its_delay(lab: Any, build: TaskBuilder) -> None:
-    policy = lab.policy(scale=0.1)
-    before = weights(policy)
-    told = a_run(policy, build, steps=2, user_delay=1)
-    assert ["user_gradient" in metrics for metrics, _ in told] == [False, True]
-    policy = lab.policy(scale=0.1)
-    a_run(policy, build, steps=2, user_delay=2)
-    moved = {name for name, p in policy.peft.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == {name for name, _ in policy.named_parameters(RECOMMENDER)}
+def test_the_user_alone_learns_from_dialogues_with_the_base(lab: Any, build: TaskBuilder) -> None:
+    """Of 8 dialogues 2 are held with the base: 6 teach the recommender, and their metrics alone are reported."""
+    told = a_run(lab.policy(scale=0.1), build, steps=1, base_share=0.25)
+    alone = a_run(lab.policy(scale=0.1), build, steps=1)
+    assert len(told[0][1]) == 6
+    assert told[0][1] == alone[0][1][2:]
+    assert told[0][0]["rec_tokens"] < alone[0][0]["rec_tokens"]
+    assert told[0][0]["user_tokens"] > sum(len(t.turns) for t in told[0][1])
 
 
-def earned(*, hit: bool, user: float, excluded: Sequence[str] = ()) -> RewardTerms:
-    return RewardTerms(hit, 0.5, 1.0, 0.0, 0.25, user, frozenset(excluded))
-
-
-def test_balanced_hits_and_misses_weigh_alike() -> None:
-    """One hit and three misses that count: a hit weighs 4 / 2, a miss 4 / 6; the excluded miss is not counted."""
-    terms = [
-        [earned(hit=False, user=-0.3), earned(hit=True, user=0.5)],
-        [earned(hit=False, user=0.6), earned(hit=False, user=-0.9), earned(hit=False, user=-1.0, excluded=[USER])],
-    ]
-    found = balanced(terms)
-    assert [[term.user for term in episode] for episode in found] == [
-        pytest.approx([-0.2, 1.0]),
-        pytest.approx([0.4, -0.6, -1.0 * 4 / 6]),
-    ]
-    assert all(term.recommender == 0.25 for episode in found for term in episode)
-    only_misses = [[earned(hit=False, user=-0.3)], []]
-    assert balanced(only_misses) == only_misses
+def test_training_needs_dialogues_of_the_trained_recommender() -> None:
+    with pytest.raises(ConfigError, match=r"Expected 0 <= base_share < 1"):
+        CoarsConfig(base_share=1.0)
 
 
 def test_training_on_broken_dialogues_alone_is_refused(lab: Any, build: TaskBuilder) -> None:
@@ -181,6 +165,6 @@ def test_coars_learns_to_recommend(school: Any, seed: int) -> None:
     build, questions, backbone = school
     policy = Policy(backbone(), seed=seed)
     before = hit_at_1(policy, build, questions)
-    train(policy, build, CoarsConfig(steps=60, episodes_per_step=64, max_turns=2, seed=seed, user_delay=20))
+    train(policy, build, CoarsConfig(steps=60, episodes_per_step=64, max_turns=2, seed=seed))
     assert hit_at_1(policy, build, questions) > max(0.2, before + 0.06)
     assert all(bool(p.detach().any()) for role in ROLES for p in policy.parameters(role))
