@@ -5,9 +5,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from agents.backbones.backbone import body
 from agents.policy import Policy
-from agents.samples import TrainingSample, collate_teacher
+from agents.samples import TrainingSample, collate, collate_teacher
 from coars_env import Role, ShapeError
 
 TeacherKind = Literal["live", "base"]
@@ -40,19 +42,47 @@ def distilled_advantages(teacher_logprobs: Tensor, student_logprobs: Tensor, *, 
 
 @torch.no_grad()
 def teacher_logprobs(
-    policy: Policy, role: Role, samples: Sequence[TrainingSample], *, teacher: TeacherKind, temperature: float = 1.0
+    policy: Policy,
+    role: Role,
+    samples: Sequence[TrainingSample],
+    *,
+    teacher: TeacherKind,
+    temperature: float = 1.0,
+    read: DynamicCache | None = None,
 ) -> Tensor:
     """Log-probabilities of the samples' tokens with hindsight d_t after the context x_t, [N]; order as in `collate`.
 
     Call it before the optimizer step: a live teacher has the weights of the rollout.
+
+    Args:
+        policy: base and adapters.
+        role: whose messages.
+        samples: the dialogues.
+        teacher: whose weights.
+        temperature: that of the sampling.
+        read: keys and values of `collate(samples)` under the side's own adapter, as `Policy.score` leaves them. A live
+            teacher then need not read the dialogues again. It is left as it was.
     """
-    batch = collate_teacher(samples, policy.backbone.tokenizer.pad_token_id or 0, policy.backbone.device)
+    pad, device = policy.backbone.tokenizer.pad_token_id or 0, policy.backbone.device
+    speaker = role if teacher == "live" else None
+    if read is None or speaker is None:
+        read = DynamicCache()
+        with policy.acting(speaker) as model:
+            body(model)(input_ids=collate(samples, pad, device).token_ids, past_key_values=read, use_cache=True)
+    cache = DynamicCache()
+    for number, layer in enumerate(read.layers):
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert layer.values is not None
+        cache.update(layer.keys.detach(), layer.values.detach(), number)
+    batch = collate_teacher(samples, pad, device)
     return policy.score(
-        role if teacher == "live" else None,
+        speaker,
         batch.token_ids,
         batch.places,
         batch.allowed,
         temperature=temperature,
         attention_mask=batch.mask,
         position_ids=batch.position_ids,
+        cache=cache,
     )

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from agents.backbones.backbone import Backbone, body, project
 from agents.kv import Allowed, choice_mask, constrained_logprobs
@@ -149,6 +150,7 @@ class Policy:
         temperature: float = 1.0,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Log-probabilities of chosen tokens under a side's adapter, or under the bare base for `role=None`.
 
@@ -158,8 +160,9 @@ class Policy:
             places: row and column of each scored token, [N] each; logits are made for these alone.
             allowed: what each of the N positions may hold.
             temperature: that of the sampling.
-            attention_mask: [B, 1, L, L] bool, or None for causal attention.
+            attention_mask: [B, 1, L, M + L] bool, or None for causal attention.
             position_ids: [B, L], or None for 0, 1, 2, ...
+            cache: holds M columns read before, and takes the L of this pass.
 
         Returns:
             [N] in nats.
@@ -167,7 +170,11 @@ class Policy:
         rows, columns = places
         with self.acting(role) as model:
             hidden = body(model)(
-                input_ids=token_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+                input_ids=token_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=cache is not None,
             ).last_hidden_state
         before = hidden[rows, columns - 1]  # [N, D] position t predicts token t + 1
         tokens = token_ids[rows, columns]

@@ -118,15 +118,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class TeacherBatch:
-    """The same N tokens with hindsight before each reply.
+    """The same N tokens with hindsight before each reply, to be read after the dialogues of `collate`, M columns wide.
 
-    A row is the dialogue followed by one block a turn: hindsight, reply header, reply. A block goes on from the end of
-    its turn's context, sees that and itself, and nothing else, so all turns of a dialogue are scored in one pass.
+    A row is one block a turn: hindsight, reply header, reply. A block goes on from the end of its turn's context, sees
+    that and itself, and nothing else, so all turns of a dialogue are scored in one pass.
     """
 
-    token_ids: Tensor  # [B, L']
-    position_ids: Tensor  # [B, L']
-    mask: Tensor  # [B, 1, L', L'] bool
+    token_ids: Tensor  # [B, L]
+    position_ids: Tensor  # [B, L]
+    mask: Tensor  # [B, 1, L, M + L] bool
     places: tuple[Tensor, Tensor]
     allowed: list[Allowed]
 
@@ -146,40 +146,33 @@ def collate(samples: Sequence[TrainingSample], pad: int, device: torch.device) -
 
 def collate_teacher(samples: Sequence[TrainingSample], pad: int, device: torch.device) -> TeacherBatch:
     lines: list[list[int]] = []
-    segments: list[IntArray] = []  # 0 on the dialogue, t + 1 on the block of the t-th kept turn
-    positions: list[IntArray] = []
-    limits: list[IntArray] = []  # columns of the dialogue that a token may see
+    blocks: list[list[int]] = []  # number of the block a token stands in, from 1
+    positions: list[list[int]] = []
+    limits: list[list[int]] = []  # columns of the dialogue that a token may see
     rows: list[int] = []
     columns: list[int] = []
     allowed: list[Allowed] = []
     for row, sample in enumerate(samples):
-        n = max((t.context_end for t in sample.turns), default=1)
-        line = list(sample.token_ids[:n])
-        segment, position, limit = [np.zeros(n, np.int64)], [np.arange(n)], [np.full(n, n)]
+        for store in (lines, blocks, positions, limits):
+            store.append([])
         for number, turn in enumerate(sample.turns, start=1):
             block = [*turn.hindsight, *sample.token_ids[turn.context_end : turn.end]]
-            shift = len(line) + len(turn.hindsight) - turn.context_end
+            shift = len(lines[row]) + len(turn.hindsight) - turn.context_end
             rows += [row] * len(turn.columns)
             columns += [c + shift for c in turn.columns]
             allowed += [sample.allowed[c] for c in turn.columns]
-            line += block
-            segment.append(np.full(len(block), number))
-            position.append(turn.context_end + np.arange(len(block)))
-            limit.append(np.full(len(block), turn.context_end))
-        lines.append(line)
-        segments.append(np.concatenate(segment))
-        positions.append(np.concatenate(position))
-        limits.append(np.concatenate(limit))
-    segment_ids, position_ids, limit_ids = (_padded([a.tolist() for a in x], 0) for x in (segments, positions, limits))
-    order = torch.arange(segment_ids.shape[1])
-    causal = order[:, None] >= order[None, :]  # [L, L] query, key
-    own = segment_ids[:, :, None] == segment_ids[:, None, :]
-    context = (segment_ids[:, None, :] == 0) & (order[None, None, :] < limit_ids[:, :, None])
-    mask = causal & (own | context)  # every query sees itself, padding included
+            lines[row] += block
+            blocks[row] += [number] * len(block)
+            positions[row] += range(turn.context_end, turn.context_end + len(block))
+            limits[row] += [turn.context_end] * len(block)
+    block_ids, position_ids, limit_ids = (_padded(x, 0) for x in (blocks, positions, limits))
+    order = torch.arange(block_ids.shape[1])
+    own = (order[:, None] >= order) & (block_ids[:, :, None] == block_ids[:, None, :])  # every query sees itself
+    context = torch.arange(max(len(s.token_ids) for s in samples)) < limit_ids[:, :, None]
     return TeacherBatch(
         _padded(lines, pad).to(device),
         position_ids.to(device),
-        mask[:, None].to(device),
+        torch.cat((context, own), 2)[:, None].to(device),
         (torch.tensor(rows, device=device), torch.tensor(columns, device=device)),
         allowed,
     )

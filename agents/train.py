@@ -17,6 +17,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
+from transformers import DynamicCache
 
 from agents.backbones import load
 from agents.checkpoint import new_run_folder, save_adapters, write_config
@@ -186,9 +187,14 @@ def _update(
     for first in range(0, len(samples), config.micro_batch):
         part = samples[first : first + config.micro_batch]
         batch = collate(part, pad, policy.backbone.device)
-        with_hindsight = teacher_logprobs(policy, role, part, teacher=config.teacher, temperature=config.temperature)
+        read = DynamicCache()  # what the student reads, a live teacher need not read again
+        logprobs = policy.score(
+            role, batch.token_ids, batch.places, batch.allowed, temperature=config.temperature, cache=read
+        )
+        with_hindsight = teacher_logprobs(
+            policy, role, part, teacher=config.teacher, temperature=config.temperature, read=read
+        )
         advantages = distilled_advantages(with_hindsight, batch.rollout_logprobs, clip=config.clip)
-        logprobs = policy.score(role, batch.token_ids, batch.places, batch.allowed, temperature=config.temperature)
         loss = coars_loss(logprobs, batch.rewards, advantages, batch.weights, lam=lam, num_episodes=num_episodes)
         loss.backward()
         kept["credit"].append(advantages)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import DynamicCache
 
 from agents.backbones.backbone import Backbone
 from agents.credit import distilled_advantages, teacher_logprobs
@@ -93,6 +94,29 @@ def test_the_teacher_scores_one_dialogue_as_it_scores_many(lab: Any, kind: str) 
     together = teacher_logprobs(policy, USER, samples, teacher="live")
     alone = torch.cat([teacher_logprobs(policy, USER, [sample], teacher="live") for sample in samples])
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_live_teacher_goes_on_from_what_the_student_read(lab: Any, kind: str, role: Role) -> None:
+    policy = lab.policy(kind)
+    samples = lab.play(policy, 6).samples(role)
+    batch = collate(samples, 0, policy.backbone.device)
+    read = DynamicCache()
+    plain = policy.score(role, batch.token_ids, batch.places, batch.allowed)
+    logprobs = policy.score(role, batch.token_ids, batch.places, batch.allowed, cache=read)
+    assert torch.equal(plain, logprobs)
+    for teacher in ("live", "base"):  # the base has not read with these weights, and reads for itself
+        expected = teacher_logprobs(policy, role, samples, teacher=teacher)
+        found = teacher_logprobs(policy, role, samples, teacher=teacher, read=read)
+        assert torch.allclose(found, expected, atol=1e-5)
+        assert read.get_seq_length() == batch.token_ids.shape[1]
+    gradients = []
+    for each in (plain, logprobs):  # the student's gradient passes through what it read, whoever goes on from it
+        each.sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters(role)]))
+        policy.peft.zero_grad()
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
 
 
 def test_the_teacher_leaves_both_sides_ready_to_learn(lab: Any) -> None:

@@ -126,22 +126,21 @@ def test_a_batch_lists_every_chosen_token_once(lab: Any) -> None:
 
 def test_the_teacher_reads_each_reply_after_its_context_and_hindsight() -> None:
     batch = collate_teacher([EXAMPLE, SHORT], 0, CPU)
-    #              the dialogue up to context 2 | d    header reply | d   header reply
-    assert batch.token_ids[0].tolist() == [7, 8, 9, 5, 3, 4, 6, 7, 11, 12, 5, 3, 4, 6, 13, 5, 4]
-    assert batch.position_ids[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 7, 8, 8, 9, 10]
-    assert [x.tolist() for x in batch.places] == [[0, 0, 0, 1], [12, 13, 16, 2]]
+    #                               d       header reply | d   header reply
+    assert batch.token_ids[0].tolist() == [11, 12, 5, 3, 4, 6, 13, 5, 4]
+    assert batch.position_ids[0].tolist() == [3, 4, 5, 6, 7, 8, 8, 9, 10]
+    assert [x.tolist() for x in batch.places] == [[0, 0, 0, 1], [4, 5, 8, 1]]
     assert batch.allowed == [(4, 8), None, (2, 4), None]
+    # ten columns of the dialogue, then the nine of the blocks
     sees = [[column for column, seen in enumerate(row) if seen] for row in batch.mask[0, 0].tolist()]
-    assert sees[:8] == [list(range(n + 1)) for n in range(8)]  # the dialogue is causal
-    assert sees[8:14] == [[0, 1, 2, *range(8, n + 1)] for n in range(8, 14)]  # first context and own block
-    assert sees[14:] == [[*range(8), *range(14, n + 1)] for n in range(14, 17)]  # second context and own block
+    assert sees[:6] == [[0, 1, 2, *range(10, n + 1)] for n in range(10, 16)]  # first context and own block
+    assert sees[6:] == [[*range(8), *range(16, n + 1)] for n in range(16, 19)]  # second context and own block
     # the short one: its only context is column 0, and its block has no hindsight
-    assert batch.token_ids[1, :3].tolist() == [7, 5, 4]
-    assert batch.position_ids[1, :3].tolist() == [0, 1, 2]
-    short = batch.mask[1, 0]
-    assert short[:3, :3].tolist() == [[True, False, False], [True, True, False], [True, True, True]]
-    assert not short[:3, 3:].any()
-    assert short.any(-1).all()  # no query sees nothing, padding included
+    assert batch.token_ids[1, :2].tolist() == [5, 4]
+    assert batch.position_ids[1, :2].tolist() == [1, 2]
+    short = [[column for column, seen in enumerate(row) if seen] for row in batch.mask[1, 0].tolist()]
+    assert short[:2] == [[0, 10], [0, 10, 11]]
+    assert all(short)  # no query sees nothing, padding included
 
 
 @pytest.mark.parametrize("kind", KINDS)
