@@ -1,4 +1,4 @@
-"""Where does the time of one CoARS step go on pocket, and what do the carried cache and the packed teacher save?
+"""Where does the time of one CoARS step go on pocket, and what do the carried caches and the packed teacher save?
 
     python examples/benchmarks/step_speed.py
     python examples/benchmarks/step_speed.py --dialogues 8 --repeats 1 --items 200
@@ -14,10 +14,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 import tyro
+from transformers import DynamicCache
 
 from agents.backbones.backbone import Backbone
 from agents.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
@@ -123,10 +125,6 @@ class Step:
         size = self.config.micro_batch
         return [samples[first : first + size] for first in range(0, len(samples), size)]
 
-    def teach_packed(self, role: Role, samples: Sequence[TrainingSample]) -> torch.Tensor:
-        """All turns of a dialogue in one row, as `agents.credit` does it. [N]"""
-        return torch.cat([teacher_logprobs(self.policy, role, part, teacher="live") for part in self.parts(samples)])
-
     @torch.no_grad()
     def teach_by_turn(self, role: Role, samples: Sequence[TrainingSample]) -> torch.Tensor:
         """One padded row a turn: context, hindsight, reply. As many turns a pass as packed. [N], in the same order."""
@@ -155,26 +153,28 @@ class Step:
             found.append(self.policy.score(role, ids, places, allowed))
         return torch.cat(found)
 
-    def learn(self, role: Role, samples: Sequence[TrainingSample], taught: torch.Tensor) -> tuple[float, float]:
-        """Seconds of the student's forward passes with the loss, and of its backward passes."""
-        forward = backward = 0.0
-        done = 0
+    def learn(self, role: Role, samples: Sequence[TrainingSample]) -> tuple[dict[str, float], torch.Tensor]:
+        """Seconds of the student's forward passes, of the teacher, which goes on from what they read, with all turns of
+        a dialogue in one row, and of the backward passes with the loss; and what the teacher found, [N].
+        """
+        seconds = dict.fromkeys(("student forward", "teacher", "student backward"), 0.0)
+        taught = []
         for part in self.parts(samples):
-            started = time.perf_counter()
-            batch = collate(part, self.pad, self.device)
-            n = len(batch.allowed)
-            advantages = distilled_advantages(taught[done : done + n], batch.rollout_logprobs)
-            done += n
-            logprobs = self.policy.score(role, batch.token_ids, batch.places, batch.allowed)
-            loss = coars_loss(
-                logprobs, batch.rewards, advantages, batch.weights, lam=0.1, num_episodes=self.config.dialogues
-            )
-            between = time.perf_counter()
-            loss.backward()
-            forward, backward = forward + between - started, backward + time.perf_counter() - between
+            times = [time.perf_counter()]
+            batch, read = collate(part, self.pad, self.device), DynamicCache()
+            logprobs = self.policy.score(role, batch.token_ids, batch.places, batch.allowed, cache=read)
+            times.append(time.perf_counter())
+            taught.append(teacher_logprobs(self.policy, role, part, teacher="live", read=read))
+            times.append(time.perf_counter())
+            advantages = distilled_advantages(taught[-1], batch.rollout_logprobs)
+            episodes = self.config.dialogues
+            coars_loss(logprobs, batch.rewards, advantages, batch.weights, lam=0.1, num_episodes=episodes).backward()
+            times.append(time.perf_counter())
+            for name, (start, end) in zip(seconds, pairwise(times), strict=True):
+                seconds[name] += end - start
         for parameter in self.policy.parameters(role):
             parameter.grad = None
-        return forward, backward
+        return seconds, torch.cat(taught)
 
 
 def pocket_like(split: Split, config: PocketConfig) -> Backbone:
@@ -191,7 +191,7 @@ def timing(values: list[float]) -> Iterator[None]:
     values.append(time.perf_counter() - started)
 
 
-PARTS = ("rollout", "samples and hindsight", "teacher", "student forward", "student backward")
+PARTS = ("rollout", "samples and hindsight", "student forward", "teacher", "student backward")
 REREADING, BY_TURN = "rollout, dialogue read again each turn", "teacher, one padded row a turn"
 
 
@@ -200,21 +200,24 @@ def measure(step: Step, repeats: int) -> tuple[dict[str, list[float]], list[str]
     seconds: dict[str, list[float]] = {name: [] for name in (*PARTS, REREADING, BY_TURN)}
     facts: list[str] = []
     rollouts: dict[str, type[Carrying]] = {"rollout": Carrying, REREADING: Rereading}
-    teachers = {"teacher": step.teach_packed, BY_TURN: step.teach_by_turn}
     for number in range(repeats + 1):
         turned = 1 if number % 2 else -1  # who goes first changes from round to round
-        played, taught = {}, {}
+        played: dict[str, tuple[list[Dialogue], dict[Role, LLMAgent]]] = {}
+        taught: dict[str, dict[Role, torch.Tensor]] = {}
         for name in list(rollouts)[::turned]:
             with timing(seconds[name]):
                 played[name] = step.play(rollouts[name])
         with timing(seconds["samples and hindsight"]):
             samples = step.write_samples(*played["rollout"])
-        for name in list(teachers)[::turned]:
-            with timing(seconds[name]):
-                taught[name] = {role: teachers[name](role, samples[role]) for role in ROLES}
-        learnt = [step.learn(role, samples[role], taught["teacher"][role]) for role in ROLES]
-        seconds["student forward"].append(sum(forward for forward, _ in learnt))
-        seconds["student backward"].append(sum(backward for _, backward in learnt))
+        for name in ("teacher", BY_TURN)[::turned]:
+            if name == BY_TURN:
+                with timing(seconds[name]):
+                    taught[name] = {role: step.teach_by_turn(role, samples[role]) for role in ROLES}
+            else:
+                learnt = {role: step.learn(role, samples[role]) for role in ROLES}
+                taught[name] = {role: found for role, (_, found) in learnt.items()}
+                for part in PARTS[2:]:
+                    seconds[part].append(sum(spent[part] for spent, _ in learnt.values()))
         if number == 0:  # warms up
             facts = agreement(step, played, samples, taught)
             for values in seconds.values():
@@ -232,7 +235,7 @@ def agreement(
     said = [[dialogue.turns for dialogue in dialogues] for dialogues, _ in played.values()]
     gap = max(float((taught["teacher"][role] - taught[BY_TURN][role]).abs().max()) for role in ROLES)
     rows = [row for role in ROLES for row in played["rollout"][1][role].rows]
-    packed = [collate_teacher(part, step.pad, step.device).token_ids for r in ROLES for part in step.parts(samples[r])]
+    blocks = [collate_teacher(part, step.pad, step.device).token_ids for r in ROLES for part in step.parts(samples[r])]
     by_turn = sum(
         len(part) * step.config.max_turns * max(len(t.hindsight) + t.end for s in part for t in s.turns)
         for role in ROLES
@@ -243,7 +246,8 @@ def agreement(
         f"largest difference of the teachers' log-probabilities: {gap:.1e} nats",
         f"mean tokens of a side's dialogue: {np.mean([len(row.token_ids) for row in rows]):.0f}, "
         f"chosen by the side itself: {np.mean([sum(row.sampled) for row in rows]):.0f}",
-        f"tokens read by the teacher, padding included: {sum(ids.numel() for ids in packed)} packed, {by_turn} by turn",
+        f"tokens read by the teacher, padding included: {sum(ids.numel() for ids in blocks)} after what the "
+        f"student read, {by_turn} by turn",
     ]
 
 
