@@ -321,7 +321,7 @@ def _simulation_counts(runs: SimulationRuns, ratio: str) -> FloatArray:
 def user_simulation(
     agent: Agent, test: UserTest, *, seed: int = 0, max_turns: int = MAX_TURNS, batch_size: int = 256
 ) -> Simulation:
-    """Put each item to the user agent as the recommender's proposal of turn 1, without a reason, for one answer.
+    """Put each item to the user agent as the recommender's proposal of turn 1 for one answer, see `neutral_rationale`.
 
     `max_turns` is the horizon the agent is told of; the recorded episodes have one turn. A batch in which the agent
     raises is recorded as failed.
@@ -331,7 +331,7 @@ def user_simulation(
     for first in range(0, len(tasks), batch_size):
         batch = [Dialogue(task, test.items, max_turns=max_turns) for task in tasks[first : first + batch_size]]
         for position, dialogue in zip(positions[first:], batch, strict=False):
-            dialogue.recommend(position, "")
+            dialogue.recommend(position, neutral_rationale(dialogue.task, test.items))
         cause = _ask(agent, batch, seed, first)
         for dialogue in batch:
             if dialogue.speaker == USER:
@@ -341,6 +341,15 @@ def user_simulation(
                 Transcript(dialogue.task, 1, turns, ending, dialogue.cause, provenance=test.provenance, seed=seed)
             )
     return Simulation(test, tuple(transcripts))
+
+
+def neutral_rationale(task: Task, items: Sequence[Item]) -> str:
+    """The reason under which every question is put, whatever its item: the latest of the history is named.
+
+    AFL's questions name an item and no reason. In this game a proposal comes with one, and an agent that never met a
+    bare proposal would be tested on its form rather than its taste; ours.
+    """
+    return f"It goes well with {items[task.history[-1]].title}." if task.history else "It is one of the list."
 
 
 def _ask(agent: Agent, dialogues: Sequence[Dialogue], seed: int, first: int) -> str | None:

@@ -486,7 +486,8 @@ def test_each_item_is_the_first_proposal_and_nothing_else_is_shown() -> None:
     assert [int(o["proposals"][0]) for o in agent.seen] == [1, 2, 11, 12, 13, 14, 3, 4, 15, 16, 17, 18]
     for observation in agent.seen:
         assert set(observation["candidates"].tolist()) == {-1}
-        assert observation["rationales"] == ("", "", "")
+        latest = TOY_TEST.items[int(observation["history"][-1])].title
+        assert observation["rationales"] == (f"It goes well with {latest}.", "", "")  # the same for every item
         assert observation["turn"] == 0
         shown = {line for line in observation["text"].splitlines() if "Film" in line}
         assert len(shown) == 2  # the history's one item, and the proposal
