@@ -140,14 +140,27 @@ def _told(difference: Difference) -> str:
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] p={difference.p_value:.4f}"
 
 
-def print_table(rows: Sequence[Row], *, title: str, console: Console | None = None) -> None:
-    table = Table(title=title, title_justify="left")
+def show_tables(rows: Sequence[Row], differences: Sequence[Row], *, title: str, console: Console) -> None:
+    """`table_rows` and `comparison_rows` as three tables that fit a terminal of 80 columns."""
+    console.print(f"{title}; mean and 95 % interval over users and seeds")
+    users = [row for row in rows if "user AUC" in row]
+    columns = [key for row in users[:1] for key in row if key.startswith("user ")]
+    print_table([{k: v for k, v in row.items() if not k.startswith("user ")} for row in rows], console=console)
+    print_table(
+        [{"user test": key.removeprefix("user ")} | {row["system"]: row[key] for row in users} for key in columns],
+        console=console,
+    )
+    print_table(differences, console=console)
+
+
+def print_table(rows: Sequence[Row], *, console: Console) -> None:
+    table = Table()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(row.get(column, "") for column in columns))
-    (console or Console()).print(table)
+    console.print(table)
 
 
 def markdown_rows(rows: Sequence[Row]) -> str:
@@ -225,8 +238,8 @@ def main(argv: Sequence[str]) -> None:
     assert after is not None
     repeated = Scores(before.name, before.runs * len(after.runs), before.simulations * len(after.runs))
     rows, differences = table_rows([before, after]), comparison_rows(after, repeated)
-    print_table(rows, title=describe(split, config.subset, config.draws, len(after.runs)), console=console)
-    print_table(differences, title="paired by user", console=console)
+    title = describe(split, config.subset, config.draws, len(after.runs))
+    show_tables(rows, differences, title=title, console=console)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         save_scores(before, config.out)

@@ -20,10 +20,10 @@ from agents.evaluate import (
     comparison_rows,
     describe,
     markdown_rows,
-    print_table,
     save_scores,
     score_agents,
     score_policy,
+    show_tables,
     table_rows,
 )
 from agents.train import CoarsConfig, DataConfig, TrainConfig, new_policy, open_split, run_training, told_dialogues
@@ -89,8 +89,7 @@ def _show(
 ) -> None:
     console.rule("three dialogues after training")
     console.print(told_dialogues(_telling(after.runs[0][0]), split.dataset.items), highlight=False, markup=False)
-    print_table(rows, title=title + " (mean and 95% interval over users)", console=console)
-    print_table(differences, title="paired by user", console=console)
+    show_tables(rows, differences, title=title, console=console)
 
 
 def _write(
