@@ -1,20 +1,21 @@
 """Any transformers causal language model with a chat template, by name or path."""
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import has_file
 
 from agents.backbones.backbone import Backbone, body, project, quiet
 from coars_env import BackboneError
 
 
 def load_causal_lm(name_or_path: str | Path, *, device: str = "cpu") -> Backbone:
-    """Load a model and its tokenizer; fp32 on a CPU, bf16 on a GPU. A name that is no folder is asked of the hub.
+    """Load a model and its tokenizer; fp32 on a CPU, bf16 on a GPU. The hub is asked only for what is no folder and not
+    in its cache.
 
     Raises:
         BackboneError: neither a folder with a model nor a name the hub (or its cache) knows; or a model that dialogues
@@ -26,19 +27,34 @@ def load_causal_lm(name_or_path: str | Path, *, device: str = "cpu") -> Backbone
         raise _refusal(name, "no such folder")
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     try:
-        with quiet() if local else contextlib.nullcontext():  # a download may show its bar
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False, output_loading_info=True
-            )
+        tokenizer, model, missing = _read(name, dtype, local)
     except Exception as error:  # five libraries take part in loading, each with errors of its own
         raise _refusal(name, repr(error)) from error
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):
+    if missing:
         raise _refusal(name, f"no weights for {missing[0]} and {len(missing) - 1} others")
     nn.Module.to(model, device)
     _check_logits(model, name)
     return Backbone(model, tokenizer)
+
+
+def _read(name: str, dtype: torch.dtype, local: bool) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, list[str]]:
+    """Tokenizer, model, and the names of its tensors that the files do not hold."""
+
+    def read(*, local_files_only: bool) -> Any:
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        return tokenizer, *AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
+        )
+
+    try:
+        with quiet():
+            tokenizer, model, report = read(local_files_only=True)
+    except Exception:
+        if local or not has_file(name, "config.json"):  # asks the hub once; loading would ask again and again
+            raise
+        tokenizer, model, report = read(local_files_only=False)
+    return tokenizer, model, sorted(report["missing_keys"])
 
 
 def _refusal(name: str, found: str) -> BackboneError:
