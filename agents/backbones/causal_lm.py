@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.hub import has_file
+from transformers.utils.hub import cached_file, has_file
 
 from agents.backbones.backbone import Backbone, body, project, quiet
 from coars_env import BackboneError
@@ -40,21 +40,24 @@ def load_causal_lm(name_or_path: str | Path, *, device: str = "cpu") -> Backbone
 def _read(name: str, dtype: torch.dtype, local: bool) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, list[str]]:
     """Tokenizer, model, and the names of its tensors that the files do not hold."""
 
-    def read(*, local_files_only: bool) -> Any:
-        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        return tokenizer, *AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
+    def read(place: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, list[str]]:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False, output_loading_info=True
         )
+        model, report = found
+        model.name_or_path = name  # not the folder it was cached in
+        return tokenizer, model, sorted(report["missing_keys"])
 
     try:
+        # the folder in the cache, because by its name transformers would look for updates: offline that takes minutes
+        folder = name if local else str(Path(str(cached_file(name, "config.json", local_files_only=True))).parent)
         with quiet():
-            tokenizer, model, report = read(local_files_only=True)
+            return read(folder)
     except Exception:
         if local or not has_file(name, "config.json"):  # asks the hub once; loading would ask again and again
             raise
-        tokenizer, model, report = read(local_files_only=False)
-    return tokenizer, model, sorted(report["missing_keys"])
+        return read(name)
 
 
 def _refusal(name: str, found: str) -> BackboneError:

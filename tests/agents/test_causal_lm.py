@@ -1,6 +1,10 @@
 """Loading a transformers model by name or folder."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +50,29 @@ def test_what_is_not_there_is_refused_at_once(name: str) -> None:
     ):
         load_causal_lm(name)
     assert time.perf_counter() - started < 5
+
+
+LOAD = """
+from agents.backbones.causal_lm import load_causal_lm
+backbone = load_causal_lm("nobody/tiny")
+print(backbone.vocabulary, backbone.model.name_or_path)
+"""
+
+
+def test_what_is_in_the_cache_of_the_hub_is_loaded_offline_by_its_name(lab: Any, root: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--nobody--tiny"
+    shutil.copytree(lab.folder("qwen3"), repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    ran = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "403 nobody/tiny\n"
 
 
 def empty(folder: Path) -> None:
