@@ -14,15 +14,13 @@ from coars_env import ACTIONS, RECOMMENDER, Action, ConfigError, Item, Observati
 
 @dataclass
 class Row:
-    """Everything one side read and wrote in one dialogue, as tokens. The first five lists have equal length."""
+    """Everything one side read and wrote in one dialogue, as tokens. The first four lists have equal length."""
 
     token_ids: list[int] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     """True on tokens this side chose itself."""
     logprobs: list[float] = field(default_factory=list)
     allowed: list[Allowed] = field(default_factory=list)
-    turns: list[int] = field(default_factory=list)
-    """Turn of each token of a reply, from 0; -1 on context."""
     context_ends: list[int] = field(default_factory=list)
     """Per turn, where its context x_t ends: the reply header follows, and before it the hindsight of a teacher."""
     replies: list[tuple[int, int]] = field(default_factory=list)
@@ -34,15 +32,13 @@ class Row:
         self.sampled += [False] * n
         self.logprobs += [0.0] * n
         self.allowed += [None] * n
-        self.turns += [-1] * n
 
     def write(self, form: Form) -> None:
-        reply, turn, start = form.completion, len(self.replies), len(self.token_ids)
+        reply, start = form.completion, len(self.token_ids)
         self.token_ids += reply.token_ids
         self.sampled += reply.sampled
         self.logprobs += reply.logprobs
         self.allowed += reply.allowed
-        self.turns += [turn] * len(reply.token_ids)
         self.replies.append((start, len(self.token_ids)))
 
 

@@ -292,7 +292,8 @@ def test_a_plain_row_could_have_been_written_by_the_agents(lab: Any, split: Spli
             form.push(token, 0.0)
         row.write(form)
         assert tokens[: len(row.token_ids)] == row.token_ids
-        assert learnt[: len(row.token_ids)] == [turn >= 0 for turn in row.turns]
+        start, end = row.replies[0]
+        assert learnt[:end] == [column >= start for column in range(end)]
         assert row.token_ids[row.token_ids.index(item_label) + 1] in {
             backbone.encode(" " + items[i].title)[0] for i in candidates
         }

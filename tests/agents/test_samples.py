@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from agents.credit import teacher_logprobs
-from agents.llm_agent import Row
+from agents.llm_agent import LLMAgent, Row
 from agents.prompts import hindsight
 from agents.samples import TrainingSample, TurnSample, balanced, collate, collate_teacher, training_sample
-from coars_env import RECOMMENDER, ROLES, USER, Dialogue, RewardTerms, Role, ShapeError
-from coars_env.testing import toy_dataset, toy_episodes
+from coars_env import RECOMMENDER, ROLES, USER, Dialogue, RewardTerms, Role, ShapeError, play
+from coars_env.testing import ScriptedAgent, toy_dataset, toy_episodes
 
 KINDS = ("pocket", "llama", "qwen3")
 CPU = torch.device("cpu")
@@ -44,7 +44,6 @@ def played_row() -> Row:
         sampled=[False, False, False, False, False, True, True, False, False, True],
         logprobs=EXAMPLE.rollout_logprobs,
         allowed=EXAMPLE.allowed,
-        turns=[-1, -1, -1, -1, 0, 0, 0, -1, -1, 1],
         context_ends=[3, 8],
         replies=[(4, 7), (9, 10)],
     )
@@ -109,6 +108,19 @@ def test_a_row_that_does_not_fit_its_transcript_is_refused(lab: Any) -> None:
     failed.fail("broken")
     with pytest.raises(ShapeError, match=r"ending 'failed' \(broken\)"):
         sample_of(lab, Row(), USER, failed)
+
+
+def test_the_user_does_not_train_on_its_answer_to_a_proposal_that_could_not_be_read(lab: Any) -> None:
+    policy = lab.policy()
+    nothing = {"item": lab.build.num_candidates, "message": "Something!", "error": "no item"}
+    recommender = ScriptedAgent([nothing, {"item": 0, "message": ""}, nothing])
+    user = LLMAgent(policy, USER, lab.split.dataset.items)
+    dialogues = lab.dialogues(6)
+    play(dialogues, recommender, user)
+    for row, dialogue in zip(user.rows, dialogues, strict=True):
+        transcript = dialogue.transcript(lab.split.dataset.provenance)
+        sample = training_sample(row, USER, transcript, dialogue.terms, user.items, policy.backbone)
+        assert [turn.start for turn in sample.turns] == [start for start, _ in row.replies[1:2]]
 
 
 # Batches --------------------------------------------------------------------------------------------------------------
