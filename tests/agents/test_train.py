@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 
 from agents.backbones.pocket import PocketConfig, load_pocket
+from agents.credit import distilled_advantages, teacher_logprobs
 from agents.llm_agent import LLMAgent
 from agents.policy import Policy
+from agents.samples import collate
 from agents.train import CoarsConfig, StepMetrics, schedule, train
 from coars_env import (
     RECOMMENDER,
     ROLES,
     USER,
     CoarsError,
+    CoarsReward,
     ConfigError,
+    Dialogue,
     TaskBuilder,
     Transcript,
     builder,
@@ -89,6 +93,23 @@ def test_the_size_of_a_pass_changes_no_number_of_an_update(lab: Any, build: Task
     for metrics, transcripts in runs[1:]:
         assert transcripts == runs[0][1]
         assert metrics == pytest.approx(runs[0][0], rel=1e-3, abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("teacher", ["live", "base"])
+def test_an_update_reports_the_credit_of_its_own_side(lab: Any, build: TaskBuilder, teacher: Any) -> None:
+    """The same dialogues played again by hand."""
+    policy = lab.policy()
+    ((metrics, transcripts),) = a_run(policy, build, steps=1, learning_rate=0.0, teacher=teacher)
+    dialogues = [Dialogue(t.task, lab.split.dataset.items, max_turns=3, reward=CoarsReward()) for t in transcripts]
+    played = lab.play(policy, dialogues=dialogues)
+    assert [t.turns for t in played.transcripts] == [t.turns for t in transcripts]
+    for role, side in zip(ROLES, SIDES, strict=True):
+        samples = [sample for sample in played.samples(role) if sample.turns]
+        student = collate(samples, 0, policy.backbone.device).rollout_logprobs
+        credit = distilled_advantages(teacher_logprobs(policy, role, samples, teacher=teacher), student)
+        assert metrics[f"{side}_credit"] == pytest.approx(credit.mean().item(), abs=1e-5)
+        assert metrics[f"{side}_surprise"] == pytest.approx(-student.mean().item(), abs=1e-5)
+        assert metrics[f"{side}_tokens"] == len(student)
 
 
 def test_without_weight_the_credit_changes_nothing(lab: Any, build: TaskBuilder) -> None:
