@@ -273,6 +273,7 @@ def constrained_logprobs(logits: Tensor, mask: Tensor, temperature: float) -> Te
 
     Sampling and scoring both use this function, so constraint and temperature are in both and the ratio is unbiased.
     """
+    assert temperature > 0
     return torch.log_softmax((logits / temperature).masked_fill(~mask, -torch.inf), dim=-1)
 
 
