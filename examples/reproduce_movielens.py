@@ -115,12 +115,13 @@ def write_page(
     config = json.loads((folders[0] / "config.json").read_text())
     versions = around["versions"]
     minutes = ", ".join(f"{s / 60:.1f}" for s in seconds)
+    commits = ", ".join(json.loads((folder / "config.json").read_text())["commit"] for folder in folders)
     lines = [
         f"# MovieLens 100K, {options.split}, {options.rule} candidates: does CoARS train both agents?",
         f"{describe(split, 'test', options.draws, seeds)}. Students only, greedy, no hindsight in any prompt. "
         "Intervals: 95 %, users and seeds resampled.",
         f"Command: `python examples/reproduce_movielens.py --split {options.split} --rule {options.rule}`, commit "
-        f"{config['commit']} (training) and {around['commit']} (this page), {around['machine']}, Python "
+        f"{commits} (training) and {around['commit']} (this page), {around['machine']}, Python "
         f"{platform.python_version()}, torch {versions['torch']}, transformers {versions['transformers']}.",
         f"Training took {minutes} minutes (one number a seed; two runs side by side, one thread each).",
         markdown_rows(table_rows(systems)),
