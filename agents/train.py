@@ -90,10 +90,11 @@ class CoarsConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.base_share < 1 or min(self.steps, self.episodes_per_step, self.micro_batch) < 1:
+        counts = (self.steps, self.episodes_per_step, self.micro_batch)
+        if not 0 <= self.base_share < 1 or min(counts) < 1 or self.temperature <= 0:
             raise ConfigError(
                 "Training needs steps and dialogues of the trained recommender. Expected 0 <= base_share < 1 and "
-                f"steps, episodes_per_step, micro_batch >= 1, found {self}. Mend the settings."
+                f"steps, episodes_per_step, micro_batch >= 1 and temperature > 0, found {self}. Mend the settings."
             )
 
 
@@ -134,6 +135,8 @@ def train(
             transcripts = [d.transcript(dataset.provenance, seed=config.seed) for d in part]
             samples[USER] += _samples(user, transcripts, part)
         samples[RECOMMENDER] = _samples(recommender, transcripts, part)  # of the part the recommender played
+        for agent in (recommender, user, base):
+            agent.forget()  # no cache outlives the weights it was made with
         played = time.perf_counter()
         metrics = rollout_metrics(transcripts, reward)
         if all(t.ending == "failed" for t in transcripts):
