@@ -256,7 +256,7 @@ class RewardConfig:
     """Spread of the stage sensitivity, see `MirroredStage`; ours."""
     exclude_positive_miss: Literal["both", "recommender", "user", "off"] = "recommender"
     """Who does not train on a miss the user liked. The rule is published, its scope is not. With "both" a user that
-    accepts everything never meets a penalty, and that is what it learns; see docs/results."""
+    accepts everything never meets a penalty, and that is what it learns; see docs/log.md."""
 
     def build(self) -> CoarsReward:
         scope = {"both": ROLES, "recommender": (RECOMMENDER,), "user": (USER,), "off": ()}[self.exclude_positive_miss]
