@@ -50,12 +50,8 @@ class LLMAgent:
     was made with: train between batches, never within one.
     """
 
-    def __init__(
-        self, policy: Policy, role: Role, items: Sequence[Item], *, temperature: float = 1.0, trained: bool = True
-    ) -> None:
+    def __init__(self, policy: Policy, role: Role, items: Sequence[Item], *, temperature: float = 1.0) -> None:
         self.policy = policy
-        self.trained = trained
-        """False: the bare base speaks, without the side's adapter."""
         self.role = role
         self.items = items
         self.temperature = temperature
@@ -87,7 +83,7 @@ class LLMAgent:
             forms.append(self._forms(observation))
         cache = self._cache_of(numbers)
         starts = [self._cached[n] for n in numbers]
-        with self.policy.acting(self.role if self.trained else None) as model:
+        with self.policy.acting(self.role) as model:
             write(
                 model,
                 cache,

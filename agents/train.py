@@ -6,7 +6,7 @@ names none), a baseline and group normalisation (Eq. 11-12 have neither).
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,12 +31,14 @@ from coars_env import (
     RECOMMENDER,
     ROLES,
     USER,
+    Action,
     CoarsError,
     CoarsReward,
     ConfigError,
     Dialogue,
     Item,
     MirroredStage,
+    Observation,
     Role,
     Source,
     Split,
@@ -57,7 +59,7 @@ from coars_env import (
 class CoarsConfig:
     """Settings of the algorithm. "published" is the paper's, "ours" fills a gap the paper leaves."""
 
-    steps: int = 200
+    steps: int = 120
     """Updates of both adapters; ours."""
     episodes_per_step: int = 128
     """Dialogues an update, of distinct users; ours."""
@@ -74,10 +76,10 @@ class CoarsConfig:
     learning_rate: float = 2e-3
     """Of both sides: AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. Models
     of billions of parameters want 1e-5."""
-    base_share: float = 0.25
-    """Share of the dialogues in which the untrained base recommends, at random; ours. The user alone learns from them:
-    a trained recommender soon proposes nothing but plausible items, and a user that hears no others cannot learn what
-    to reject."""
+    explored_share: float = 0.25
+    """Share of the dialogues in which the item is drawn at random under the recommender's own words; ours. The user
+    alone learns from them: a trained recommender soon proposes nothing but plausible items, and a user that hears no
+    others cannot learn what to reject."""
     balance_user: bool = True
     """Weigh the user's turns so that hits and misses count alike in a batch; ours. Without it the user first learns how
     often the recommender is right at present (accept everything, or nothing), and then explores no more."""
@@ -91,9 +93,9 @@ class CoarsConfig:
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.episodes_per_step, self.micro_batch)
-        if not 0 <= self.base_share < 1 or min(counts) < 1 or self.temperature <= 0:
+        if not 0 <= self.explored_share < 1 or min(counts) < 1 or self.temperature <= 0:
             raise ConfigError(
-                "Training needs steps and dialogues of the trained recommender. Expected 0 <= base_share < 1 and "
+                "Training needs steps and dialogues of the trained recommender. Expected 0 <= explored_share < 1 and "
                 f"steps, episodes_per_step, micro_batch >= 1 and temperature > 0, found {self}. Mend the settings."
             )
 
@@ -121,22 +123,24 @@ def train(
     reward = reward or CoarsReward()
     dataset = build.split.dataset
     recommender, user = (LLMAgent(policy, role, dataset.items, temperature=config.temperature) for role in ROLES)
-    base = LLMAgent(policy, RECOMMENDER, dataset.items, temperature=config.temperature, trained=False)
     optimizers = {role: torch.optim.AdamW(policy.parameters(role), weight_decay=0.0) for role in ROLES}  # rate: below
-    num_base = round(config.base_share * config.episodes_per_step)
+    explored = round(config.explored_share * config.episodes_per_step)
     for step in range(config.steps):
         started = time.perf_counter()
         rng = np.random.default_rng([config.seed, 2, step])
         tasks = sample_train_tasks(build, config.episodes_per_step, rng, prefix=f"train-{step:05d}")
         dialogues = [Dialogue(task, dataset.items, max_turns=config.max_turns, reward=reward) for task in tasks]
-        samples: dict[Role, list[TrainingSample]] = {RECOMMENDER: [], USER: []}
-        for first, partner, part in ((0, base, dialogues[:num_base]), (num_base, recommender, dialogues[num_base:])):
-            play(part, partner, user, seed=config.seed, first=step * len(tasks) + first)
-            transcripts = [d.transcript(dataset.provenance, seed=config.seed) for d in part]
-            samples[USER] += _samples(user, transcripts, part)
-        samples[RECOMMENDER] = _samples(recommender, transcripts, part)  # of the part the recommender played
-        for agent in (recommender, user, base):
+        play(dialogues, Explorer(recommender, explored), user, seed=config.seed, first=step * len(tasks))
+        transcripts = [d.transcript(dataset.provenance, seed=config.seed) for d in dialogues]
+        samples = {
+            RECOMMENDER: _samples(recommender, transcripts, dialogues, first=explored),
+            USER: _samples(user, transcripts, dialogues),
+        }
+        for agent in (recommender, user):
             agent.forget()  # no cache outlives the weights it was made with
+        if config.balance_user:
+            samples[USER] = balanced(samples[USER])
+        transcripts = transcripts[explored:]  # of the recommender as it is
         played = time.perf_counter()
         metrics = rollout_metrics(transcripts, reward)
         if all(t.ending == "failed" for t in transcripts):
@@ -144,8 +148,6 @@ def train(
                 f"Training needs dialogues. Expected some of {len(transcripts)} to end, found that all failed: "
                 f"{transcripts[0].cause}. Mend the agent."
             )
-        if config.balance_user:
-            samples[USER] = balanced(samples[USER])
         for role in ROLES:
             ready = sorted(samples[role], key=lambda sample: len(sample.token_ids))  # little padding per pass
             num_episodes = len(transcripts) if role == RECOMMENDER else len(dialogues)
@@ -163,11 +165,35 @@ def schedule(step: int, steps: int, *, warmup: int = 5, floor: float = 0.1) -> f
     return min(1.0, (step + 1) / warmup) * decay
 
 
-def _samples(agent: LLMAgent, transcripts: Sequence[Transcript], dialogues: Sequence[Dialogue]) -> list[TrainingSample]:
-    """What an agent's last batch of dialogues teaches it, without failed ones and those with no turn to learn."""
+class Explorer:
+    """The recommender, but in the dialogues numbered below `explored` its item is replaced by a random candidate. The
+    words stay its own, so nothing but the item tells the user which kind it hears.
+    """
+
+    def __init__(self, recommender: LLMAgent, explored: int) -> None:
+        self._recommender, self._explored = recommender, explored
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._recommender.start(seeds)
+        self._rngs = [np.random.default_rng([*seed, 1]) for seed in seeds]
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        actions = self._recommender.act(observations)
+        for number in [n for n in actions if n < self._explored]:
+            item = int(self._rngs[number].integers(len(observations[number]["candidates"])))
+            actions[number] = {**actions[number], "item": item}
+        return actions
+
+
+def _samples(
+    agent: LLMAgent, transcripts: Sequence[Transcript], dialogues: Sequence[Dialogue], *, first: int = 0
+) -> list[TrainingSample]:
+    """What an agent's last batch teaches it, from dialogue `first` on, without failed ones and those with no turn to
+    learn.
+    """
     samples = [
         training_sample(row, agent.role, transcript, dialogue.terms, agent.items, agent.policy.backbone)
-        for row, transcript, dialogue in zip(agent.rows, transcripts, dialogues, strict=True)
+        for row, transcript, dialogue in list(zip(agent.rows, transcripts, dialogues, strict=True))[first:]
         if transcript.ending != "failed"
     ]
     return [sample for sample in samples if sample.turns]

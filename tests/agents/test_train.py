@@ -13,7 +13,7 @@ from agents.credit import distilled_advantages, teacher_logprobs
 from agents.llm_agent import LLMAgent
 from agents.policy import Policy
 from agents.samples import collate
-from agents.train import CoarsConfig, StepMetrics, schedule, train
+from agents.train import CoarsConfig, Explorer, StepMetrics, schedule, train
 from coars_env import (
     RECOMMENDER,
     ROLES,
@@ -22,13 +22,16 @@ from coars_env import (
     CoarsReward,
     ConfigError,
     Dialogue,
+    FixedUser,
     TaskBuilder,
     Transcript,
     builder,
     episode_metrics,
     freeze,
     load_split,
+    play,
     rollout,
+    sample_train_tasks,
 )
 
 SIDES = ("rec", "user")
@@ -42,7 +45,7 @@ def a_run(policy: Policy, build: TaskBuilder, **settings: Any) -> list[tuple[Ste
         assert step == len(told)
         told.append(({k: v for k, v in metrics.items() if "seconds" not in k}, list(transcripts)))
 
-    config = CoarsConfig(**{"steps": 2, "episodes_per_step": 8, "max_turns": 3, "base_share": 0.0, **settings})
+    config = CoarsConfig(**{"steps": 2, "episodes_per_step": 8, "max_turns": 3, "explored_share": 0.0, **settings})
     train(policy, build, config, on_step=on_step)
     assert len(told) == config.steps
     return told
@@ -128,9 +131,9 @@ def test_a_learning_rate_of_zero_moves_nothing(lab: Any, build: TaskBuilder) -> 
     assert all(torch.equal(p, before[name]) for name, p in policy.peft.named_parameters())
 
 
-def test_the_user_alone_learns_from_dialogues_with_the_base(lab: Any, build: TaskBuilder) -> None:
-    """Of 8 dialogues 2 are held with the base: 6 teach the recommender, and their metrics alone are reported."""
-    told = a_run(lab.policy(scale=0.1), build, steps=1, base_share=0.25)
+def test_the_user_alone_learns_from_explored_dialogues(lab: Any, build: TaskBuilder) -> None:
+    """Of 8 dialogues 2 are explored: 6 teach the recommender, and their metrics alone are reported."""
+    told = a_run(lab.policy(scale=0.1), build, steps=1, explored_share=0.25)
     alone = a_run(lab.policy(scale=0.1), build, steps=1)
     assert len(told[0][1]) == 6
     assert told[0][1] == alone[0][1][2:]
@@ -138,9 +141,24 @@ def test_the_user_alone_learns_from_dialogues_with_the_base(lab: Any, build: Tas
     assert told[0][0]["user_tokens"] > sum(len(t.turns) for t in told[0][1])
 
 
+def test_an_explorer_changes_the_item_and_not_the_words(lab: Any, build: TaskBuilder) -> None:
+    tasks = sample_train_tasks(build, 40, np.random.default_rng(0), prefix="x")
+    policy, items = lab.policy(scale=0.1), build.split.dataset.items
+    played = []
+    for explored in (0, 30):
+        dialogues = [Dialogue(task, items, max_turns=1) for task in tasks]
+        recommender = LLMAgent(policy, RECOMMENDER, items)
+        play(dialogues, Explorer(recommender, explored), FixedUser())
+        played.append([dialogue.turns[0] for dialogue in dialogues])
+    assert [turn.rationale for turn in played[0]] == [turn.rationale for turn in played[1]]
+    same = [a.proposal == b.proposal for a, b in zip(*played, strict=True)]
+    assert all(same[30:])
+    assert sum(same[:30]) < 15
+
+
 def test_training_needs_dialogues_of_the_trained_recommender() -> None:
-    with pytest.raises(ConfigError, match=r"Expected 0 <= base_share < 1"):
-        CoarsConfig(base_share=1.0)
+    with pytest.raises(ConfigError, match=r"Expected 0 <= explored_share < 1"):
+        CoarsConfig(explored_share=1.0)
 
 
 def test_training_on_broken_dialogues_alone_is_refused(lab: Any, build: TaskBuilder) -> None:

@@ -43,7 +43,7 @@ def test_a_scripted_agent_plays_its_list_and_repeats_the_last() -> None:
     (transcript,) = rollout(toy.tasks[:1], toy.items, agent, FixedUser("skip"), provenance=toy.provenance, seed=4)
     assert [turn.rationale for turn in transcript.turns] == ["A", "B", "B", "B"]
     assert [turn.proposal for turn in transcript.turns] == [3, 1, 1, 1]
-    assert agent.seeds == [(4, 0, 0)]
+    assert agent.seeds == [(4, 0, 0, 1)]
     assert [observation["turn"] for observation in agent.observed[0]] == [0, 1, 2, 3]
 
 
