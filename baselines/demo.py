@@ -40,7 +40,7 @@ def baselines(split: Split) -> dict[str, Agent]:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """About ten minutes on two cores. Real MovieLens where it can be had, else a synthetic world that is named so."""
+    """Some minutes on two cores. Real MovieLens where it can be had, else a synthetic world that is named so."""
 
     out: Path = Path("runs/demo")
     """Folder for everything the demo writes; a number is appended if it is taken."""
