@@ -11,7 +11,7 @@ import numpy as np
 
 from coars_env.datasets.dataset import Dataset, Item
 from coars_env.env import Action, Dialogue, Observation, action_spaces, as_member
-from coars_env.partners import Agent
+from coars_env.partners.agent import Agent
 from coars_env.rewards import Reward
 from coars_env.rollout import play
 from coars_env.tasks import EpisodeSet, Task, task_from_row

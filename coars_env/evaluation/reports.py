@@ -10,7 +10,7 @@ from coars_env.env import MAX_TURNS
 from coars_env.errors import ShapeError
 from coars_env.evaluation.intervals import Estimate, interval, mean_components, means, own_rng
 from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
-from coars_env.partners import Agent
+from coars_env.partners.agent import Agent
 from coars_env.rewards import CoarsReward
 from coars_env.rollout import rollout
 from coars_env.tasks import EpisodeSet

@@ -12,7 +12,7 @@ from coars_env.env import MAX_TURNS, Dialogue
 from coars_env.errors import CoarsError, ConfigError, ShapeError, TaskError
 from coars_env.evaluation.intervals import Difference, Estimate, difference, interval, own_rng, ratio_or_nan
 from coars_env.evaluation.reports import markdown_table
-from coars_env.partners import Agent
+from coars_env.partners.agent import Agent
 from coars_env.rollout import agent_seed
 from coars_env.tasks import HISTORY_LENGTH, Split, Task, UserSequence
 from coars_env.transcript import ACTIONS, ROLES, STRENGTH_EDGES, USER, Transcript
