@@ -64,7 +64,7 @@ def score_line(transcript: Transcript, reward: CoarsReward) -> str:
 
 
 def compare_paid(transcript: Transcript, reward: CoarsReward) -> list[str]:
-    """ "equal", "different" or "not recorded" for each turn: is what was paid what is computed, byte for byte?"""
+    """Whether what was paid is what is computed, byte for byte: a word for each turn."""
     if not transcript.rewards:
         return ["not recorded"] * len(transcript.turns)
     computed = [(float(terms.recommender), float(terms.user)) for terms in reward(transcript)]
