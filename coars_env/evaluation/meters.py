@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray, IntArray, Item, Provenance
-from coars_env.evaluation.intervals import Estimate, bootstrap_interval
-from coars_env.evaluation.metrics import episode_metrics
-from coars_env.evaluation.reports import Runs, markdown_table
+from coars_env.evaluation.intervals import Estimate
+from coars_env.evaluation.reports import Runs, joint_estimates, markdown_table, metric_values
 from coars_env.transcript import ACTIONS, Transcript
 
 METERS = {
@@ -177,12 +176,13 @@ class MeterReport:
 
 def meter_report(system: str, runs: Runs, items: Sequence[Item], popularity: npt.ArrayLike) -> MeterReport:
     """Means and intervals of all meters over users, draws and seeds, see `bootstrap_interval`."""
-    hits = [[episode_metrics(draw)["hit_final"] for draw in seed] for seed in runs]
     meters = [[episode_meters(draw, items, popularity) for draw in seed] for seed in runs]
+    arrays = {name: np.array([[draw[name] for draw in seed] for seed in meters]) for name in METERS}
+    estimates = joint_estimates({"hit_final": metric_values(runs)["hit_final"], **arrays})
     return MeterReport(
         system=system,
         provenance=runs[0][0][0].provenance,
-        hit=bootstrap_interval(hits),
-        estimates={name: bootstrap_interval([[draw[name] for draw in seed] for seed in meters]) for name in METERS},
+        hit=estimates.pop("hit_final"),
+        estimates=estimates,
         positions=position_bias(runs[0][0]),
     )
