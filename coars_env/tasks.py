@@ -383,6 +383,7 @@ class SvdPeers:
         transposed = _Ones(columns[by_item], rows[by_item], split.dataset.num_items)
         self.directions = _right_singular_vectors(matrix, transposed, rank) if directions is None else directions
         self._vectors = _unit(matrix.times(self.directions))  # [U, rank]
+        self._squares = (self._vectors**2).sum(1)  # [U]
         self._sum = self._vectors.sum(0)
         starts = np.searchsorted(transposed.rows, np.arange(1, split.dataset.num_items))
         self._owners = np.split(transposed.columns, starts)  # I arrays: the rows of those who took the item
@@ -393,23 +394,30 @@ class SvdPeers:
 
     def batch(self, asked: Sequence[tuple[int, Sequence[int], Sequence[int]]]) -> list[tuple[float, ...]]:
         """The same for many users, histories and lists of candidates at once, which is much faster."""
+        if not asked:
+            return []
         users = np.array([user for user, _, _ in asked], dtype=np.int64)  # [M]
         means = np.array([self._mean_of_others(user) for user, _, _ in asked])  # [M, rank]
         own = np.array([self.directions[list(history)].sum(0) for _, history, _ in asked])
-        vectors = _unit(_unit(own) - means)  # [M, rank]
+        mine = _unit(_unit(own) - means)  # [M, rank]
+        offset, square = (means * mine).sum(1), (means**2).sum(1)  # [M]
         lengths = [len(candidates) for _, _, candidates in asked]
-        row = np.repeat(np.arange(len(asked)), lengths)  # [Q] whose question it is
+        asker = np.repeat(np.arange(len(asked)), lengths)  # [Q]
         items = np.fromiter(chain.from_iterable(candidates for _, _, candidates in asked), np.int64, sum(lengths))
         q = np.zeros(len(items))
         by_item = np.argsort(items, kind="stable")
         for places in np.split(by_item, np.flatnonzero(np.diff(items[by_item])) + 1):
-            owners = self._owners[items[places[0]]] if len(places) else ()
-            if len(owners):
-                theirs, at_once = self._vectors[owners], max(1, _CELLS // len(owners))
-                for part in np.split(places, range(at_once, len(places), at_once)):
-                    cosine = _cosine(theirs, means[row[part]], vectors[row[part]])  # [part, owners]
-                    cosine[users[row[part], None] == self._users[owners]] = -np.inf
-                    q[part] = _mean_of_best(cosine, self._k)
+            if not len(places) or not len(owners := self._owners[items[places[0]]]):
+                continue
+            theirs, at_once = self._vectors[owners].T, max(1, _CELLS // len(owners))  # [rank, owners]
+            for first in range(0, len(places), at_once):
+                part = places[first : first + at_once]
+                m = asker[part]
+                # cosine of (theirs - mean) and mine, without writing down the differences
+                squared = self._squares[owners] - 2 * (means[m] @ theirs) + square[m, None]
+                cosine = (mine[m] @ theirs - offset[m, None]) / np.sqrt(np.maximum(squared, 1e-12))  # [part, owners]
+                cosine[users[m, None] == self._users[owners]] = -np.inf
+                q[part] = _mean_of_best(cosine, self._k)
         answers = iter([min(max(round(value, 4), -1.0), 1.0) for value in q.tolist()])
         return [tuple(islice(answers, length)) for length in lengths]
 
@@ -423,20 +431,12 @@ _CELLS = 1 << 17
 """Cosines computed at a time; as many as stay in the cache."""
 
 
-def _cosine(vectors: FloatArray, means: FloatArray, mine: FloatArray) -> FloatArray:
-    """Cosine of vectors [n, rank], each centred on each of the means [m, rank], and mine [m, rank]. [m, n].
-
-    Multiplied out, so that the centred vectors [m, n, rank] are never written down.
-    """
-    squared = (vectors**2).sum(1) - 2 * means @ vectors.T + (means**2).sum(1)[:, None]
-    return np.asarray((mine @ vectors.T - (means * mine).sum(1)[:, None]) / np.sqrt(np.maximum(squared, 1e-12)))
-
-
 def _mean_of_best(cosine: FloatArray, k: int) -> FloatArray:
     """Mean of the k highest of each row [m, n] that are finite; 0 where none is. [m]."""
-    best = np.partition(cosine, -k, axis=1)[:, -k:] if cosine.shape[1] > k else cosine
-    known = np.isfinite(best)
-    return np.asarray(np.where(known, best, 0.0).sum(1) / np.maximum(known.sum(1), 1))
+    if cosine.shape[1] > k:
+        cosine = np.partition(cosine, -k, axis=1)[:, -k:]
+    known = cosine > -np.inf
+    return np.asarray(cosine.sum(1, where=known) / np.maximum(known.sum(1), 1))
 
 
 def _unit(x: FloatArray) -> FloatArray:

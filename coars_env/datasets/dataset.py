@@ -134,7 +134,7 @@ class Dataset:
             (self.ratings, "<f8"),
             (self.timestamps, "<i8"),
         ):
-            h.update(np.ascontiguousarray(column, dtype=kind))
+            h.update(np.ascontiguousarray(column, dtype=kind).data)
         return h.hexdigest()
 
     @cached_property

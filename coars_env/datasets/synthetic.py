@@ -191,10 +191,10 @@ def _histories(rng: np.random.Generator, lengths: IntArray, vectors: FloatArray)
         waiting, draws = waiting[again], draws[again] * 3
         if not len(waiting):
             break
-    for user in waiting:  # whose share of the catalogue is too large to be drawn by taste: random order
-        rows = slice(starts[user], starts[user] + lengths[user])
-        item[rows] = rng.permutation(items)[: lengths[user]]
-        theme[rows] = rng.integers(THEMES, size=lengths[user])
+    for last in waiting:  # whose share of the catalogue is too large to be drawn by taste: random order
+        rows = slice(starts[last], starts[last] + lengths[last])
+        item[rows] = rng.permutation(items)[: lengths[last]]
+        theme[rows] = rng.integers(THEMES, size=lengths[last])
     return np.repeat(np.arange(users), lengths), item, theme
 
 
