@@ -78,10 +78,10 @@ def to_action(act: int, role: Role, num_candidates: int) -> Action:
     """
     act = int(act)
     if role == RECOMMENDER:
-        if act < num_candidates:
+        if 0 <= act < num_candidates:
             return {"item": act, "message": RATIONALE}
         return {"item": num_candidates, "message": "", "error": f"act {act} names no candidate"}
-    if act < NUM_USER_ACTS:
+    if 0 <= act < NUM_USER_ACTS:
         action = act // STEPS
         return {"action": action, "strength": ACT_STRENGTHS[act], "message": REPLIES[action]}
     return {"action": len(ACTIONS), "strength": 0.0, "message": "", "error": f"act {act} is no answer"}
@@ -234,12 +234,21 @@ class Encoder:
         return out
 
     def encode(self, observations: Sequence[Observation], role: Role) -> Floats:
-        """Observations of one side, as `Dialogue.observe` gives them, in numbers. [N, size]."""
+        """Observations of one side, as `Dialogue.observe` gives them, in numbers. [N, size].
+
+        Raises:
+            ShapeError: they are of another game than the encoder.
+        """
 
         def column(key: str) -> npt.NDArray[Any]:
             return np.array([observation[key] for observation in observations])
 
         candidates, items = column("candidates"), column("proposals")
+        if (found := (candidates.shape[1], items.shape[1])) != (self.num_candidates, self.max_turns):
+            raise ShapeError(
+                f"An encoder serves one kind of game. Expected {self.num_candidates} candidates and {self.max_turns} "
+                f"turns, found {found[0]} and {found[1]}. Make an Encoder for this one."
+            )
         static = self.static(column("history"), candidates)
         proposed = ((candidates[:, :, None] == items[:, None]) & (items[:, None] >= 0)).any(-1)
         proposals = self.describe(items, static[:, : self.described - 1])
