@@ -69,7 +69,7 @@ from coars_env.partners import (
     popularity_scorer,
     svd_scorer,
 )
-from coars_env.rewards import CoarsReward, MirroredStage, Reward, RewardTerms, constant_stage
+from coars_env.rewards import BatchReward, CoarsReward, MirroredStage, Reward, RewardTerms, TurnArrays, constant_stage
 from coars_env.rollout import play, rollout
 from coars_env.tasks import (
     HISTORY_LENGTH,
@@ -104,6 +104,7 @@ from coars_env.transcript import (
     read_transcripts,
     write_transcripts,
 )
+from coars_env.vector import VectorDialogueEnv, VectorNumericEnv, make_vec
 from coars_env.views import CandidateRule, SplitName, builder, load_split, make, single_agent
 from coars_env.views.aec import AecEnv
 from coars_env.views.messages import messages, read_reply
@@ -130,6 +131,7 @@ __all__ = [
     "AecEnv",
     "Agent",
     "BackboneError",
+    "BatchReward",
     "CandidateRule",
     "CandidateSampler",
     "CheckpointError",
@@ -184,11 +186,14 @@ __all__ = [
     "Transcript",
     "TranscriptError",
     "Turn",
+    "TurnArrays",
     "TurnRates",
     "UserCard",
     "UserItems",
     "UserSequence",
     "UserTest",
+    "VectorDialogueEnv",
+    "VectorNumericEnv",
     "bootstrap_interval",
     "builder",
     "by_turn",
@@ -209,6 +214,7 @@ __all__ = [
     "load",
     "load_split",
     "make",
+    "make_vec",
     "markdown_table",
     "messages",
     "meter_report",
