@@ -3,7 +3,7 @@
 Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
-from coars_env.datasets import Dataset, Item, Provenance, Source, list_datasets, load, register
+from coars_env.datasets import Dataset, Item, Provenance, Source, from_interactions, list_datasets, load, register
 from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation
 from coars_env.errors import (
     ActionError,
@@ -60,6 +60,8 @@ from coars_env.tasks import (
     leave_last,
     llara,
     popularity_candidates,
+    published,
+    random_holdout,
     sample_train_tasks,
     uniform_candidates,
 )
@@ -150,6 +152,7 @@ __all__ = [
     "episode_metrics",
     "evaluate",
     "freeze",
+    "from_interactions",
     "leave_last",
     "list_datasets",
     "llara",
@@ -161,6 +164,8 @@ __all__ = [
     "paired_difference",
     "play",
     "popularity_candidates",
+    "published",
+    "random_holdout",
     "read_transcripts",
     "register",
     "rollout",

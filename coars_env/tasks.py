@@ -246,23 +246,64 @@ def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:
 
     Ties in time keep the order of the source (44 % of ml-100k's last items are tied with the one before). An item taken
     more than once counts where it was first taken. Users with fewer than three items are left out.
+
+    Raises:
+        TaskError: the rows of the dataset are no sequences.
     """
-    sequences = _sequences(dataset, min_rating)
-    return Split(
-        "leave_last",
-        dataset,
-        train=tuple(UserSequence(s.user, s.items[:-1]) for s in sequences if len(s.items) > 2),
-        validation=(),
-        test=tuple(s for s in sequences if len(s.items) > 2),
-        owned={s.user: frozenset(s.items) for s in sequences},
+    _refuse_without(dataset, ("seconds", "order"), "leave_last")
+    return _last_held_out("leave_last", dataset, _sequences(dataset, min_rating))
+
+
+def random_holdout(dataset: Dataset, *, seed: int = 0, min_rating: float | None = None) -> Split:
+    """Hold out one item of each user, drawn by seed; train on the rest, in an order drawn by seed.
+
+    For data without times, such as LastFM's listens: what is called history is then a set of other items of the user,
+    not a sequence. Users with fewer than three items are left out.
+    """
+    ranks = np.random.default_rng(seed).random(len(dataset.users))
+    rows = np.lexsort((ranks, dataset.users))  # rows of a user stay together
+    items, ratings = dataset.item_indices[rows], dataset.ratings[rows]
+    sequences = []
+    for user in range(dataset.num_users):
+        own = items[dataset.rows(user)]
+        if min_rating is not None:
+            own = own[ratings[dataset.rows(user)] >= min_rating]
+        sequences.append(UserSequence(user, tuple(dict.fromkeys(own.tolist()))))
+    return _last_held_out("random_holdout", dataset, sequences)
+
+
+def published(dataset: Dataset) -> Split:
+    """The publisher's own split, for instance AFL's of LastFM: the last item of each held-out user is the target.
+
+    AFL's has no order in time. In its files the items of every user ascend by artist id, so that the target is always
+    the one of the highest id; here histories and training sequences are shuffled by a fixed seed.
+
+    Raises:
+        TaskError: the publisher has none.
+    """
+    if dataset.parts is None:
+        raise TaskError(
+            f"A published split must be part of the data. Expected parts in {dataset.name!r}, found none. Use another "
+            "split, or a variant that has one, such as variant='afl' of lastfm."
+        )
+    sequences = _sequences(dataset, None)
+    train, validation, test = (
+        tuple(s for s in sequences if dataset.parts[s.user] == part and len(s.items) > 1)
+        for part in ("train", "validation", "test")
     )
+    return Split("published", dataset, train, validation, test, {s.user: frozenset(s.items) for s in sequences})
 
 
 def llara(dataset: Dataset) -> Split:
     """LLaRA's division of users 8:1:1 by the time of their first rating (arXiv:2312.02445); ratings of 3 or more.
 
     The last item of each held-out user is the target; a training user's whole sequence may be trained on.
+
+    Raises:
+        TaskError: the dataset has no times.
+        DatasetError: fewer than ten users with two such ratings.
     """
+    _refuse_without(dataset, ("seconds",), "llara")
     parts = llara_sequences(dataset)
     train, validation, test = (
         tuple(UserSequence(user, tuple(dict.fromkeys(items.tolist()))) for user, items in part)
@@ -270,6 +311,20 @@ def llara(dataset: Dataset) -> Split:
     )
     owned = {user: frozenset(dataset.sequence(user).tolist()) for user in range(dataset.num_users)}
     return Split("llara", dataset, train, validation, test, owned)
+
+
+def _refuse_without(dataset: Dataset, times: Sequence[str], split: str) -> None:
+    if dataset.times not in times:
+        raise TaskError(
+            f"The split {split!r} goes by time. Expected a dataset whose times are {' or '.join(times)}, found "
+            f"{dataset.times!r} in {dataset.name!r}. Use random_holdout, which needs none."
+        )
+
+
+def _last_held_out(name: str, dataset: Dataset, sequences: Sequence[UserSequence]) -> Split:
+    long = tuple(s for s in sequences if len(s.items) > 2)
+    train = tuple(UserSequence(s.user, s.items[:-1]) for s in long)
+    return Split(name, dataset, train, (), long, {s.user: frozenset(s.items) for s in sequences})
 
 
 def _sequences(dataset: Dataset, min_rating: float | None) -> list[UserSequence]:
