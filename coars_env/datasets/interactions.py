@@ -18,7 +18,7 @@ _FILL = "Fill it, or drop the row."
 def from_interactions(interactions: Any, items: Any, *, name: str = "custom", licence: str = "") -> Dataset:
     """A dataset from one's own tables.
 
-    Example: `from_interactions({"user_id": [1, 1], "item_id": [7, 8]}, {"item_id": [7, 8], "title": ["Heat", "Fargo"]})`
+    Example: `from_interactions({"user_id": ["ann"], "item_id": [7]}, {"item_id": [7, 8], "title": ["Heat", "Fargo"]})`
 
     Handled, not refused: items nobody took (they can still be offered); users with few rows (the splits leave out those
     with fewer than three items); repeated rows (an item counts where it was first taken); titles in any script, too
