@@ -3,6 +3,7 @@
 Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
+from coars_env.coars_v0 import ENV_IDS
 from coars_env.datasets import Dataset, Item, Provenance, Source, from_interactions, list_datasets, load, register
 from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation
 from coars_env.errors import (
@@ -81,10 +82,16 @@ from coars_env.transcript import (
     read_transcripts,
     write_transcripts,
 )
-from coars_env.views import CandidateRule, SplitName, builder, load_split, make
+from coars_env.views import CandidateRule, SplitName, builder, load_split, make, single_agent
+from coars_env.views.aec import AecEnv
+from coars_env.views.messages import messages, read_reply
+from coars_env.views.numeric import Encoder, item_features
+from coars_env.views.numeric_env import MaskedEnv, NumericAgent, NumericEnv
+from coars_env.views.single import SingleAgentEnv
 
 __all__ = [
     "ACTIONS",
+    "ENV_IDS",
     "HISTORY_LENGTH",
     "MAX_MESSAGE_LENGTH",
     "MAX_TURNS",
@@ -97,6 +104,7 @@ __all__ = [
     "USER",
     "Action",
     "ActionError",
+    "AecEnv",
     "Agent",
     "BackboneError",
     "CandidateRule",
@@ -111,12 +119,16 @@ __all__ = [
     "DatasetError",
     "Dialogue",
     "Difference",
+    "Encoder",
     "EpisodeSet",
     "Estimate",
     "FixedUser",
     "Item",
+    "MaskedEnv",
     "MirroredStage",
     "MissingDataError",
+    "NumericAgent",
+    "NumericEnv",
     "Observation",
     "Provenance",
     "RandomRecommender",
@@ -128,6 +140,7 @@ __all__ = [
     "ShapeError",
     "Simulation",
     "SimulationReport",
+    "SingleAgentEnv",
     "Source",
     "Split",
     "SplitName",
@@ -153,6 +166,7 @@ __all__ = [
     "evaluate",
     "freeze",
     "from_interactions",
+    "item_features",
     "leave_last",
     "list_datasets",
     "llara",
@@ -160,18 +174,21 @@ __all__ = [
     "load_split",
     "make",
     "markdown_table",
+    "messages",
     "metric_values",
     "paired_difference",
     "play",
     "popularity_candidates",
     "published",
     "random_holdout",
+    "read_reply",
     "read_transcripts",
     "register",
     "rollout",
     "sample_train_tasks",
     "simulation_difference",
     "simulation_report",
+    "single_agent",
     "summarize",
     "uniform_candidates",
     "user_simulation",

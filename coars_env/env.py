@@ -12,6 +12,7 @@ from pettingzoo import ParallelEnv
 
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.errors import ActionError, ConfigError, TaskError
+from coars_env.rendering import dialogue_lines, show
 from coars_env.rewards import CoarsReward, Reward, RewardTerms
 from coars_env.tasks import HISTORY_LENGTH, EpisodeSet, Task
 from coars_env.transcript import (
@@ -353,7 +354,8 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         self.dialogue: Dialogue | None = None
         self._reward = reward or CoarsReward()
         self._rng = np.random.default_rng()
-        self._seed = 0
+        self.episode_seed = 0
+        """Seed of the running episode: that of `reset`, or a number of the stream after an unseeded one."""
         self.observation_spaces: dict[str, gymnasium.Space[Any]] = {
             role: observation_space(episodes.items, lengths[0], max_turns) for role in ROLES
         }
@@ -369,14 +371,14 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
 
     @property
     def transcript(self) -> Transcript:
-        """The finished episode. Its seed is that of `reset`, or a number of the stream after an unseeded one.
+        """The finished episode, with `episode_seed`.
 
         Raises:
             TaskError: the episode has not ended.
         """
         if self.dialogue is None:
             raise TaskError("A transcript is of a finished episode. Expected one, found none. Call reset() and play.")
-        return self.dialogue.transcript(self.episodes.provenance, seed=self._seed)
+        return self.dialogue.transcript(self.episodes.provenance, seed=self.episode_seed)
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -390,7 +392,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         chosen = None if task_id is None else self.episodes[task_id]
         if seed is not None:
             self._rng = np.random.default_rng(seed)
-        self._seed = int(self._rng.integers(2**31)) if seed is None else seed
+        self.episode_seed = int(self._rng.integers(2**31)) if seed is None else seed
         drawn = self.episodes.tasks[self._rng.integers(len(self.episodes))]  # also drawn where it is not played
         self.dialogue = Dialogue(chosen or drawn, self.episodes.items, max_turns=self.max_turns, reward=self._reward)
         self.agents = list(ROLES)
@@ -417,13 +419,14 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         return self._observations(dialogue), rewards, dict.fromkeys(ROLES, ended), dict.fromkeys(ROLES, False), infos
 
     def render(self) -> str | None:
-        """The dialogue in words, returned for "ansi" and printed for "human"."""
-        if self.render_mode is None or self.dialogue is None:
+        """The dialogue with its rewards, returned for "ansi" and printed for "human"; the target once it has ended."""
+        dialogue = self.dialogue
+        if self.render_mode is None or dialogue is None:
             return None
-        text = dialogue_text(self.dialogue.task, self.dialogue.turns, self.episodes.items, RECOMMENDER)
+        lines = dialogue_lines(dialogue.task, dialogue.turns, dialogue.terms, dialogue.items, dialogue.ending)
         if self.render_mode == "ansi":
-            return text
-        print(text)
+            return "\n".join(line.text for line in lines)
+        show(lines)
         return None
 
     def close(self) -> None:

@@ -26,6 +26,13 @@ class Agent(Protocol):
         ...
 
 
+def agent_seed(seed: int, side: int, number: int) -> tuple[int, ...]:
+    """Seed of one side (0 recommender, 1 user) in one dialogue. Ends in a mark of its own: three numbers seed the
+    candidates of a task, and an agent must not share that stream.
+    """
+    return (seed, side, number, 1)
+
+
 class RandomRecommender:
     """Proposes a uniformly drawn candidate, in each turn anew."""
 

@@ -6,11 +6,19 @@ random numbers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+from coars_env.datasets.dataset import FloatArray, IntArray
 from coars_env.errors import ConfigError
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, ROLES, USER, Transcript, Turn
+
+Bools = npt.NDArray[np.bool_]
+Values = TypeVar("Values", float, FloatArray)
+"""A number of one turn, or those of many turns, shape [N]."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,30 @@ class Reward(Protocol):
 
     def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
         """Rewards of the `number`-th turn, counted from 1, of at most `max_turns`. Depends on nothing else."""
+        ...
+
+
+class TurnArrays(NamedTuple):
+    """Finished turns, each of a dialogue of its own, as arrays of shape [N]."""
+
+    hit: Bools
+    named: Bools
+    """Whether a candidate was proposed."""
+    action: IntArray
+    """Index into `ACTIONS`; -1 where the user's message held none."""
+    strength: FloatArray
+    """s in [0, 1]; NaN where there is no action."""
+    peer_similarity: FloatArray
+    """q in [-1, 1] of the proposal; 0 where there is none."""
+    number: IntArray
+    """Place of the turn in its dialogue, counted from 1."""
+
+
+class BatchReward(Reward, Protocol):
+    """A reward that also pays many turns at once, as `VectorNumericEnv` asks. Both ways pay the same, to the bit."""
+
+    def batch(self, turns: TurnArrays, max_turns: int) -> tuple[FloatArray, FloatArray]:
+        """Rewards of recommender and user. Shape [N] each."""
         ...
 
 
@@ -73,15 +105,15 @@ class MirroredStage:
         return 1 + self.beta * (1 if hit else -1) * g
 
 
-def recommender_reward(hit: bool, strength: float, stage: float) -> float:
-    """R_rec = (2 hit - 1) (0.5 + 0.5 s) D. arXiv:2604.10029, Eq. 7."""
-    return (1 if hit else -1) * (0.5 + 0.5 * strength) * stage
+def recommender_reward(hit: Values, strength: Values, stage: Values) -> Values:
+    """R_rec = (2 hit - 1) (0.5 + 0.5 s) D. arXiv:2604.10029, Eq. 7. Of one turn, or of arrays of them."""
+    return (2 * hit - 1) * (0.5 + 0.5 * strength) * stage
 
 
-def user_reward(hit: bool, strength: float, peer_similarity: float, alpha: float) -> float:
-    """R_user = (2 hit - 1) v (1 - alpha q v) with v = 2 s - 1. arXiv:2604.10029, Eq. 8."""
+def user_reward(hit: Values, strength: Values, peer_similarity: Values, alpha: float) -> Values:
+    """R_user = (2 hit - 1) v (1 - alpha q v) with v = 2 s - 1. arXiv:2604.10029, Eq. 8. Likewise."""
     v = 2 * strength - 1
-    return (1 if hit else -1) * v * (1 - alpha * peer_similarity * v)
+    return (2 * hit - 1) * v * (1 - alpha * peer_similarity * v)
 
 
 @dataclass(frozen=True)
@@ -124,12 +156,7 @@ class CoarsReward:
         0 and is not trained on.
         """
         hit = turn.proposal == task.target
-        stage = self.stage(number, max_turns, hit)
-        if not stage > 0:
-            raise ConfigError(
-                f"The stage sensitivity must not turn a reward round. Expected D > 0, found {stage} in turn {number} "
-                f"of {max_turns}. Correct `stage`."
-            )
+        stage = self._positive_stage(number, max_turns, hit)
         q = 0.0 if turn.proposal is None else task.q(turn.proposal)
         if turn.proposal is None or turn.strength is None:
             unusable = {RECOMMENDER: turn.proposal is None, USER: turn.strength is None}
@@ -140,3 +167,25 @@ class CoarsReward:
             user = user_reward(hit, turn.strength, q, self.alpha)
             excluded = self.exclude_positive_miss if turn.positive and not hit else frozenset()
         return RewardTerms(hit, turn.strength, stage, q, recommender, user, excluded)
+
+    def batch(self, turns: TurnArrays, max_turns: int) -> tuple[FloatArray, FloatArray]:
+        """Rewards of recommender and user in many turns at once, as `turn` pays each. Shape [N] each."""
+        numbers = range(1, max_turns + 1)
+        stages = np.array([[self._positive_stage(t, max_turns, hit) for hit in (False, True)] for t in numbers])
+        hit = turns.hit.astype(np.float64)
+        stage = stages[turns.number - 1, turns.hit.astype(np.int64)]
+        answered = turns.action >= 0
+        unusable = np.where(~turns.named, self.invalid, 0.0), np.where(~answered, self.invalid, 0.0)
+        usable = turns.named & answered
+        recommender = np.where(usable, recommender_reward(hit, turns.strength, stage), unusable[0])
+        user = np.where(usable, user_reward(hit, turns.strength, turns.peer_similarity, self.alpha), unusable[1])
+        return recommender, user
+
+    def _positive_stage(self, number: int, max_turns: int, hit: bool) -> float:
+        stage = self.stage(number, max_turns, hit)
+        if not stage > 0:
+            raise ConfigError(
+                f"The stage sensitivity must not turn a reward round. Expected D > 0, found {stage} in turn {number} "
+                f"of {max_turns}. Correct `stage`."
+            )
+        return stage

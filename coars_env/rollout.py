@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.env import MAX_TURNS, Dialogue
 from coars_env.errors import ActionError, CoarsError, ConfigError
-from coars_env.partners import Agent
+from coars_env.partners import Agent, agent_seed
 from coars_env.rewards import Reward
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, Transcript
@@ -14,13 +14,6 @@ from coars_env.transcript import RECOMMENDER, Transcript
 __all__ = ["Agent", "agent_seed", "play", "rollout"]
 
 _log = logging.getLogger("coars_env")
-
-
-def agent_seed(seed: int, side: int, number: int) -> tuple[int, ...]:
-    """Seed of one side (0 recommender, 1 user) in one dialogue. Ends in a mark of its own: three numbers seed the
-    candidates of a task, and an agent must not share that stream.
-    """
-    return (seed, side, number, 1)
 
 
 def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed: int = 0, first: int = 0) -> None:

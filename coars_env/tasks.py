@@ -10,13 +10,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from coars_env.datasets.dataset import Dataset, FloatArray, IntArray, Item, Provenance
 from coars_env.datasets.llara import llara_sequences
@@ -126,7 +128,7 @@ class EpisodeSet:
 
     @property
     def _rows(self) -> list[str]:
-        return [_json(dataclasses.asdict(task)) for task in self.tasks]
+        return [_json(vars(task)) for task in self.tasks]
 
     def save(self, path: str | Path) -> None:
         """Write JSONL: a header line with the digest, then one task a line. Atomic."""
@@ -238,7 +240,7 @@ class Split:
     train: tuple[UserSequence, ...]
     validation: tuple[UserSequence, ...]
     test: tuple[UserSequence, ...]
-    owned: dict[int, frozenset[int]]
+    owned: Mapping[int, frozenset[int]]
 
 
 def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:
@@ -251,7 +253,7 @@ def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:
         TaskError: the rows of the dataset are no sequences.
     """
     _refuse_without(dataset, ("seconds", "order"), "leave_last")
-    return _last_held_out("leave_last", dataset, _sequences(dataset, min_rating))
+    return _last_held_out("leave_last", dataset, _sequences(dataset, min_rating), min_rating)
 
 
 def random_holdout(dataset: Dataset, *, seed: int = 0, min_rating: float | None = None) -> Split:
@@ -269,7 +271,7 @@ def random_holdout(dataset: Dataset, *, seed: int = 0, min_rating: float | None 
         if min_rating is not None:
             own = own[ratings[dataset.rows(user)] >= min_rating]
         sequences.append(UserSequence(user, tuple(dict.fromkeys(own.tolist()))))
-    return _last_held_out("random_holdout", dataset, sequences)
+    return _last_held_out("random_holdout", dataset, sequences, min_rating)
 
 
 def published(dataset: Dataset) -> Split:
@@ -291,7 +293,7 @@ def published(dataset: Dataset) -> Split:
         tuple(s for s in sequences if dataset.parts[s.user] == part and len(s.items) > 1)
         for part in ("train", "validation", "test")
     )
-    return Split("published", dataset, train, validation, test, {s.user: frozenset(s.items) for s in sequences})
+    return Split("published", dataset, train, validation, test, _Owned(dataset, None))
 
 
 def llara(dataset: Dataset) -> Split:
@@ -304,13 +306,12 @@ def llara(dataset: Dataset) -> Split:
         DatasetError: fewer than ten users with two such ratings.
     """
     _refuse_without(dataset, ("seconds",), "llara")
-    parts = llara_sequences(dataset)
+    parts, numbers = llara_sequences(dataset), _numbers(dataset)
     train, validation, test = (
-        tuple(UserSequence(user, tuple(dict.fromkeys(items.tolist()))) for user, items in part)
+        tuple(UserSequence(user, tuple(dict.fromkeys(numbers[items].tolist()))) for user, items in part)
         for part in (parts.train, parts.validation, parts.test)
     )
-    owned = {user: frozenset(dataset.sequence(user).tolist()) for user in range(dataset.num_users)}
-    return Split("llara", dataset, train, validation, test, owned)
+    return Split("llara", dataset, train, validation, test, _Owned(dataset, None))
 
 
 def _refuse_without(dataset: Dataset, times: Sequence[str], split: str) -> None:
@@ -321,17 +322,41 @@ def _refuse_without(dataset: Dataset, times: Sequence[str], split: str) -> None:
         )
 
 
-def _last_held_out(name: str, dataset: Dataset, sequences: Sequence[UserSequence]) -> Split:
+def _last_held_out(name: str, dataset: Dataset, sequences: Sequence[UserSequence], min_rating: float | None) -> Split:
     long = tuple(s for s in sequences if len(s.items) > 2)
     train = tuple(UserSequence(s.user, s.items[:-1]) for s in long)
-    return Split(name, dataset, train, (), long, {s.user: frozenset(s.items) for s in sequences})
+    return Split(name, dataset, train, (), long, _Owned(dataset, min_rating))
 
 
 def _sequences(dataset: Dataset, min_rating: float | None) -> list[UserSequence]:
+    numbers = _numbers(dataset)
     return [
-        UserSequence(u, tuple(dict.fromkeys(dataset.sequence(u, min_rating=min_rating).tolist())))
+        UserSequence(u, tuple(dict.fromkeys(numbers[dataset.sequence(u, min_rating=min_rating)].tolist())))
         for u in range(dataset.num_users)
     ]
+
+
+def _numbers(dataset: Dataset) -> npt.NDArray[np.object_]:
+    """The catalogue's indices as Python's integers, one object each: millions of interactions share them. Shape [I]."""
+    return np.arange(dataset.num_items).astype(object)
+
+
+class _Owned(Mapping[int, frozenset[int]]):
+    """Each user's items, made into a set when asked for: all sets together are larger than the dataset."""
+
+    def __init__(self, dataset: Dataset, min_rating: float | None) -> None:
+        self._dataset, self._min_rating = dataset, min_rating
+
+    def __getitem__(self, user: int) -> frozenset[int]:
+        if user not in range(len(self)):
+            raise KeyError(user)
+        return frozenset(self._dataset.sequence(user, min_rating=self._min_rating).tolist())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+    def __len__(self) -> int:
+        return self._dataset.num_users
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
@@ -346,10 +371,9 @@ def uniform_candidates(num_items: int) -> CandidateSampler:
     def draw(forbidden: frozenset[int], n: int, rng: np.random.Generator) -> IntArray:
         _check_enough(num_items - len(forbidden), n)
         chosen: dict[int, None] = {}
-        while len(chosen) < n:
-            item = int(rng.integers(num_items))
-            if item not in forbidden:
-                chosen[item] = None
+        while missing := n - len(chosen):
+            drawn = rng.integers(num_items, size=missing).tolist()
+            chosen.update((item, None) for item in drawn if item not in forbidden)
         return np.array(list(chosen), dtype=np.int64)
 
     return draw
@@ -403,53 +427,105 @@ class SvdPeers:
         """
         self._k = k
         self._users = np.array([s.user for s in split.train], dtype=np.int64)  # [U]
-        rows = np.repeat(np.arange(len(split.train)), [len(s.items) for s in split.train])  # [N]
-        columns = np.array([i for s in split.train for i in s.items], dtype=np.int64)  # [N]
-        shape = len(split.train), split.dataset.num_items
-        self.directions = _right_singular_vectors(rows, columns, shape, rank) if directions is None else directions
-        self._vectors = _unit(_times(rows, columns, len(split.train), self.directions))  # [U, rank]
-        self._sum = self._vectors.sum(0)
+        self._rows: dict[int, list[int]] = {}
+        for row, user in enumerate(self._users.tolist()):
+            self._rows.setdefault(user, []).append(row)
+        lengths = [len(s.items) for s in split.train]
+        rows = np.repeat(np.arange(len(split.train)), lengths)  # [N] ascending
+        columns = np.fromiter(chain.from_iterable(s.items for s in split.train), np.int64, sum(lengths))  # [N]
         by_item = np.argsort(columns, kind="stable")
-        starts = np.searchsorted(columns[by_item], np.arange(1, split.dataset.num_items))
-        self._owners = np.split(rows[by_item], starts)  # I arrays: the rows of those who took the item
+        matrix = _Ones(rows, columns, len(split.train))
+        transposed = _Ones(columns[by_item], rows[by_item], split.dataset.num_items)
+        self.directions = _right_singular_vectors(matrix, transposed, rank) if directions is None else directions
+        self._vectors = _unit(matrix.times(self.directions))  # [U, rank]
+        self._squares = (self._vectors**2).sum(1)  # [U]
+        self._sum = self._vectors.sum(0)
+        starts = np.searchsorted(transposed.rows, np.arange(1, split.dataset.num_items))
+        self._owners = np.split(transposed.columns, starts)  # I arrays: the rows of those who took the item
 
     def __call__(self, user: int, history: Sequence[int], candidates: Sequence[int]) -> tuple[float, ...]:
         """The q of each candidate, rounded to 4 decimals so that a frozen set has the same digest on every machine."""
-        is_me = self._users == user  # [U]
-        mean = (self._sum - self._vectors[is_me].sum(0)) / max(int((~is_me).sum()), 1)
-        mine = _unit(_unit(self.directions[list(history)].sum(0)) - mean)
-        # cosine of (vector - mean) and mine, without writing down the [U, rank] differences
-        squared = (self._vectors**2).sum(1) - 2 * self._vectors @ mean + mean @ mean  # [U]
-        cosine = (self._vectors @ mine - mean @ mine) / np.sqrt(np.maximum(squared, 1e-12))  # [U]
-        cosine[is_me] = -np.inf
-        return tuple(self._mean_of_best(cosine[self._owners[item]]) for item in candidates)
+        return self.batch([(user, history, candidates)])[0]
 
-    def _mean_of_best(self, cosine: FloatArray) -> float:
-        best = np.sort(cosine[np.isfinite(cosine)])[-self._k :]
-        return min(max(round(float(best.mean()), 4), -1.0), 1.0) if len(best) else 0.0
+    def batch(self, asked: Sequence[tuple[int, Sequence[int], Sequence[int]]]) -> list[tuple[float, ...]]:
+        """The same for many users, histories and lists of candidates at once, which is much faster."""
+        if not asked:
+            return []
+        users = np.array([user for user, _, _ in asked], dtype=np.int64)  # [M]
+        means = np.array([self._mean_of_others(user) for user, _, _ in asked])  # [M, rank]
+        own = np.array([self.directions[list(history)].sum(0) for _, history, _ in asked])
+        mine = _unit(_unit(own) - means)  # [M, rank]
+        offset, square = (means * mine).sum(1), (means**2).sum(1)  # [M]
+        lengths = [len(candidates) for _, _, candidates in asked]
+        asker = np.repeat(np.arange(len(asked)), lengths)  # [Q]
+        items = np.fromiter(chain.from_iterable(candidates for _, _, candidates in asked), np.int64, sum(lengths))
+        q = np.zeros(len(items))
+        by_item = np.argsort(items, kind="stable")
+        for places in np.split(by_item, np.flatnonzero(np.diff(items[by_item])) + 1):
+            if not len(places) or not len(owners := self._owners[items[places[0]]]):
+                continue
+            theirs, at_once = self._vectors[owners].T, max(1, _CELLS // len(owners))  # [rank, owners]
+            for first in range(0, len(places), at_once):
+                part = places[first : first + at_once]
+                m = asker[part]
+                # cosine of (theirs - mean) and mine, without writing down the differences
+                squared = self._squares[owners] - 2 * (means[m] @ theirs) + square[m, None]
+                cosine = (mine[m] @ theirs - offset[m, None]) / np.sqrt(np.maximum(squared, 1e-12))  # [part, owners]
+                cosine[users[m, None] == self._users[owners]] = -np.inf
+                q[part] = _mean_of_best(cosine, self._k)
+        answers = iter([min(max(round(value, 4), -1.0), 1.0) for value in q.tolist()])
+        return [tuple(islice(answers, length)) for length in lengths]
+
+    def _mean_of_others(self, user: int) -> FloatArray:
+        rows = self._rows.get(user, [])
+        mean: FloatArray = (self._sum - self._vectors[rows].sum(0)) / max(len(self._users) - len(rows), 1)
+        return mean
+
+
+_CELLS = 1 << 17
+"""Cosines computed at a time; as many as stay in the cache."""
+
+
+def _mean_of_best(cosine: FloatArray, k: int) -> FloatArray:
+    """Mean of the k highest of each row [m, n] that are finite; 0 where none is. [m]."""
+    if cosine.shape[1] > k:
+        cosine = np.partition(cosine, -k, axis=1)[:, -k:]
+    known = cosine > -np.inf
+    return np.asarray(cosine.sum(1, where=known) / np.maximum(known.sum(1), 1))
 
 
 def _unit(x: FloatArray) -> FloatArray:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12))
 
 
-def _times(rows: IntArray, columns: IntArray, height: int, x: FloatArray) -> FloatArray:
-    """A @ x for the 0/1 matrix A with ones at (rows, columns). [height, x.shape[1]]."""
-    return np.stack([np.bincount(rows, weights=column[columns], minlength=height) for column in x.T], axis=1)
+class _Ones(NamedTuple):
+    """A sparse matrix of zeros and ones."""
+
+    rows: IntArray  # [N] of each one, ascending
+    columns: IntArray  # [N]
+    height: int
+
+    def times(self, x: FloatArray) -> FloatArray:
+        """The product with a dense x. [height, x.shape[1]]. In parts that stay in the cache."""
+        product = np.zeros((self.height, x.shape[1]))
+        for first in range(0, len(self.rows), 4096):
+            rows, columns = self.rows[first : first + 4096], self.columns[first : first + 4096]
+            starts = np.flatnonzero(np.diff(rows, prepend=-1))
+            product[rows[starts]] += np.add.reduceat(x[columns], starts, axis=0)
+        return product
 
 
-def _right_singular_vectors(rows: IntArray, columns: IntArray, shape: tuple[int, int], rank: int) -> FloatArray:
+def _right_singular_vectors(matrix: _Ones, transposed: _Ones, rank: int) -> FloatArray:
     """The leading right singular vectors of a sparse 0/1 matrix, [I, at most rank], by subspace iteration.
 
     N. Halko et al., SIAM Review 2011, doi:10.1137/090771806, algorithm 4.4. Double precision and a fixed start: the
     result is the same to about 1e-12 on every machine. Directions of singular value 0 are left out.
     """
-    users, items = shape
-    width = min(rank + 8, users, items)
-    basis = np.random.default_rng(0).standard_normal((items, width))
+    width = min(rank + 8, matrix.height, transposed.height)
+    basis = np.random.default_rng(0).standard_normal((transposed.height, width))
     for _ in range(10):
-        basis = np.linalg.qr(_times(columns, rows, items, _times(rows, columns, users, basis)))[0]
-    _, values, turn = np.linalg.svd(_times(rows, columns, users, basis), full_matrices=False)
+        basis = np.linalg.qr(transposed.times(matrix.times(basis)))[0]
+    _, values, turn = np.linalg.svd(matrix.times(basis), full_matrices=False)
     kept = values[:rank] > 1e-6 * values[0]
     return np.asarray(basis @ turn[:rank][kept].T)
 
@@ -459,7 +535,10 @@ def _right_singular_vectors(rows: IntArray, columns: IntArray, shape: tuple[int,
 
 @dataclass(frozen=True)
 class TaskBuilder:
-    """Turns a sequence and a cut into a task: `builder(task_id, sequence, cut, rng)`. Objects in, no names."""
+    """Turns a sequence and a cut into a task: `builder(task_id, sequence, cut, rng)`. Objects in, no names.
+
+    `batch` makes many at once, which is much faster where there are peers.
+    """
 
     split: Split
     sampler: CandidateSampler
@@ -477,6 +556,17 @@ class TaskBuilder:
 
     def __call__(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
         """The task whose target is `sequence.items[cut]` and whose history ends before it."""
+        return self.batch([(task_id, sequence, cut, rng)])[0]
+
+    def batch(self, wanted: Iterable[tuple[str, UserSequence, int, np.random.Generator]]) -> list[Task]:
+        """One task for each; what is wanted next is asked for when the candidates of the one before are drawn."""
+        tasks = [self._without_peers(*one) for one in wanted]
+        if self.peers is None:
+            return tasks
+        q = self.peers.batch([(task.user, task.history, task.candidates) for task in tasks])
+        return [dataclasses.replace(task, peer_similarity=own) for task, own in zip(tasks, q, strict=True)]
+
+    def _without_peers(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
         if not 0 <= cut < len(sequence.items):
             raise TaskError(
                 f"A sequence is cut at one of its items. Expected a place in 0..{len(sequence.items) - 1} of user "
@@ -487,8 +577,7 @@ class TaskBuilder:
         barred = self.split.owned[sequence.user] if self.exclude_owned else frozenset((*history, target))
         listed = [target, *self._negatives(target, barred | {target}, rng)]
         candidates = tuple(listed[i] for i in rng.permutation(self.num_candidates))
-        q = self.peers(sequence.user, history, candidates) if self.peers else ()
-        return Task(task_id, sequence.user, history, candidates, target, q)
+        return Task(task_id, sequence.user, history, candidates, target)
 
     def _negatives(self, target: int, barred: frozenset[int], rng: np.random.Generator) -> list[int]:
         """As many items as are missing, of different titles. Ends with the sampler's error when no item is left."""
@@ -524,12 +613,12 @@ def freeze(builder: TaskBuilder, subset: str, *, rule: str, draw: int = 0, seed:
         raise ConfigError(f"Draws and seeds are counted from 0. Expected >= 0, found {draw} and {seed}. Raise them.")
     split = builder.split
     stem = f"{split.name}-{subset}-{rule}-d{draw}"
-    tasks = tuple(
-        builder(f"{stem}-{row:04d}", sequence, len(sequence.items) - 1, np.random.default_rng([seed, draw, row]))
+    tasks = builder.batch(
+        (f"{stem}-{row:04d}", sequence, len(sequence.items) - 1, np.random.default_rng([seed, draw, row]))
         for row, sequence in enumerate(parts[subset])
     )
     name = f"{split.dataset.name}/{split.name}/{subset}/{rule}/d{draw}"
-    return EpisodeSet(name, tasks, split.dataset.items, split.dataset.provenance)
+    return EpisodeSet(name, tuple(tasks), split.dataset.items, split.dataset.provenance)
 
 
 def sample_train_tasks(builder: TaskBuilder, n: int, rng: np.random.Generator, *, prefix: str) -> list[Task]:
@@ -547,9 +636,11 @@ def sample_train_tasks(builder: TaskBuilder, n: int, rng: np.random.Generator, *
     rows: list[int] = []
     while len(rows) < n:
         rows.extend(rng.permutation(len(sequences)).tolist())
-    tasks = []
-    for number, row in enumerate(rows[:n]):
-        sequence = sequences[row]
-        cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
-        tasks.append(builder(f"{prefix}-{number:04d}", sequence, cut, rng))
-    return tasks
+
+    def cut_at_random() -> Iterator[tuple[str, UserSequence, int, np.random.Generator]]:
+        for number, row in enumerate(rows[:n]):
+            sequence = sequences[row]
+            cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
+            yield f"{prefix}-{number:04d}", sequence, cut, rng
+
+    return builder.batch(cut_at_random())

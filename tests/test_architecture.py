@@ -20,7 +20,8 @@ PACKAGES = ("coars_env", "agents", "baselines", "examples")
 """Each imports only those to its left. Tests import anything."""
 SHIPPED = PACKAGES[:3]
 LADDERS = {
-    "coars_env": "errors datasets tasks transcript rewards env partners views vector rollout evaluation testing cli",
+    "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
+    "evaluation testing cli",
     "agents": "prompts backbones kv policy memory llm_agent reflexion samples credit losses checkpoint curves "
     "train evaluate",
 }

@@ -28,6 +28,8 @@ POPULARITY_SPREAD = 1.7
 LENGTH_SHAPE = 0.65
 """Shape of the gamma distribution of history lengths above the shortest."""
 SHORTEST_HISTORY = 20
+PART = 1_000_000
+"""Draws made at a time, so that the room for them does not grow. The world does not depend on it."""
 
 GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
@@ -165,40 +167,67 @@ def _histories(rng: np.random.Generator, lengths: IntArray, vectors: FloatArray)
     cumulative = np.cumsum(vectors, axis=0)  # of each theme
     cumulative /= cumulative[-1]
     ladder = (cumulative + np.arange(THEMES + 1)).T.ravel()  # one ascending column, theme t occupies (t, t + 1]
-    parts: list[IntArray] = []  # rows of user, film, theme
+    starts = np.cumsum(lengths) - lengths
+    item, theme = np.empty((2, lengths.sum()), dtype=np.int64)
     waiting, draws = np.arange(users), lengths + lengths // 2 + 10
     for _ in range(8):
-        user = np.repeat(waiting, draws)
-        theme = _themes(rng, user, favourites)
-        column = np.where(rng.random(len(user)) < THEME_SHARE, theme, THEMES)
-        item = np.searchsorted(ladder, column + rng.random(len(user)), side="right") - column * items
-        new = _first_occurrence(user * items + item)
-        rows = np.stack([user, np.minimum(item, items - 1), theme])[:, new]
-        got = np.bincount(rows[0], minlength=users)
-        rank = np.arange(rows.shape[1]) - (np.cumsum(got) - got)[rows[0]]
-        enough = got >= lengths
-        parts.append(rows[:, enough[rows[0]] & (rank < lengths[rows[0]])])
-        short = ~enough[waiting]
-        waiting, draws = waiting[short], draws[short] * 3
+        drawn = _themes(rng, draws, favourites[waiting])
+        column = np.where(_chances(rng, len(drawn), THEME_SHARE), drawn, np.int8(THEMES))
+        ends, short = np.cumsum(draws), []
+        for part in np.split(np.arange(len(waiting)), np.flatnonzero(np.diff(ends // PART)) + 1):
+            these = slice(ends[part[0]] - draws[part[0]], ends[part[-1]])
+            user = np.repeat(waiting[part], draws[part])
+            film = _films_drawn(rng, ladder, column[these].astype(np.int64), items)
+            new = _first_occurrence(user * items + film)
+            user, film, themes = user[new], np.minimum(film[new], items - 1), drawn[these][new]
+            first, got = np.unique(user, return_index=True, return_counts=True)[1:]  # every user has a first film
+            rank = np.arange(len(user)) - np.repeat(first, got)
+            enough = got >= lengths[waiting[part]]
+            kept = np.repeat(enough, got) & (rank < lengths[user])
+            place = starts[user[kept]] + rank[kept]
+            item[place], theme[place] = film[kept], themes[kept]
+            short.append(~enough)
+        again = np.concatenate(short)
+        waiting, draws = waiting[again], draws[again] * 3
         if not len(waiting):
             break
-    parts.extend(_any_films(rng, waiting, lengths, items))
-    table = np.concatenate(parts, axis=1)
-    user, item, theme = table[:, np.argsort(table[0], kind="stable")]
-    return user, item, theme
+    for last in waiting:  # whose share of the catalogue is too large to be drawn by taste: random order
+        rows = slice(starts[last], starts[last] + lengths[last])
+        item[rows] = rng.permutation(items)[: lengths[last]]
+        theme[rows] = rng.integers(THEMES, size=lengths[last])
+    return np.repeat(np.arange(users), lengths), item, theme
 
 
-def _themes(rng: np.random.Generator, user: IntArray, favourites: IntArray) -> IntArray:
-    """Theme of each draw: kept for a phase, then changed. Shape as `user`, which is sorted."""
-    begins = rng.random(len(user)) < 1 / PHASE_LENGTH
+def _themes(rng: np.random.Generator, draws: IntArray, favourites: IntArray) -> npt.NDArray[np.int8]:
+    """Theme of each draw: kept for a phase, then changed. Shape [sum of draws]; `draws` are those of each user."""
+    ends = np.cumsum(draws)
+    begins = _chances(rng, int(ends[-1]), 1 / PHASE_LENGTH)
     begins[0] = True
-    begins[1:] |= user[1:] != user[:-1]
+    begins[ends[:-1]] = True
     first = np.flatnonzero(begins)
-    favourite = favourites[user[first], rng.integers(FAVOURITES, size=len(first))]
+    user = np.searchsorted(ends, first, side="right")
+    favourite = favourites[user, rng.integers(FAVOURITES, size=len(first))]
     anything = rng.integers(THEMES, size=len(first))
     chosen = np.where(rng.random(len(first)) < FAVOURITE_SHARE, favourite, anything)
-    themes: IntArray = chosen[np.cumsum(begins) - 1]
-    return themes
+    return np.repeat(chosen.astype(np.int8), np.diff(first, append=ends[-1]))
+
+
+def _chances(rng: np.random.Generator, n: int, chance: float) -> npt.NDArray[np.bool_]:
+    """Whether something of this chance happened, n times. In parts: the draws take eight times the room."""
+    happened = np.empty(n, dtype=np.bool_)
+    for first in range(0, n, PART):
+        happened[first : first + PART] = rng.random(min(PART, n - first)) < chance
+    return happened
+
+
+def _films_drawn(rng: np.random.Generator, ladder: FloatArray, column: IntArray, items: int) -> IntArray:
+    """A film from each column of the ladder, shape as `column`; seldom one past the last, by rounding."""
+    height = column + rng.random(len(column))
+    order = np.argsort(height)  # neighbours on the ladder are found several times as fast
+    found = np.empty_like(column)
+    found[order] = np.searchsorted(ladder, height[order], side="right")
+    films: IntArray = found - column * items
+    return films
 
 
 def _first_occurrence(keys: IntArray) -> IntArray:
@@ -206,19 +235,13 @@ def _first_occurrence(keys: IntArray) -> IntArray:
     return np.sort(np.unique(keys, return_index=True)[1])
 
 
-def _any_films(rng: np.random.Generator, waiting: IntArray, lengths: IntArray, items: int) -> list[IntArray]:
-    """Histories in random order for users whose share of the catalogue is too large to be drawn by taste."""
-    parts = []
-    for user in waiting:
-        films = rng.permutation(items)[: lengths[user]]
-        parts.append(np.stack([np.full_like(films, user), films, rng.integers(THEMES, size=len(films))]))
-    return parts
-
-
 def _ratings(rng: np.random.Generator, user: IntArray, item: IntArray, *, fits: npt.NDArray[np.bool_]) -> FloatArray:
     """Ratings 1 to 5 in the shares of MovieLens 100K; films of the user's theme are liked better. Shape [N]."""
     kindness, quality = rng.standard_normal(user.max() + 1), rng.standard_normal(item.max() + 1)
-    liking = 0.5 * kindness[user] + 0.5 * quality[item] + 0.5 * fits + 0.8 * rng.standard_normal(len(user))
+    liking = (0.5 * kindness)[user]
+    liking += (0.5 * quality)[item]
+    liking += 0.5 * fits
+    liking += 0.8 * rng.standard_normal(len(user))
     steps = np.quantile(liking, np.cumsum(_RATING_SHARES)[:-1])
     ratings: FloatArray = 1.0 + np.searchsorted(steps, liking)
     return ratings
@@ -230,12 +253,11 @@ def _timestamps(rng: np.random.Generator, user: IntArray, theme: IntArray) -> In
     changes = np.flatnonzero(theme[1:] != theme[:-1]) + 1
     pauses = changes[rng.random(len(changes)) < 0.08]
     gaps[pauses] += rng.integers(3_600, 10 * 86_400, size=len(pauses))
-    elapsed = np.cumsum(gaps)
+    elapsed: IntArray = np.cumsum(gaps, out=gaps)
     begins = np.flatnonzero(np.append(True, user[1:] != user[:-1]))
     arrival = _FIRST_SECOND + rng.integers(_SECONDS, size=len(begins))
-    which = np.cumsum(np.append(True, user[1:] != user[:-1])) - 1
-    times: IntArray = arrival[which] + elapsed - elapsed[begins][which]
-    return times
+    elapsed += np.repeat(arrival - elapsed[begins], np.diff(begins, append=len(user)))
+    return elapsed
 
 
 def _films(rng: np.random.Generator, theme_of_item: IntArray) -> tuple[Item, ...]:

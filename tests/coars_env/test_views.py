@@ -12,10 +12,13 @@ from coars_env import (
     CoarsReward,
     ConfigError,
     DatasetError,
+    MaskedEnv,
+    NumericEnv,
     TaskError,
     builder,
     constant_stage,
     freeze,
+    item_features,
     load_split,
     make,
 )
@@ -52,6 +55,20 @@ def test_made_environments_are_equal_and_share_nothing() -> None:
     assert tasks[0] == tasks[1]
 
 
+def test_views_by_name_are_those_made_by_hand() -> None:
+    split = load_split("synthetic", **SMALL)
+    for view, kind in (("numeric", NumericEnv), ("masked", MaskedEnv)):
+        env = make("synthetic", view=view, max_turns=3, candidates="popularity", **SMALL)  # type: ignore[call-overload]
+        assert type(env) is kind
+        text = make("synthetic", max_turns=3, candidates="popularity", **SMALL)
+        by_hand = kind(text, item_features(split))
+        assert env.env.episodes.sha256 == text.episodes.sha256
+        first, second = env.reset(seed=4)[0], by_hand.reset(seed=4)[0]
+        for _ in range(3):
+            assert repr(first) == repr(second)
+            first, second = (one.step(dict.fromkeys(ROLES, 2))[0] for one in (env, by_hand))
+
+
 def test_the_llara_split_plays_users_nobody_trains_on() -> None:
     env = make("synthetic", split="llara", subset="validation", candidates="llara", **SMALL)
     assert env.episodes.name == "synthetic/llara/validation/llara/d0"
@@ -80,6 +97,7 @@ def test_rewards_and_rendering_are_passed_on() -> None:
         ({"num_candidates": 1}, ConfigError, r"A choice needs candidates"),
         ({"num_candidates": 90}, TaskError, r"There must be enough items to draw negatives from"),
         ({"max_turns": 0}, ConfigError, r"A dialogue needs turns"),
+        ({"view": "pixels"}, ConfigError, r"Expected one of \['text', 'numeric', 'masked'\], found 'pixels'"),
         ({"draw": -1}, ConfigError, r"Draws and seeds are counted from 0"),
         ({"variant": "1m"}, ConfigError, r"variant"),
     ],

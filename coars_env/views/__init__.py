@@ -1,11 +1,15 @@
-"""make: from the name of a dataset to an environment; `load_split` and `builder` are its steps, for one's own use."""
+"""make: from the name of a dataset to an environment; `load_split` and `builder` are its steps, for one's own use.
+
+The other modules here are further views of the same game: in numbers, for one side, in turn order, as chat.
+"""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from coars_env.datasets import Source, load
 from coars_env.env import MAX_TURNS, CoarsEnv
 from coars_env.errors import ConfigError
+from coars_env.partners import Agent, FixedUser, RandomRecommender
 from coars_env.rewards import Reward
 from coars_env.tasks import (
     NUM_CANDIDATES,
@@ -20,9 +24,14 @@ from coars_env.tasks import (
     random_holdout,
     uniform_candidates,
 )
+from coars_env.transcript import RECOMMENDER
+from coars_env.views.numeric import item_features
+from coars_env.views.numeric_env import MaskedEnv, NumericEnv
+from coars_env.views.single import RoleName, SingleAgentEnv, find_role
 
 SplitName = Literal["leave_last", "llara", "random_holdout", "published"]
 CandidateRule = Literal["uniform", "popularity", "llara"]
+View = Literal["text", "numeric", "masked"]
 
 
 def load_split(
@@ -62,9 +71,16 @@ def builder(split: Split, rule: CandidateRule = "uniform", *, num_candidates: in
     )
 
 
+@overload
+def make(name: str, *, view: Literal["text"] = "text", **options: Any) -> CoarsEnv: ...
+@overload
+def make(name: str, *, view: Literal["numeric"], **options: Any) -> NumericEnv: ...
+@overload
+def make(name: str, *, view: Literal["masked"], **options: Any) -> MaskedEnv: ...
 def make(
     name: str,
     *,
+    view: View = "text",
     split: SplitName | None = None,
     subset: Literal["train", "validation", "test"] = "test",
     candidates: CandidateRule = "uniform",
@@ -76,11 +92,13 @@ def make(
     source: Source = "auto",
     data_dir: str | Path | None = None,
     **options: Any,
-) -> CoarsEnv:
+) -> CoarsEnv | NumericEnv:
     """An environment by the name of its dataset: `make("movielens")`, `make("synthetic", users=100)`.
 
     Args:
         name: see `list_datasets`.
+        view: "text" makes a `CoarsEnv`; "numeric" and "masked" make a `NumericEnv` or `MaskedEnv` with the
+            `item_features` of the split.
         split: "leave_last" holds out each user's last item, "random_holdout" one drawn by seed, "llara" whole users;
             "published" is the publisher's. None takes the one that fits the data, see `load_split`.
         subset: which part is played.
@@ -98,8 +116,34 @@ def make(
     Raises:
         CoarsError: unknown names, missing or damaged data, settings that contradict.
     """
-    build = builder(
-        load_split(name, split, source=source, data_dir=data_dir, **options), candidates, num_candidates=num_candidates
-    )
+    kinds: dict[str, type[NumericEnv] | None] = {"text": None, "numeric": NumericEnv, "masked": MaskedEnv}
+    if view not in kinds:
+        raise ConfigError(f"Unknown view. Expected one of {list(kinds)}, found {view!r}. Name one of them.")
+    data = load_split(name, split, source=source, data_dir=data_dir, **options)
+    build = builder(data, candidates, num_candidates=num_candidates)
     episodes = freeze(build, subset, rule=candidates, draw=draw)
-    return CoarsEnv(episodes, max_turns=max_turns, reward=reward, render_mode=render_mode)
+    env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, render_mode=render_mode)
+    kind = kinds[view]
+    if kind is None:
+        return env
+    return kind(env, item_features(data, directions=build.peers.directions if build.peers else None))
+
+
+def single_agent(
+    game: str | NumericEnv, role: RoleName = "recommender", partner: Agent | None = None, **options: Any
+) -> SingleAgentEnv:
+    """One side of the game as a Gymnasium environment: `single_agent("movielens", role="user")`.
+
+    Args:
+        game: name of a dataset, or an environment.
+        role: the side to be played, "recommender" or "user".
+        partner: plays the other side; by default the simplest there is: a user that clicks whatever comes first, or
+            a recommender that proposes at random.
+        options: go to `make`.
+
+    Raises:
+        CoarsError: as `make`; or no such role.
+    """
+    other: Agent = FixedUser() if find_role(role) == RECOMMENDER else RandomRecommender()
+    env = make(game, view="numeric", **options) if isinstance(game, str) else game
+    return SingleAgentEnv(env, role, partner or other)

@@ -1,0 +1,46 @@
+"""Lines: a dialogue with its rewards, to be read by people."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from coars_env.datasets.dataset import Item
+from coars_env.rewards import RewardTerms
+from coars_env.tasks import Task
+from coars_env.transcript import RECOMMENDER, EndingKind, Turn, answer_text, dialogue_text, proposal_text
+
+_ANSWER_STYLES = ("red", "yellow", "cyan", "green")
+
+
+class Line(NamedTuple):
+    """A line of text and its style, in the words of rich."""
+
+    text: str
+    style: str
+
+
+def dialogue_lines(
+    task: Task, turns: Sequence[Turn], terms: Sequence[RewardTerms], items: Sequence[Item], ending: EndingKind | None
+) -> list[Line]:
+    """The recommender's lists, all turns, and the rewards of the closed ones. The target only once it has ended."""
+    lines = [Line(text, "dim") for text in dialogue_text(task, (), items, RECOMMENDER).split("\n")]
+    for number, turn in enumerate(turns, start=1):
+        lines.append(Line(proposal_text(number, turn, items), "bold" if turn.proposal is not None else "magenta"))
+        if number <= len(terms):
+            style = "magenta" if turn.action is None else _ANSWER_STYLES[turn.action]
+            lines.append(Line(answer_text(number, turn), style))
+            earned = terms[number - 1]
+            rewards = f"recommender {earned.recommender:+.2f}, user {earned.user:+.2f}"
+            lines.append(Line(f"Turn {number}. Rewards: {rewards}.", "dim"))
+    if ending is not None:
+        lines.append(Line(f"Ended: {ending}. Truly taken next: {items[task.target].title}.", "bold"))
+    return lines
+
+
+def show(lines: Sequence[Line]) -> None:
+    """Print them, coloured where the terminal can."""
+    from rich.console import Console  # here, for importing coars_env to stay light
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for line in lines:
+        console.print(Text(line.text, style=line.style), soft_wrap=True)  # titles may hold what rich takes for markup

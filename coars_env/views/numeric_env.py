@@ -1,0 +1,193 @@
+"""NumericEnv, MaskedEnv: the game for policies that think in numbers. NumericAgent: such a policy among talkers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import gymnasium
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from coars_env.env import Action, CoarsEnv, Dialogue, Observation
+from coars_env.errors import ActionError, ShapeError, TaskError
+from coars_env.transcript import RECOMMENDER, ROLES, Role, Transcript
+from coars_env.views.numeric import Encoder, Floats, Mask, to_action
+
+NumericPolicy = Callable[[Floats, Mask], int]
+"""(observation, shape [L]; mask of legal acts, shape [n]) -> act."""
+
+
+class NumericEnv(ParallelEnv[str, Any, int]):
+    """The game of `CoarsEnv` in numbers: the same episodes, rewards and transcripts.
+
+    **Observations.** Box float32 [L] in [-1, 1], of one length for both sides; see `Encoder` for its entries. The user
+    is not shown the candidates, and the target is marked nowhere.
+
+    **Actions.** The same Discrete(n) for both sides, n = max(K, 20) + 1. For `recommender_0` act i < K proposes
+    candidate i. For `user_0` act 5 a + k < 20 is action a (dislike, skip, star, click) with strength .25 a + .05 k.
+    The last number is "wait", for the side whose half-turn it is not; what that side sends is ignored. A speaker that
+    waits, or sends a number that means nothing for its side, has said something that cannot be read: a turn of its own
+    kind, see `CoarsEnv`. A number outside the space raises `ActionError` and changes nothing.
+
+    **Words.** Each act becomes a fixed sentence, so transcripts, rendering and partners that talk work as ever.
+
+    `state()` is what both sides know together: the recommender's observation.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {**CoarsEnv.metadata, "name": "coars_numeric_v0"}
+
+    def __init__(self, env: CoarsEnv, features: Floats) -> None:
+        """Wrap an environment.
+
+        Args:
+            env: the game.
+            features: [I, F] in [-1, 1], one row for each item of `env.episodes.items`, as from `item_features`.
+
+        Raises:
+            ShapeError, ConfigError: the features do not fit.
+        """
+        self.env = env
+        self.encoder = Encoder(features, num_candidates=len(env.episodes.tasks[0].candidates), max_turns=env.max_turns)
+        if self.encoder.num_items != len(env.episodes.items):
+            raise ShapeError(
+                f"Every item needs features. Expected {len(env.episodes.items)} rows for {env.episodes.name!r}, found "
+                f"{self.encoder.num_items}. Take them from the split the episodes were made of."
+            )
+        self.render_mode = env.render_mode
+        self.possible_agents: list[str] = list(ROLES)
+        self.observation_spaces: dict[str, gymnasium.Space[Any]] = {role: self._space() for role in ROLES}
+        self.action_spaces: dict[str, gymnasium.Space[Any]] = {role: self.encoder.action_space() for role in ROLES}
+        self.state_space = self.encoder.observation_space()
+
+    @property
+    def agents(self) -> list[str]:
+        """The live ones."""
+        return self.env.agents
+
+    @property
+    def dialogue(self) -> Dialogue | None:
+        """The running or finished episode."""
+        return self.env.dialogue
+
+    @property
+    def transcript(self) -> Transcript:
+        """See `CoarsEnv.transcript`."""
+        return self.env.transcript
+
+    def observation_space(self, agent: str) -> gymnasium.Space[Any]:
+        """The same object on each call."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> gymnasium.Space[Any]:
+        """The same object on each call."""
+        return self.action_spaces[agent]
+
+    def state(self) -> Floats:
+        """Shape [L]. What both sides know together; the target is not among it.
+
+        Raises:
+            TaskError: there is no episode yet.
+        """
+        if self.dialogue is None:
+            raise TaskError("A state is of an episode. Expected one, found none. Call reset().")
+        state: Floats = self.encoder.encode([self.dialogue.observe(RECOMMENDER)], RECOMMENDER)[0]
+        return state
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """See `CoarsEnv.reset`."""
+        observations, infos = self.env.reset(seed, options)
+        return self._shown(observations), infos
+
+    def step(
+        self, actions: dict[str, int]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """Play one half-turn.
+
+        Raises:
+            ActionError: the act of the side whose half-turn it is lies outside its space, or the episode has ended.
+        """
+        words: Any = actions
+        if self.dialogue is not None and isinstance(actions, Mapping) and self.dialogue.speaker in actions:
+            speaker = self.dialogue.speaker
+            words = {**actions, speaker: self.in_words(actions[speaker], speaker)}
+        observations, rewards, terminations, truncations, infos = self.env.step(words)
+        return self._shown(observations), rewards, terminations, truncations, infos
+
+    def in_words(self, act: int, role: Role) -> Action:
+        """An act as `CoarsEnv` takes it.
+
+        Raises:
+            ActionError: it lies outside the space of its side.
+        """
+        space = self.action_spaces[role]
+        if not space.contains(act):
+            raise ActionError(
+                f"An action must lie in its space. Expected a member of {space} from {role}, found {act!r}. The "
+                "episode is unchanged: pass another action."
+            )
+        return to_action(act, role, self.encoder.num_candidates)
+
+    def render(self) -> str | None:
+        """See `CoarsEnv.render`."""
+        return self.env.render()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _space(self) -> gymnasium.Space[Any]:
+        return self.encoder.observation_space()
+
+    def _shown(self, observations: dict[str, Observation]) -> dict[str, Any]:
+        return {role: self.encoder.encode([observations[role]], role)[0] for role in ROLES}
+
+
+class MaskedEnv(NumericEnv):
+    """`NumericEnv` that also says which acts are legal.
+
+    Observations are a Dict: `observation`, the Box of `NumericEnv`, and `action_mask`, int8 [n], 1 where the act is
+    legal. In its own half-turn a side may do all its acts but "wait", in the other's it may only wait.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {**CoarsEnv.metadata, "name": "coars_masked_v0"}
+
+    def _space(self) -> gymnasium.Space[Any]:
+        mask = spaces.Box(0, 1, self.encoder.masks.shape[-1:], self.encoder.masks.dtype)
+        return spaces.Dict({"observation": self.encoder.observation_space(), "action_mask": mask})
+
+    def _shown(self, observations: dict[str, Observation]) -> dict[str, Any]:
+        vectors, masks = super()._shown(observations), self.encoder.masks
+        return {
+            role: {
+                "observation": vectors[role],
+                "action_mask": masks[side, int(observations[role]["speaker"] == side)].copy(),
+            }
+            for side, role in enumerate(ROLES)
+        }
+
+
+class NumericAgent:
+    """A policy that thinks in numbers, as an `Agent`: for `rollout`, `evaluate`, and partners that talk.
+
+    Example: `NumericAgent(lambda observation, mask: int(mask.argmax()), env.encoder)` plays either side, always with
+    the first of its acts.
+    """
+
+    def __init__(self, policy: NumericPolicy, encoder: Encoder) -> None:
+        self._policy = policy
+        self._encoder = encoder
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        """Nothing to open: what a policy remembers or draws is its own affair."""
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        """One act for each dialogue, in words. An act that is not legal becomes a message that cannot be read."""
+        actions: dict[int, Action] = {}
+        for side, role in enumerate(ROLES):
+            asked = [n for n, observation in observations.items() if observation["speaker"] == side]
+            if asked:
+                vectors = self._encoder.encode([observations[n] for n in asked], role)
+                for n, vector in zip(asked, vectors, strict=True):
+                    act = self._policy(vector, self._encoder.masks[side, 1].copy())
+                    actions[n] = to_action(act, role, self._encoder.num_candidates)
+        return actions

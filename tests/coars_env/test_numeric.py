@@ -1,0 +1,232 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coars_env import (
+    RECOMMENDER,
+    ROLES,
+    USER,
+    ConfigError,
+    Dialogue,
+    Encoder,
+    Role,
+    ShapeError,
+    Split,
+    SvdPeers,
+    UserSequence,
+    item_features,
+    leave_last,
+)
+from coars_env.testing import toy_dataset, toy_episodes
+from coars_env.views.numeric import ACT_STRENGTHS, act_masks, num_acts, to_act, to_action
+
+# Two features an item. Task toy-0: history 0 4, candidates 5 1 3, so the mean of the history is (1, 0) and the cosines
+# of the candidates with it are .6, 0 and, for an item without features, 0.
+BY_HAND = np.array([[1, 0], [0, 1], [-1, 0], [0, 0], [1, 0], [0.6, 0.8]], np.float32)
+SUMMARY = [1, 0]
+CANDIDATES = [0.6, 0.8, 0.6, 0, 1, 0, 0, 0, 0]
+NONE = [0, 0, 0]
+
+
+def encoder(max_turns: int = 2) -> Encoder:
+    return Encoder(BY_HAND, num_candidates=3, max_turns=max_turns)
+
+
+def dialogue(row: int = 0, max_turns: int = 2) -> Dialogue:
+    episodes = toy_episodes()
+    return Dialogue(episodes.tasks[row], episodes.items, max_turns=max_turns)
+
+
+def seen(played: Dialogue, role: Role) -> list[float]:
+    vector: list[float] = encoder(played.max_turns).encode([played.observe(role)], role)[0].round(4).tolist()
+    return vector
+
+
+# Items ----------------------------------------------------------------------------------------------------------------
+
+
+def test_features_are_directions_of_length_one_and_popularity() -> None:
+    features = item_features(leave_last(toy_dataset()))
+    assert (features.shape, features.dtype) == ((6, 9), np.float32)
+    # training interactions 1 3 1 0 3 1: log 2 / log 4 = .5
+    assert features[:, -1].tolist() == [0.5, 1, 0.5, 0, 1, 0.5]
+    assert np.linalg.norm(features[:, :-1], axis=1) == pytest.approx([1, 1, 1, 0, 1, 1], abs=1e-3)
+    assert features[3].tolist() == [0] * 9
+    assert np.array_equal(features, features.round(4))
+
+
+def test_features_do_not_depend_on_the_signs_of_the_directions() -> None:
+    split = leave_last(toy_dataset())
+    directions = SvdPeers(split).directions
+    turned = directions * np.array([-1, 1, -1])
+    assert np.array_equal(item_features(split, directions=turned), item_features(split))
+
+
+def test_features_know_the_training_part_only() -> None:
+    split = leave_last(toy_dataset())
+    others = tuple(UserSequence(s.user, (*s.items[:-1], 3)) for s in split.test)
+    assert np.array_equal(item_features(replace(split, test=others, owned={})), item_features(split))
+
+
+def test_features_of_a_split_without_training_part_are_zero() -> None:
+    split = replace(leave_last(toy_dataset()), train=())
+    assert not item_features(split, directions=np.zeros((6, 3))).any()
+
+
+@pytest.mark.parametrize(
+    ("features", "error", "message"),
+    [
+        (np.zeros(6), ShapeError, r"Items need features\. Expected an array \[items, features\], found shape \(6,\)"),
+        (np.zeros((0, 4)), ShapeError, r"found shape \(0, 4\)"),
+        (np.full((6, 2), 1.5), ConfigError, r"Expected entries in \[-1, 1\], found 1\.5\.\.1\.5\. Scale them"),
+        (np.full((6, 2), np.nan), ConfigError, r"found nan\.\.nan"),
+    ],
+)
+def test_features_that_cannot_be_are_refused(features: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Encoder(features, num_candidates=3, max_turns=4)
+
+
+# Acts -----------------------------------------------------------------------------------------------------------------
+
+
+def test_acts_of_the_user_are_four_actions_of_five_strengths() -> None:
+    assert [round(0.25 * a + 0.05 * k, 2) for a in range(4) for k in range(5)] == list(ACT_STRENGTHS)
+    assert {**to_action(13, USER, 3), "message": ""} == {"action": 2, "strength": 0.65, "message": ""}
+    assert {**to_action(1, RECOMMENDER, 3), "message": ""} == {"item": 1, "message": ""}
+
+
+@pytest.mark.parametrize("num_candidates", [3, 20, 30])
+def test_an_act_in_words_is_the_same_act(num_candidates: int) -> None:
+    legal = act_masks(num_candidates)[:, 1]
+    for side, role in enumerate(ROLES):
+        for act in np.flatnonzero(legal[side]):
+            assert to_act(to_action(act, role, num_candidates), role, num_candidates) == act
+        for act in (*np.flatnonzero(1 - legal[side]), -1, 10**6):
+            action = to_action(act, role, num_candidates)
+            assert f"act {act} " in action["error"]
+            assert to_act(action, role, num_candidates) == num_acts(num_candidates) - 1
+
+
+@given(st.integers(0, 3), st.floats(0, 1, width=32))
+def test_the_nearest_act_keeps_the_action_and_its_strength_to_a_twentieth(action: int, strength: float) -> None:
+    act = to_act({"action": action, "strength": strength, "message": ""}, USER, 3)
+    assert act // 5 == action
+    low, high = 0.25 * action, 0.25 * action + 0.25
+    if low <= strength <= high - 0.01:
+        assert ACT_STRENGTHS[act] == pytest.approx(strength, abs=0.051)
+
+
+def test_masks_leave_the_speaker_its_acts_and_the_other_nothing_but_to_wait() -> None:
+    masks = act_masks(3)
+    assert masks.shape == (2, 2, 21)
+    assert np.flatnonzero(masks[0, 1]).tolist() == [0, 1, 2]
+    assert np.flatnonzero(masks[1, 1]).tolist() == list(range(20))
+    assert [np.flatnonzero(mask).tolist() for mask in masks[:, 0]] == [[20], [20]]
+    assert np.flatnonzero(act_masks(30)[0, 1]).tolist() == list(range(30))
+
+
+# Observations ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_observations_by_hand() -> None:
+    nothing = [*NONE, *NONE, *[0] * 16]  # proposed before, current proposal, two turns of 3 + 4 + 1 entries
+    assert seen(dialogue(), RECOMMENDER) == pytest.approx([*SUMMARY, *CANDIDATES, 0, 0, 0, *nothing])
+    assert seen(dialogue(), USER) == pytest.approx([*SUMMARY, *[0] * 9, 1, 0, 0, *nothing])
+
+
+def test_a_proposal_and_its_answer_by_hand() -> None:
+    played, heat = dialogue(), [0, 1, 0]
+    played.recommend(1, "")
+    turns = [*heat, 0, 0, 0, 0, 0, *[0] * 8]
+    assert seen(played, USER) == pytest.approx([*SUMMARY, *[0] * 9, 1, 1, 0, *NONE, *heat, *turns])
+    assert seen(played, RECOMMENDER) == pytest.approx([*SUMMARY, *CANDIDATES, 0, 1, 0, *[0, 1, 0], *heat, *turns])
+    played.reply(2, 0.65, "")
+    turns = [*heat, 0, 0, 1, 0, 0.65, *[0] * 8]
+    assert seen(played, RECOMMENDER) == pytest.approx([*SUMMARY, *CANDIDATES, 0, 0, 0.5, *[0, 1, 0], *NONE, *turns])
+    played.recommend(0, "")
+    fargo = [0.6, 0.8, 0.6]
+    turns = [*heat, 0, 0, 1, 0, 0.65, *fargo, 0, 0, 0, 0, 0]
+    assert seen(played, USER) == pytest.approx([*SUMMARY, *[0] * 9, 1, 1, 0.5, *NONE, *fargo, *turns])
+
+
+def test_what_cannot_be_read_is_zero() -> None:
+    played = dialogue()
+    played.recommend(3, "")
+    played.reply(4, None, "")
+    assert seen(played, RECOMMENDER) == pytest.approx([*SUMMARY, *CANDIDATES, 0, 0, 0.5, *[0] * 22])
+
+
+def test_nobody_sees_the_target_nor_the_user_the_list() -> None:
+    for task in toy_episodes():
+        for target in task.candidates:
+            other = replace(task, target=target, candidates=task.candidates[::-1], peer_similarity=())
+            first, second = (Dialogue(t, toy_episodes().items, max_turns=2) for t in (task, other))
+            assert seen(first, USER) == seen(second, USER)
+            assert seen(Dialogue(replace(task, target=target), toy_episodes().items, max_turns=2), RECOMMENDER) == seen(
+                first, RECOMMENDER
+            )
+
+
+@given(st.data())
+def test_many_dialogues_are_encoded_as_each_alone(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    wide = Encoder(rng.uniform(-1, 1, (6, data.draw(st.integers(1, 12)))), num_candidates=3, max_turns=4)
+    played = [dialogue(row % 4, max_turns=4) for row in range(7)]
+    for one in played:
+        for _ in range(rng.integers(9)):
+            if one.ending is None and one.speaker == RECOMMENDER:
+                one.recommend(int(rng.integers(4)), "")
+            elif one.ending is None:
+                one.reply(int(rng.integers(5)), float(rng.random()), "")
+    for role in ROLES:
+        together = wide.encode([one.observe(role) for one in played], role)
+        alone = [wide.encode([one.observe(role)], role)[0] for one in played]
+        assert together.tobytes() == np.stack(alone).tobytes()
+        assert all(wide.observation_space().contains(vector) for vector in together)
+
+
+def test_the_static_part_can_be_made_beforehand_and_the_dynamic_part_written_in_place() -> None:
+    code, episodes = encoder(), toy_episodes()
+    history = np.array([[-1] * (10 - len(task.history)) + list(task.history) for task in episodes])
+    candidates = np.array([task.candidates for task in episodes])
+    table = code.static(history, candidates)  # [4, S]
+    described = table[:, 2:].reshape(4, 3, 3)
+    played = dialogue(2)
+    played.recommend(1, "")
+    played.reply(0, 0.1, "")
+    played.recommend(2, "")
+    buffer = np.full((1, code.size), 9, np.float32)
+    buffer[:, : code.static_size] = table[2]
+    returned = code.dynamic(
+        0,
+        speaker=np.array([1]),
+        turn=np.array([1]),
+        proposed=np.array([[False, True, True]]),
+        proposals=described[2, [1, 2]][None],
+        actions=np.array([[0, -1]]),
+        strengths=np.array([[0.1, -1]]),
+        out=buffer[:, code.static_size :],
+    )
+    assert buffer.tobytes() == code.encode([played.observe(RECOMMENDER)], RECOMMENDER).tobytes()
+    assert np.shares_memory(returned, buffer)
+
+
+def test_an_encoder_refuses_another_game() -> None:
+    with pytest.raises(ShapeError, match=r"Expected 3 candidates and 2 turns, found 3 and 4\. Make an Encoder"):
+        encoder(max_turns=2).encode([dialogue(max_turns=4).observe(USER)], USER)
+
+
+# On real data ---------------------------------------------------------------------------------------------------------
+
+
+def test_real_features_are_bounded_and_tell_something(ml100k: Split) -> None:
+    features = item_features(ml100k)
+    assert features.shape == (1682, 9)
+    assert np.abs(features).max() == 1
+    trained = {item for sequence in ml100k.train for item in sequence.items}
+    assert sorted(trained) == np.flatnonzero(features.any(1)).tolist()
