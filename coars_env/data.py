@@ -128,7 +128,10 @@ def _figures(name: str, variant: str, release: Release, data_dir: Path | None) -
     except DatasetError as error:
         return [(False, str(error))]
     return [
-        (found[what] == expected, f"{expected:,} {what}" + ("" if found[what] == expected else f", found {found[what]:,}"))
+        (
+            found[what] == expected,
+            f"{expected:,} {what}" + ("" if found[what] == expected else f", found {found[what]:,}"),
+        )
         for what, expected in release.figures.items()
     ]
 
@@ -175,7 +178,10 @@ def shape(dataset: Dataset, *, min_rating: float | None = None) -> list[tuple[st
         ("length min / p5 / p25 / p50", " / ".join(f"{q:,.0f}" for q in quantiles[:4])),
         ("length p75 / p90 / p95 / p99 / max", " / ".join(f"{q:,.0f}" for q in quantiles[4:])),
         ("mean length", f"{lengths.mean():.1f}"),
-        ("held out", f"one at random of {len(split.test):,} users" if timeless else f"last of {len(split.test):,} users"),
+        (
+            "held out",
+            f"one at random of {len(split.test):,} users" if timeless else f"last of {len(split.test):,} users",
+        ),
         *_popularity(split),
     ]
 

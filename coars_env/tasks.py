@@ -412,7 +412,7 @@ Scorer = Callable[[IntArray, IntArray], FloatArray]
 
 @dataclass(frozen=True)
 class TopCandidates:
-    """The items that a scorer likes best for a history: as hard a list as the scorer is good. Only their order is drawn.
+    """The items that a scorer likes best for a history: a list as hard as the scorer is good. Only its order is drawn.
 
     In the place of a sampler: `TaskBuilder(split, TopCandidates(scorer))`. What the builder bars is not offered. Equal
     scores go by catalogue index; scores that differ by rounding between machines should be rounded by the scorer.

@@ -32,9 +32,7 @@ def real_root() -> str:
     return os.environ["COARS_DATA"]
 
 
-def test_the_list_shows_licence_address_and_what_is_here(
-    instruments: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_list_shows_licence_address_and_what_is_here(instruments: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (instruments / "Instruments.item.json").unlink()
     main(["list", "--data-dir", str(instruments)])
     blocks = re.split(r"\n(?=\w)", capsys.readouterr().out)
@@ -54,7 +52,10 @@ def test_a_download_is_put_where_it_is_found(
         main(words)
     main([*words, "--no-verify"])
     out, err = capsys.readouterr()
-    assert f"instruments-lcrec in {tmp_path}/data/instruments/lcrec_letter: real data, lcrec-instruments, titles of 1" in out
+    assert (
+        f"instruments-lcrec in {tmp_path}/data/instruments/lcrec_letter: real data, lcrec-instruments, titles of 1"
+        in out
+    )
     assert "Licence: Amazon Musical Instruments" in err
     main(["list", "--data-dir", str(tmp_path / "data")])
     assert f"found    {tmp_path}/data/instruments/lcrec_letter\n" in capsys.readouterr().out
