@@ -269,8 +269,9 @@ class DataConfig:
 
     dataset: str = "movielens"
     """Name of a dataset, see `coars_env.list_datasets`."""
-    split: SplitName = "leave_last"
-    """"leave_last" holds out each user's last item, "llara" a tenth of the users."""
+    split: SplitName | None = None
+    """"leave_last" holds out each user's last item, "random_holdout" one at random, "llara" a tenth of the users,
+    "published" what the publisher does. None takes the one that fits the data, "leave_last" for MovieLens."""
     source: Source = "auto"
     """"auto" takes real data and, where none can be had, warns and plays a synthetic world; "real" fails instead."""
     data_dir: Path | None = None

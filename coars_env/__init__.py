@@ -4,7 +4,7 @@ Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
 from coars_env.coars_v0 import ENV_IDS
-from coars_env.datasets import Dataset, Item, Provenance, Source, list_datasets, load, register
+from coars_env.datasets import Dataset, Item, Provenance, Source, from_interactions, list_datasets, load, register
 from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation
 from coars_env.errors import (
     ActionError,
@@ -63,7 +63,6 @@ from coars_env.partners import (
     OracleUser,
     RandomRecommender,
     Replay,
-    Scorer,
     ScorerUser,
     item_counts,
     popularity_scorer,
@@ -76,15 +75,19 @@ from coars_env.tasks import (
     NUM_CANDIDATES,
     CandidateSampler,
     EpisodeSet,
+    Scorer,
     Split,
     SvdPeers,
     Task,
     TaskBuilder,
+    TopCandidates,
     UserSequence,
     freeze,
     leave_last,
     llara,
     popularity_candidates,
+    published,
+    random_holdout,
     sample_train_tasks,
     uniform_candidates,
 )
@@ -183,6 +186,7 @@ __all__ = [
     "Task",
     "TaskBuilder",
     "TaskError",
+    "TopCandidates",
     "Transcript",
     "TranscriptError",
     "Turn",
@@ -206,6 +210,7 @@ __all__ = [
     "episode_metrics",
     "evaluate",
     "freeze",
+    "from_interactions",
     "item_counts",
     "item_features",
     "leave_last",
@@ -224,6 +229,8 @@ __all__ = [
     "popularity_candidates",
     "popularity_scorer",
     "position_bias",
+    "published",
+    "random_holdout",
     "read_reply",
     "read_transcripts",
     "register",

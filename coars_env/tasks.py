@@ -46,12 +46,15 @@ class Task:
     candidates: tuple[int, ...]
     """Catalogue indices in the order shown; distinct items with distinct titles."""
     target: int
-    """The item the user truly took next; one of the candidates."""
+    """The item the user truly took next; one of the candidates, unless these were retrieved."""
     peer_similarity: tuple[float, ...] = ()
     """q of each candidate in [-1, 1], same order; empty means 0 throughout. See `SvdPeers`."""
+    retrieved: bool = False
+    """Whether the candidates are what a retriever found, which may have missed the target. There is no hit then: every
+    proposal is a miss, and is rewarded and counted as one. See `TopCandidates`."""
 
     def __post_init__(self) -> None:
-        if self.target not in self.candidates:
+        if self.target not in self.candidates and not self.retrieved:
             raise TaskError(
                 f"The target must be among the candidates. Expected item {self.target} among the "
                 f"{len(self.candidates)} of task {self.task_id!r}, found none. Rebuild the set with a candidate "
@@ -128,7 +131,7 @@ class EpisodeSet:
 
     @property
     def _rows(self) -> list[str]:
-        return [_json(vars(task)) for task in self.tasks]
+        return [_json(task_row(task)) for task in self.tasks]
 
     def save(self, path: str | Path) -> None:
         """Write JSONL: a header line with the digest, then one task a line. Atomic."""
@@ -192,10 +195,19 @@ def check_titles(task: Task, items: Sequence[Item]) -> None:
         )
 
 
+def task_row(task: Task) -> dict[str, Any]:
+    """The fields of a task as they are stored. `retrieved` is left out where it is false, as before there was any."""
+    row = dict(vars(task))
+    if not task.retrieved:
+        del row["retrieved"]
+    return row
+
+
 def task_from_row(row: dict[str, Any]) -> Task:
-    """Inverse of `dataclasses.asdict` after a trip through JSON."""
+    """Inverse of `task_row` after a trip through JSON."""
     history, candidates, similarity = (tuple(row[key]) for key in ("history", "candidates", "peer_similarity"))
-    return Task(row["task_id"], row["user"], history, candidates, row["target"], similarity)
+    retrieved = bool(row.get("retrieved", False))
+    return Task(row["task_id"], row["user"], history, candidates, row["target"], similarity, retrieved)
 
 
 def _sha256(lines: Sequence[str]) -> str:
@@ -248,29 +260,84 @@ def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:
 
     Ties in time keep the order of the source (44 % of ml-100k's last items are tied with the one before). An item taken
     more than once counts where it was first taken. Users with fewer than three items are left out.
+
+    Raises:
+        TaskError: the rows of the dataset are no sequences.
     """
-    sequences = _sequences(dataset, min_rating)
-    return Split(
-        "leave_last",
-        dataset,
-        train=tuple(UserSequence(s.user, s.items[:-1]) for s in sequences if len(s.items) > 2),
-        validation=(),
-        test=tuple(s for s in sequences if len(s.items) > 2),
-        owned=_Owned(dataset, min_rating),
+    _refuse_without(dataset, ("seconds", "order"), "leave_last")
+    return _last_held_out("leave_last", dataset, _sequences(dataset, min_rating), min_rating)
+
+
+def random_holdout(dataset: Dataset, *, seed: int = 0, min_rating: float | None = None) -> Split:
+    """Hold out one item of each user, drawn by seed; train on the rest, in an order drawn by seed.
+
+    For data without times, such as LastFM's listens: what is called history is then a set of other items of the user,
+    not a sequence. Users with fewer than three items are left out.
+    """
+    ranks = np.random.default_rng(seed).random(len(dataset.users))
+    rows = np.lexsort((ranks, dataset.users))  # rows of a user stay together
+    items, ratings = dataset.item_indices[rows], dataset.ratings[rows]
+    sequences = []
+    for user in range(dataset.num_users):
+        own = items[dataset.rows(user)]
+        if min_rating is not None:
+            own = own[ratings[dataset.rows(user)] >= min_rating]
+        sequences.append(UserSequence(user, tuple(dict.fromkeys(own.tolist()))))
+    return _last_held_out("random_holdout", dataset, sequences, min_rating)
+
+
+def published(dataset: Dataset) -> Split:
+    """The publisher's own split, for instance AFL's of LastFM: the last item of each held-out user is the target.
+
+    AFL's has no order in time. In its files the items of every user ascend by artist id, so that the target is always
+    the one of the highest id; here histories and training sequences are shuffled by a fixed seed.
+
+    Raises:
+        TaskError: the publisher has none.
+    """
+    if dataset.parts is None:
+        raise TaskError(
+            f"A published split must be part of the data. Expected parts in {dataset.name!r}, found none. Use another "
+            "split, or a variant that has one, such as variant='afl' of lastfm."
+        )
+    sequences = _sequences(dataset, None)
+    train, validation, test = (
+        tuple(s for s in sequences if dataset.parts[s.user] == part and len(s.items) > 1)
+        for part in ("train", "validation", "test")
     )
+    return Split("published", dataset, train, validation, test, _Owned(dataset, None))
 
 
 def llara(dataset: Dataset) -> Split:
     """LLaRA's division of users 8:1:1 by the time of their first rating (arXiv:2312.02445); ratings of 3 or more.
 
     The last item of each held-out user is the target; a training user's whole sequence may be trained on.
+
+    Raises:
+        TaskError: the dataset has no times.
+        DatasetError: fewer than ten users with two such ratings.
     """
+    _refuse_without(dataset, ("seconds",), "llara")
     parts, numbers = llara_sequences(dataset), _numbers(dataset)
     train, validation, test = (
         tuple(UserSequence(user, tuple(dict.fromkeys(numbers[items].tolist()))) for user, items in part)
         for part in (parts.train, parts.validation, parts.test)
     )
     return Split("llara", dataset, train, validation, test, _Owned(dataset, None))
+
+
+def _refuse_without(dataset: Dataset, times: Sequence[str], split: str) -> None:
+    if dataset.times not in times:
+        raise TaskError(
+            f"The split {split!r} goes by time. Expected a dataset whose times are {' or '.join(times)}, found "
+            f"{dataset.times!r} in {dataset.name!r}. Use random_holdout, which needs none."
+        )
+
+
+def _last_held_out(name: str, dataset: Dataset, sequences: Sequence[UserSequence], min_rating: float | None) -> Split:
+    long = tuple(s for s in sequences if len(s.items) > 2)
+    train = tuple(UserSequence(s.user, s.items[:-1]) for s in long)
+    return Split(name, dataset, train, (), long, _Owned(dataset, min_rating))
 
 
 def _sequences(dataset: Dataset, min_rating: float | None) -> list[UserSequence]:
@@ -337,6 +404,42 @@ def popularity_candidates(split: Split) -> CandidateSampler:
         return rng.choice(len(weights), size=n, replace=False, p=weights / weights.sum()).astype(np.int64)
 
     return draw
+
+
+Scorer = Callable[[IntArray, IntArray], FloatArray]
+"""(history [H], oldest first; items [N]) -> scores [N], higher is better. All are catalogue indices; H may be 0."""
+
+
+@dataclass(frozen=True)
+class TopCandidates:
+    """The items that a scorer likes best for a history: a list as hard as the scorer is good. Only its order is drawn.
+
+    In the place of a sampler: `TaskBuilder(split, TopCandidates(scorer))`. What the builder bars is not offered. Equal
+    scores go by catalogue index; scores that differ by rounding between machines should be rounded by the scorer.
+    """
+
+    scorer: Scorer
+    keep_target: bool = True
+    """True: the target takes the last place if the scorer did not put it among the best. False: the list is what the
+    scorer retrieved, with or without the target, and tasks are marked as `retrieved`; the share of tasks that list
+    their target then bounds every hit rate."""
+
+    def best(self, history: Sequence[int], target: int, barred: frozenset[int], items: Sequence[Item]) -> Iterator[int]:
+        """Items that are not barred, best first, each title once.
+
+        The target is never barred, nor is its title given to another item.
+        """
+        scores = np.asarray(self.scorer(np.array(history, dtype=np.int64), np.arange(len(items))), dtype=np.float64)
+        if scores.shape != (len(items),) or np.isnan(scores).any():
+            raise TaskError(
+                f"A scorer must score what it is asked for. Expected {len(items)} numbers, found shape {scores.shape} "
+                f"with {int(np.isnan(scores).sum())} NaN. Correct the scorer."
+            )
+        titles = {items[target].title}
+        for item in np.argsort(-scores, kind="stable").tolist():
+            if item == target or (item not in barred and items[item].title not in titles):
+                titles.add(items[item].title)
+                yield item
 
 
 def _check_enough(available: int, n: int) -> None:
@@ -486,7 +589,7 @@ class TaskBuilder:
     """
 
     split: Split
-    sampler: CandidateSampler
+    sampler: CandidateSampler | TopCandidates
     peers: SvdPeers | None = None
     num_candidates: int = NUM_CANDIDATES
     exclude_owned: bool = True
@@ -520,16 +623,30 @@ class TaskBuilder:
         target = sequence.items[cut]
         history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
         barred = self.split.owned[sequence.user] if self.exclude_owned else frozenset((*history, target))
-        listed = [target, *self._negatives(target, barred | {target}, rng)]
+        if isinstance(self.sampler, TopCandidates):
+            listed = self._best(self.sampler, history, target, barred)
+            retrieved = not self.sampler.keep_target
+        else:
+            listed, retrieved = [target, *self._negatives(self.sampler, target, barred | {target}, rng)], False
         candidates = tuple(listed[i] for i in rng.permutation(self.num_candidates))
-        return Task(task_id, sequence.user, history, candidates, target)
+        return Task(task_id, sequence.user, history, candidates, target, retrieved=retrieved)
 
-    def _negatives(self, target: int, barred: frozenset[int], rng: np.random.Generator) -> list[int]:
+    def _best(self, top: TopCandidates, history: Sequence[int], target: int, barred: frozenset[int]) -> list[int]:
+        best = top.best(history, target, barred, self.split.dataset.items)
+        listed = list(islice(best, self.num_candidates))
+        _check_enough(len(listed), self.num_candidates)
+        if top.keep_target and target not in listed:
+            listed[-1] = target
+        return listed
+
+    def _negatives(
+        self, sampler: CandidateSampler, target: int, barred: frozenset[int], rng: np.random.Generator
+    ) -> list[int]:
         """As many items as are missing, of different titles. Ends with the sampler's error when no item is left."""
         items = self.split.dataset.items
         chosen: dict[str, int] = {items[target].title: target}
         while missing := self.num_candidates - len(chosen):
-            drawn = self.sampler(barred, missing, rng).tolist()
+            drawn = sampler(barred, missing, rng).tolist()
             if not set(drawn).isdisjoint(barred) or len(set(drawn)) != missing:
                 raise TaskError(
                     f"A candidate sampler must keep to what it is asked for. Expected {missing} different items that "

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.errors import CoarsError, TranscriptError
-from coars_env.tasks import Task, task_from_row, write_atomically
+from coars_env.tasks import Task, task_from_row, task_row, write_atomically
 
 Role = Literal["recommender_0", "user_0"]
 EndingKind = Literal["accepted", "max_turns", "failed"]
@@ -110,7 +110,7 @@ class Transcript:
 
     def to_json(self) -> str:
         """One line, keys sorted: equal transcripts give equal bytes."""
-        row = {"version": TRANSCRIPT_VERSION, **dataclasses.asdict(self)}
+        row = {"version": TRANSCRIPT_VERSION, **dataclasses.asdict(self), "task": task_row(self.task)}
         return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
     @classmethod

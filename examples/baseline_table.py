@@ -34,8 +34,10 @@ class TableConfig:
 
     dataset: str = "movielens"
     """Name of the dataset."""
-    split: Literal["leave_last", "llara"] = "leave_last"
-    """Rule that says what is held out."""
+    variant: str | None = None
+    """Version of it; None takes the dataset's first."""
+    split: Literal["leave_last", "llara", "random_holdout", "published"] | None = None
+    """Rule that says what is held out; None takes the one that fits the data."""
     subset: Literal["validation", "test"] = "test"
     """Held-out part that is played."""
     rule: Literal["uniform", "popularity", "llara"] = "uniform"
@@ -52,7 +54,8 @@ class TableConfig:
 
 def table(config: TableConfig) -> str:
     """Play every system and lay the results out."""
-    split = load_split(config.dataset, config.split, source=config.source, data_dir=config.data_dir)
+    variant = {} if config.variant is None else {"variant": config.variant}
+    split = load_split(config.dataset, config.split, source=config.source, data_dir=config.data_dir, **variant)
     build = builder(split, config.rule)
     sets = [freeze(build, config.subset, rule=config.rule, draw=draw) for draw in range(config.draws)]
     rows, reference = [], None
@@ -67,7 +70,7 @@ def table(config: TableConfig) -> str:
         rows.append((system, summarize(system, runs).estimates["hit_final"], gap))
     header = ("system", "Hit@1 [95 %]", f"minus {config.systems[0]} [95 %]")
     provenance = split.dataset.provenance
-    where = f"{split.dataset.name}/{config.split}/{config.subset}/{config.rule}"
+    where = f"{split.dataset.name}/{split.name}/{config.subset}/{config.rule}"
     return (
         f"{where}: {len(sets[0])} rows, {config.draws} draws; {provenance.source} data {provenance.origin} "
         f"({provenance.sha256[:12]}), draw 0 {sets[0].sha256[:12]}; {revision()}.\n\n{markdown_table(header, rows)}\n"

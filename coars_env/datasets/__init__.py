@@ -2,16 +2,33 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from coars_env.datasets.dataset import Dataset, Item, Provenance
-from coars_env.datasets.movielens import find_release, load_movielens
+from coars_env.datasets import instruments, lastfm, movielens
+from coars_env.datasets.dataset import Dataset, Item, Part, Provenance
+from coars_env.datasets.instruments import load_instruments
+from coars_env.datasets.interactions import from_interactions
+from coars_env.datasets.lastfm import load_lastfm
+from coars_env.datasets.movielens import load_movielens
+from coars_env.datasets.releases import Release, choose
 from coars_env.datasets.synthetic import synthetic_world
 from coars_env.errors import CoarsWarning, ConfigError, DatasetError, MissingDataError
 
-__all__ = ["Dataset", "Item", "Loader", "Provenance", "Source", "list_datasets", "load", "register"]
+__all__ = [
+    "RELEASES",
+    "Dataset",
+    "Item",
+    "Loader",
+    "Provenance",
+    "Source",
+    "from_interactions",
+    "list_datasets",
+    "load",
+    "register",
+]
 
 Source = Literal["auto", "real", "synthetic"]
 Loader = Callable[..., Dataset]
@@ -25,12 +42,38 @@ class _Entry(NamedTuple):
     """Invents data of the same shape from the same options; None where nothing can stand in."""
 
 
-def _like_movielens(variant: str = "100k", **_: Any) -> Dataset:
-    release = find_release(variant)
-    return synthetic_world(users=release.users, items=release.rated_items, interactions=release.ratings)
+RELEASES: Mapping[str, Mapping[str, Release]] = {
+    "instruments": instruments.RELEASES,
+    "lastfm": lastfm.RELEASES,
+    "movielens": movielens.RELEASES,
+}
+"""Published versions by data set and variant."""
 
 
-_ENTRIES = {"movielens": _Entry(load_movielens, _like_movielens), "synthetic": _Entry(None, synthetic_world)}
+def _like(dataset: str, label: str, default: str) -> Loader:
+    """An invented world in place of each release of a data set."""
+
+    def stand_in(variant: str = default, **_: Any) -> Dataset:
+        users, items, interactions = choose(RELEASES[dataset], label, variant).shape
+        return synthetic_world(users=users, items=items, interactions=interactions)
+
+    return stand_in
+
+
+def _like_lastfm(variant: str = "hetrec", **_: Any) -> Dataset:
+    """Without times, as the real one, so that the same splits are for it."""
+    world = _like("lastfm", "LastFM", "hetrec")(variant)
+    names: tuple[Part, ...] = ("train", "validation", "test")
+    parts = [name for name in names for _ in range(lastfm.RELEASES["afl"].figures[f"users of {name}"])]
+    return replace(world, times="none", parts=tuple(parts) if variant == "afl" else None)
+
+
+_ENTRIES = {
+    "instruments": _Entry(load_instruments, _like("instruments", "instruments", "lcrec")),
+    "lastfm": _Entry(load_lastfm, _like_lastfm),
+    "movielens": _Entry(load_movielens, _like("movielens", "MovieLens", "100k")),
+    "synthetic": _Entry(None, synthetic_world),
+}
 
 
 def register(name: str, loader: Loader) -> None:
@@ -59,7 +102,8 @@ def load(name: str, *, source: Source = "auto", data_dir: str | Path | None = No
 
     Args:
         name: see `list_datasets`. "movielens" takes `variant` ("100k", "1m", "latest-small"), `download`, `verify` and
-            `url`, see `load_movielens`; "synthetic" takes `users`, `items`, `interactions` and `seed`.
+            `url`, see `load_movielens`; so do "lastfm" ("hetrec", "afl") and "instruments" ("lcrec", "2014", "2018",
+            "2023", "2023-reviews"); "synthetic" takes `users`, `items`, `interactions` and `seed`.
         source: "auto" reads the real data, fetching them if need be, and where none can be had warns and returns an
             invented world of the same shape; "real" raises instead; "synthetic" invents without looking.
         data_dir: where the files lie or shall be put; else `COARS_DATA`, else the cache folder.

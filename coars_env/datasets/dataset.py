@@ -1,6 +1,8 @@
 """Dataset: a catalogue and who took what when. It stands below the readers, so that no reader imports the package."""
 
 import hashlib
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -16,6 +18,13 @@ FloatArray = npt.NDArray[np.float64]
 ITEM_ORDER_SEED = 20604
 """Seed of the permutation that numbers the catalogue. File ids were handed out by release or by first appearance and
 betray the answer (closeness of ids scores up to .86 Hit@1), so an index must carry none of their order."""
+
+
+MAX_TITLE_LENGTH = 200
+"""Longest title in characters; longer ones are cut. Our choice: the longest of MovieLens and LastFM have 158."""
+
+Times = Literal["seconds", "order", "none"]
+Part = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,11 @@ class Dataset:
     """One line, shown before the first download and in the card."""
     source_rows: IntArray | None = field(default=None, repr=False)  # [N] place of each interaction in the source's file
     """None where there is no file. Sorting loses this order, and rules that break ties by it need it."""
+    times: Times = "seconds"
+    """What `timestamps` mean. "seconds": a clock. "order": only that a user's rows stand in the order they were taken.
+    "none": nothing; the rows of a user were shuffled by seed, are no sequence, and must not be split as one."""
+    parts: tuple[Part, ...] | None = None
+    """Part of each user in the publisher's own split, whose held-out users end with their target; None without one."""
     _bounds: IntArray = field(init=False, repr=False)  # [U + 1] rows of user u are bounds[u]:bounds[u + 1]
 
     def __post_init__(self) -> None:
@@ -93,6 +107,11 @@ class Dataset:
             raise DatasetError(
                 f"Every interaction must name a known user. Expected indices 0..{len(self.user_ids) - 1}, "
                 f"found {self.users.min()}..{self.users.max()}. Add the missing users."
+            )
+        if self.parts is not None and len(self.parts) != len(self.user_ids):
+            raise DatasetError(
+                f"A published split divides all users. Expected {len(self.user_ids)} parts, found {len(self.parts)}. "
+                "Pass one per user, or None."
             )
         ahead, behind = self.users[1:], self.users[:-1]
         if ((ahead < behind) | ((ahead == behind) & (self.timestamps[1:] < self.timestamps[:-1]))).any():
@@ -145,3 +164,78 @@ class Dataset:
 def item_permutation(n: int) -> IntArray:
     """Source position of each catalogue index. Shape [n]; the same for every dataset of n items."""
     return np.random.default_rng(ITEM_ORDER_SEED).permutation(n).astype(np.int64)
+
+
+def clean_title(raw: str) -> str:
+    """A title that fits in one line of a dialogue: NFC, no control characters, single blanks, not too long.
+
+    Letters of any script and emoji stay. Marks that switch the direction of writing for what follows are dropped, for
+    they would reorder the rest of the line. What exceeds `MAX_TITLE_LENGTH` is cut, and the cut shown by "…".
+    """
+    raw = raw[: 4 * MAX_TITLE_LENGTH]  # so that a title of 10^6 characters costs nothing
+    kept = []
+    for character in unicodedata.normalize("NFC", raw):
+        if unicodedata.bidirectional(character) not in _DIRECTION_SWITCHES:
+            blank = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+            kept.append(" " if blank else character)
+    title = " ".join("".join(kept).split())
+    return title if len(title) <= MAX_TITLE_LENGTH else f"{title[: MAX_TITLE_LENGTH - 1].rstrip()}…"
+
+
+_DIRECTION_SWITCHES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Catalogue and interactions as a source lists them, before they are numbered and sorted; see `arranged`."""
+
+    item_ids: Sequence[str]
+    items: Sequence[Item | None]
+    """None where nothing but the id is known."""
+    user_ids: Sequence[str]
+    users: IntArray  # [N] place in user_ids
+    places: IntArray  # [N] place in item_ids
+    ratings: FloatArray  # [N]
+    ticks: IntArray | FloatArray  # [N] time in the unit of the source
+    ticks_per_second: int = 1
+
+
+def arranged(
+    columns: Columns,
+    *,
+    name: str,
+    source: Literal["real", "synthetic", "custom"],
+    origin: str,
+    licence: str = "",
+    times: Times = "seconds",
+    parts: tuple[Part, ...] | None = None,
+) -> Dataset:
+    """Number the catalogue by `item_permutation` and sort the rows by user and time.
+
+    Rows of equal time keep the order of the source, or, where there are no times, an order drawn by
+    `ITEM_ORDER_SEED`, and the place in the source is forgotten. An item of which only the id is known is called "Item"
+    and its number in the permuted catalogue: not a word is invented, and nothing of the id shows.
+    """
+    order = item_permutation(len(columns.items))
+    index_of_place = np.empty_like(order)
+    index_of_place[order] = np.arange(len(order))
+    n = len(columns.users)
+    timeless = times == "none"
+    ties = np.random.default_rng(ITEM_ORDER_SEED).permutation(n) if timeless else np.arange(n)
+    rows = np.lexsort((ties, columns.ticks, columns.users))
+    return Dataset(
+        name=name,
+        items=tuple(columns.items[place] or Item(f"Item {index}") for index, place in enumerate(order.tolist())),
+        item_ids=tuple(columns.item_ids[place] for place in order.tolist()),
+        user_ids=tuple(columns.user_ids),
+        users=columns.users[rows].astype(np.int64),
+        item_indices=index_of_place[columns.places[rows]],
+        ratings=columns.ratings[rows].astype(np.float64),
+        timestamps=np.floor_divide(columns.ticks[rows], columns.ticks_per_second).astype(np.int64),
+        source=source,
+        origin=origin,
+        licence=licence,
+        source_rows=None if timeless else rows.astype(np.int64),
+        times=times,
+        parts=parts,
+    )

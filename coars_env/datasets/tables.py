@@ -3,12 +3,18 @@
 import csv
 import gzip
 import io
+import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
+from coars_env.datasets.download import MAX_UNPACKED_BYTES
 from coars_env.errors import DatasetError
+
+MAX_LINE_BYTES = 1 << 24
+"""Longest line of a file with one object a line; guards against zip bombs. Our choice."""
 
 AGAIN = "Replace the file by the one of the official archive."
 
@@ -75,13 +81,42 @@ def _split(path: Path, text: str, table: Table) -> Iterator[tuple[str, list[str]
         raise fault(f"{place}: a row must be CSV.", expected="paired quotes", found=str(reason)) from reason
 
 
-def _text(path: Path, table: Table) -> str:
+def objects_of(path: Path, parse: Callable[[str], Any] = json.loads) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each object of a file with one object a line, with its place; read line by line, as such files are large."""
+    row, empty = 0, True
+    with _reading(path), _opened(path) as file:
+        while line := file.readline(MAX_LINE_BYTES):
+            row += 1
+            if line.strip():
+                empty = False
+                place = f"{path}, row {row}"
+                yield place, _object(line, place, parse)
+    if empty:
+        raise fault(f"{path} must hold data.", expected="at least one row", found="none")
+
+
+def object_of(path: Path) -> Any:
+    """What a JSON file holds."""
+    return _parsed(_bytes(path), str(path), json.loads)
+
+
+def _object(line: bytes, place: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+    found = _parsed(line, place, parse)
+    if not isinstance(found, dict):
+        raise fault(f"{place}: a row must be an object.", expected="names and values", found=type(found).__name__)
+    return found
+
+
+def _parsed(data: bytes, place: str, parse: Callable[[str], Any]) -> Any:
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as reason:
-        raise fault(f"{path} must be readable.", expected="a whole file", found=str(reason)) from reason
+        return parse(data.decode("utf-8-sig"))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as reason:  # UnicodeDecodeError is one
+        found = f"{type(reason).__name__} ({str(reason)[:80]})"
+        raise fault(f"{place} must be one whole object in UTF-8.", expected="such", found=found) from reason
+
+
+def _text(path: Path, table: Table) -> str:
+    data = _bytes(path)
     try:
         utf8 = data.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
@@ -92,3 +127,23 @@ def _text(path: Path, table: Table) -> str:
     if table.encoding == "latin-1" and not utf8.isascii():  # accented latin-1 text is never valid UTF-8
         raise fault(f"{path} must be latin-1.", expected="latin-1", found="UTF-8")
     return utf8
+
+
+def _bytes(path: Path) -> bytes:
+    with _reading(path), _opened(path) as file:
+        data = file.read(MAX_UNPACKED_BYTES + 1)
+    if len(data) > MAX_UNPACKED_BYTES:
+        raise fault(f"{path} must not be endless.", expected=f"at most {MAX_UNPACKED_BYTES} bytes", found="more")
+    return data
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as reason:
+        raise fault(f"{path} must be readable.", expected="a whole file", found=str(reason)) from reason

@@ -7,7 +7,8 @@ import numpy as np
 from coars_env.datasets.dataset import IntArray
 from coars_env.env import Action, Observation
 from coars_env.errors import ConfigError
-from coars_env.partners.scorers import Scorer, visible_history
+from coars_env.partners.scorers import visible_history
+from coars_env.tasks import Scorer
 from coars_env.transcript import ACTIONS
 
 

@@ -1,16 +1,10 @@
 """Scorer: how well items go with a history. What the scripted partners know of taste is one of these."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, IntArray
 from coars_env.env import Observation
-from coars_env.tasks import Split
-
-Scorer = Callable[[IntArray, IntArray], FloatArray]
-"""(history [H], oldest first and without padding; items [N]) -> scores [N], higher is better. All are catalogue
-indices; H may be 0."""
+from coars_env.tasks import Scorer, Split
 
 
 def item_counts(split: Split) -> FloatArray:

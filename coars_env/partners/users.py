@@ -7,8 +7,8 @@ import numpy as np
 
 from coars_env.env import Action, Observation
 from coars_env.errors import ConfigError, TaskError
-from coars_env.partners.scorers import Scorer, visible_history
-from coars_env.tasks import Task
+from coars_env.partners.scorers import visible_history
+from coars_env.tasks import Scorer, Task
 from coars_env.transcript import ACTIONS, STRENGTH_EDGES
 
 _NOTHING: dict[str, Any] = {"action": 0, "strength": 0.0, "message": "I was offered nothing."}

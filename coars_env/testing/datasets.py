@@ -10,8 +10,18 @@ import numpy as np
 
 from coars_env.datasets.dataset import Dataset, FloatArray, IntArray
 from coars_env.env import CoarsEnv
-from coars_env.partners.scorers import Scorer, visible_history
-from coars_env.tasks import NUM_CANDIDATES, EpisodeSet, Split, TaskBuilder, freeze, leave_last, uniform_candidates
+from coars_env.partners.scorers import visible_history
+from coars_env.tasks import (
+    NUM_CANDIDATES,
+    EpisodeSet,
+    Scorer,
+    Split,
+    TaskBuilder,
+    freeze,
+    leave_last,
+    random_holdout,
+    uniform_candidates,
+)
 from coars_env.transcript import RECOMMENDER
 
 
@@ -96,7 +106,8 @@ def check_dataset(dataset: Dataset, *, num_candidates: int = NUM_CANDIDATES, mos
     assert not twice, f"An interaction is listed once. Expected no row twice, found (user, item, time) {twice[:3]}"
     stored = json.loads(json.dumps(asdict(dataset.provenance)))
     assert stored == asdict(dataset.provenance), f"A provenance is three strings. Expected {stored} as written"
-    check_ids(_episodes(leave_last(dataset), num_candidates, most_tasks))
+    split = random_holdout(dataset) if dataset.times == "none" else leave_last(dataset)
+    check_ids(_episodes(split, num_candidates, most_tasks))
 
 
 def _is_one_line(text: str) -> bool:

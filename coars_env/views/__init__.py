@@ -20,6 +20,8 @@ from coars_env.tasks import (
     leave_last,
     llara,
     popularity_candidates,
+    published,
+    random_holdout,
     uniform_candidates,
 )
 from coars_env.transcript import RECOMMENDER
@@ -27,26 +29,31 @@ from coars_env.views.numeric import item_features
 from coars_env.views.numeric_env import MaskedEnv, NumericEnv
 from coars_env.views.single import RoleName, SingleAgentEnv, find_role
 
-SplitName = Literal["leave_last", "llara"]
+SplitName = Literal["leave_last", "llara", "random_holdout", "published"]
 CandidateRule = Literal["uniform", "popularity", "llara"]
 View = Literal["text", "numeric", "masked"]
 
 
 def load_split(
     name: str,
-    split: SplitName = "leave_last",
+    split: SplitName | None = None,
     *,
     source: Source = "auto",
     data_dir: str | Path | None = None,
     **options: Any,
 ) -> Split:
-    """A dataset by name, divided. `options` go to the dataset's loader."""
+    """A dataset by name, divided. `options` go to the dataset's loader.
+
+    Without a split the publisher's own is taken where there is one, else "leave_last", else, where rows have no order,
+    "random_holdout".
+    """
+    splits = {"leave_last": leave_last, "llara": llara, "random_holdout": random_holdout, "published": published}
+    if split is not None and split not in splits:
+        raise ConfigError(f"Unknown split. Expected one of {', '.join(splits)}, found {split!r}. Name one of them.")
     dataset = load(name, source=source, data_dir=data_dir, **options)
-    if split == "leave_last":
-        return leave_last(dataset)
-    if split == "llara":
-        return llara(dataset)
-    raise ConfigError(f"Unknown split. Expected 'leave_last' or 'llara', found {split!r}. Name one of them.")
+    if split is None:
+        split = "published" if dataset.parts else "random_holdout" if dataset.times == "none" else "leave_last"
+    return splits[split](dataset)
 
 
 def builder(split: Split, rule: CandidateRule = "uniform", *, num_candidates: int = NUM_CANDIDATES) -> TaskBuilder:
@@ -74,7 +81,7 @@ def make(
     name: str,
     *,
     view: View = "text",
-    split: SplitName = "leave_last",
+    split: SplitName | None = None,
     subset: Literal["train", "validation", "test"] = "test",
     candidates: CandidateRule = "uniform",
     draw: int = 0,
@@ -92,7 +99,8 @@ def make(
         name: see `list_datasets`.
         view: "text" makes a `CoarsEnv`; "numeric" and "masked" make a `NumericEnv` or `MaskedEnv` with the
             `item_features` of the split.
-        split: "leave_last" holds out each user's last item; "llara" whole users.
+        split: "leave_last" holds out each user's last item, "random_holdout" one drawn by seed, "llara" whole users;
+            "published" is the publisher's. None takes the one that fits the data, see `load_split`.
         subset: which part is played.
         candidates: rule by which the negatives are drawn.
         draw: number of the candidate draw.

@@ -13,15 +13,20 @@ from hypothesis import strategies as st
 
 from coars_env import (
     HISTORY_LENGTH,
+    CoarsReward,
     ConfigError,
     Dataset,
     EpisodeSet,
+    FixedUser,
     Item,
+    RandomRecommender,
     Split,
     SvdPeers,
     Task,
     TaskBuilder,
     TaskError,
+    TopCandidates,
+    Transcript,
     UserSequence,
     builder,
     freeze,
@@ -29,6 +34,7 @@ from coars_env import (
     llara,
     load,
     popularity_candidates,
+    rollout,
     sample_train_tasks,
     uniform_candidates,
 )
@@ -336,6 +342,66 @@ def test_a_cut_outside_the_sequence_is_refused(cut: int) -> None:
 def test_one_candidate_is_no_choice() -> None:
     with pytest.raises(ConfigError, match=r"A choice needs candidates\. Expected num_candidates >= 2, found 1"):
         toy_builder(num_candidates=1)
+
+
+# Lists of a scorer ----------------------------------------------------------------------------------------------------
+
+
+def by_number(history: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Toy film 5 is the best, 0 the worst; films of the history are as good as any."""
+    return items.astype(float)
+
+
+def test_the_best_items_are_listed_and_the_target_takes_the_last_place_if_need_be() -> None:
+    # User 0 owns 0, 4 and the target 5; user 1 owns 1, 4 and the target 0; user 2 owns 2, 5, 1 and the target 3.
+    build = toy_builder(sampler=TopCandidates(by_number))
+    tasks = freeze(build, "test", rule="top").tasks
+    assert [set(task.candidates) for task in tasks[:3]] == [{5, 3, 2}, {5, 3, 0}, {4, 3, 0}]
+    assert not any(task.retrieved for task in tasks)
+    assert len({build("t", TOY_SPLIT.test[0], 2, np.random.default_rng(n)).candidates for n in range(40)}) == 6
+
+
+def test_a_list_may_lack_its_target_where_the_retriever_missed_it() -> None:
+    episodes = freeze(toy_builder(sampler=TopCandidates(by_number, keep_target=False)), "test", rule="retrieved")
+    assert [set(task.candidates) for task in episodes][:3] == [{5, 3, 2}, {5, 3, 2}, {4, 3, 0}]
+    assert [task.target in task.candidates for task in episodes][:3] == [True, False, True]
+    assert all(task.retrieved for task in episodes)
+    missed = episodes.tasks[1]
+    with pytest.raises(TaskError, match=r"The target must be among the candidates"):
+        replace(missed, retrieved=False)
+    played = rollout([missed], TOY.items, RandomRecommender(), FixedUser("skip", 0.3), provenance=TOY.provenance)[0]
+    assert not any(terms.hit for terms in CoarsReward()(played))
+    assert Transcript.from_json(played.to_json()) == played
+
+
+def test_a_retrieved_set_survives_its_file(tmp_path: Path) -> None:
+    episodes = freeze(toy_builder(sampler=TopCandidates(by_number, keep_target=False)), "test", rule="retrieved")
+    episodes.save(tmp_path / "toy.jsonl")
+    loaded = EpisodeSet.load(tmp_path / "toy.jsonl", TOY)
+    assert (loaded.tasks, loaded.sha256) == (episodes.tasks, episodes.sha256)
+
+
+def test_the_scorer_sees_the_visible_history_and_titles_stay_different() -> None:
+    seen = []
+
+    def scorer(history: np.ndarray, items: np.ndarray) -> np.ndarray:
+        seen.append(history.tolist())
+        return np.zeros(len(items))
+
+    titles = ("a", "b", "c", "d", "d", "c", "e")
+    split = leave_last(dataset_of((0, 1, 2), titles=titles))
+    task = TaskBuilder(split, TopCandidates(scorer), num_candidates=3)("t", split.test[0], 2, np.random.default_rng(0))
+    assert seen == [[0, 1]]
+    assert set(task.candidates) == {2, 3, 6}  # 0 and 1 are owned; 4 is another "d", 5 has the title of the target
+    with pytest.raises(TaskError, match=r"Expected at least 4 that are not barred, found 3"):
+        TaskBuilder(split, TopCandidates(scorer), num_candidates=4)("t", split.test[0], 2, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("scores", [np.zeros(5), np.full(6, np.nan), np.zeros((6, 1))])
+def test_a_scorer_that_does_not_score_every_item_is_refused(scores: np.ndarray) -> None:
+    build = toy_builder(sampler=TopCandidates(lambda history, items: scores))
+    with pytest.raises(TaskError, match=r"A scorer must score what it is asked for\. Expected 6 numbers, found shape"):
+        build("t", TOY_SPLIT.test[0], 2, np.random.default_rng(0))
 
 
 # Sets from splits -----------------------------------------------------------------------------------------------------

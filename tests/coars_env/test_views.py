@@ -90,7 +90,7 @@ def test_rewards_and_rendering_are_passed_on() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"split": "by-taste"}, ConfigError, r"Expected 'leave_last' or 'llara', found 'by-taste'"),
+        ({"split": "by-taste"}, ConfigError, r"Expected one of leave_last, .*, found 'by-taste'"),
         ({"candidates": "hard"}, ConfigError, r"Expected 'uniform', 'popularity' or 'llara', found 'hard'"),
         ({"subset": "dev"}, ConfigError, r"A split has three parts\. .* found 'dev'"),
         ({"subset": "validation"}, TaskError, r"Expected at least one in 'synthetic/leave_last/validation/uniform/d0'"),

@@ -1,0 +1,196 @@
+"""A table of one's own -> Dataset: a pandas or polars frame, or columns in a dict. No table library is imported."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC
+from typing import Any
+
+import numpy as np
+
+from coars_env.datasets.dataset import Columns, Dataset, FloatArray, IntArray, Item, Times, arranged, clean_title
+from coars_env.datasets.tables import fault
+from coars_env.errors import DatasetError
+
+_FILL = "Fill it, or drop the row."
+
+
+def from_interactions(interactions: Any, items: Any, *, name: str = "custom", licence: str = "") -> Dataset:
+    """A dataset from one's own tables.
+
+    Example: `from_interactions({"user_id": ["ann"], "item_id": [7]}, {"item_id": [7, 8], "title": ["Heat", "Fargo"]})`
+
+    Handled, not refused: items nobody took (they can still be offered); users with few rows (the splits leave out those
+    with fewer than three items); repeated rows (an item counts where it was first taken); titles in any script, too
+    long or with control characters (see `clean_title`); equal titles (never in one list of candidates).
+
+    Args:
+        interactions: one row per interaction, with the columns `user_id` and `item_id`, and perhaps `rating` (numbers;
+            1 where missing) and `timestamp` (seconds or date and time, UTC where no zone is given). Without timestamps
+            the rows of a user are no sequence: they are shuffled by a fixed seed. Rows of equal time keep their order.
+        items: one row per item, with the columns `item_id` and `title`, and perhaps `genres` (a list, or one text
+            divided by "|") and `year`. Ids are compared as text, so 7 and "7" are the same.
+        name: of the dataset, in results and in the names of episode sets: letters, digits, dots, dashes, underscores.
+        licence: one line for the card.
+
+    Raises:
+        DatasetError: an empty table, a missing column, columns of unequal length, an empty field, an item that is
+            listed twice or not at all, something that is no number. The message names table and row, counted from 0.
+    """
+    if not re.fullmatch(r"[\w.-]+", name):
+        expected = "letters, digits, dots, dashes and underscores"
+        raise fault("A dataset needs a plain name.", expected=expected, found=repr(name)[:80], remedy="Choose another.")
+    listed = _Table("items", items, ("item_id", "title"))
+    taken = _Table("interactions", interactions, ("user_id", "item_id"))
+    item_ids, places = listed.ids("item_id")
+    if len(item_ids) < len(places):
+        row = int(np.flatnonzero(np.bincount(places)[places] > 1)[1])
+        raise listed.fault(row, "item_id", "An item is listed once.", "a new id", "Drop one of the rows.")
+    user_ids, users = taken.ids("user_id")
+    times, ticks = taken.times()
+    columns = Columns(
+        item_ids=item_ids,
+        items=listed.items(),
+        user_ids=user_ids,
+        users=users,
+        places=taken.places("item_id", item_ids),
+        ratings=taken.numbers("rating", default=1.0),
+        ticks=ticks,
+    )
+    return arranged(columns, name=name, source="custom", origin=name, licence=licence, times=times)
+
+
+class _Table:
+    """Columns as lists of Python objects, whatever the table library."""
+
+    def __init__(self, what: str, table: Any, needed: tuple[str, ...]) -> None:
+        self._what = what
+        names = list(getattr(table, "columns", table if isinstance(table, Mapping) else ()))
+        for column in needed:
+            if column not in names:
+                raise DatasetError(
+                    f"The table of {what} must have its columns. Expected {' and '.join(needed)}, found "
+                    f"{', '.join(map(str, names)) or f'none in {type(table).__name__}'}. Rename your columns."
+                )
+        optional = ("rating", "timestamp", "genres", "year")
+        self._raw = {column: table[column] for column in (*needed, *optional) if column in names}
+        self._lists = {column: _values(raw) for column, raw in self._raw.items()}
+        lengths = {column: len(values) for column, values in self._lists.items()}
+        if len(set(lengths.values())) > 1:
+            raise DatasetError(
+                f"The columns of {what} must be equally long. Expected one length, found {lengths}. Fill the gaps."
+            )
+        self._length = lengths[needed[0]]
+        if not self._length:
+            raise DatasetError(f"The table of {what} must hold data. Expected at least one row, found none. Add rows.")
+
+    def fault(self, row: int, column: str, rule: str, expected: str, remedy: str = _FILL) -> DatasetError:
+        found = repr(self._lists[column][row])[:80]
+        return fault(f"{self._what}, row {row}, {column}: {rule}", expected=expected, found=found, remedy=remedy)
+
+    def ids(self, column: str) -> tuple[list[str], IntArray]:
+        """The different ids as text, by first appearance, and the place of each row's among them."""
+        codes: dict[Any, int] = {}
+        place_of: dict[str, int] = {}
+        places = np.empty(self._length, dtype=np.int64)
+        for row, value in enumerate(self._lists[column]):
+            try:
+                place = codes.get(value)
+            except TypeError as reason:  # a list, say
+                raise self.fault(row, column, "An id must be a text or a number.", "one of these") from reason
+            if place is None:
+                text = "" if _is_missing(value) else _id_text(value)
+                if not text:
+                    raise self.fault(row, column, "An id must not be empty.", "a text or a number")
+                place = codes[value] = place_of.setdefault(text, len(place_of))
+            places[row] = place
+        return list(place_of), places
+
+    def places(self, column: str, known: list[str]) -> IntArray:
+        """Place of each row's id among the known ones."""
+        ids, places = self.ids(column)
+        place_of = {item: place for place, item in enumerate(known)}
+        translated = np.array([place_of.get(item, -1) for item in ids], dtype=np.int64)[places]
+        if (translated < 0).any():
+            row = int(np.argmax(translated < 0))
+            remedy = "Add the item, or drop its interactions."
+            raise self.fault(row, column, "An item that is taken must be listed.", "an item_id of items", remedy)
+        return translated
+
+    def numbers(self, column: str, *, default: float) -> FloatArray:
+        if column not in self._lists:
+            return np.full(self._length, default)
+        return np.array([self._number(row, column, value) for row, value in enumerate(self._lists[column])])
+
+    def _number(self, row: int, column: str, value: Any) -> float:
+        try:
+            number = math.nan if _is_missing(value) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not abs(number) < 2**53:
+            raise self.fault(row, column, "A number is needed.", "a finite number")
+        return number
+
+    def times(self) -> tuple[Times, FloatArray]:
+        """What the times mean, and the seconds."""
+        if "timestamp" not in self._lists:
+            return "none", np.zeros(self._length)
+        moments = _moments(self._raw["timestamp"])
+        values = self._lists["timestamp"] if moments is None else moments
+        return "seconds", np.array([self._number(n, "timestamp", _seconds(value)) for n, value in enumerate(values)])
+
+    def items(self) -> list[Item]:
+        nothing = [None] * self._length
+        genres, years = (self._lists.get(column, nothing) for column in ("genres", "year"))
+        found = []
+        for row, title in enumerate(self._lists["title"]):
+            clean = "" if _is_missing(title) else clean_title(str(title))
+            if not clean:
+                raise self.fault(row, "title", "An item needs a title.", "a text", "Give it one.")
+            year = None if _is_missing(years[row]) else int(self._number(row, "year", years[row]))
+            found.append(Item(clean, _genres(genres[row]), year))
+        return found
+
+
+def _values(column: Any) -> list[Any]:
+    """The column as Python objects; numpy's and pandas' scalars become plain numbers."""
+    return list(column.tolist() if hasattr(column, "tolist") else column)
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN, pandas' NaT and NA."""
+    if value is None:
+        return True
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):  # NA will not say whether it differs from itself
+        return True
+
+
+def _id_text(value: Any) -> str:
+    """7.0 is 7: pandas turns whole numbers into floats where a column has gaps."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _moments(column: Any) -> list[float] | None:
+    """Seconds of a column of numpy's dates, whose `tolist` may give bare numbers; None for any other column."""
+    kind = getattr(getattr(column, "dtype", None), "kind", "")
+    if kind != "M" or not isinstance(column, np.ndarray):
+        return None
+    microseconds = column.astype("datetime64[us]")
+    return [math.nan if np.isnat(moment) else moment.astype(np.int64) / 1e6 for moment in microseconds]
+
+
+def _seconds(value: Any) -> Any:
+    """A date and time as seconds since 1970; anything else as it is."""
+    if _is_missing(value) or not hasattr(value, "timestamp"):
+        return value
+    return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
+
+
+def _genres(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split("|")
+    elif not isinstance(value, Iterable):  # also what pandas puts where there is nothing
+        return ()
+    return tuple(genre for genre in (clean_title(str(part)) for part in value) if genre)

@@ -1,0 +1,168 @@
+"""`coars data`, on small files in the official formats and, where they are, on real ones."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coars_env import EpisodeSet, load, load_split
+from coars_env.cli import main as coars
+from coars_env.data import main, shape
+from coars_env.errors import ConfigError, DatasetError, MissingDataError
+from coars_env.testing import toy_dataset
+
+INTER = {"0": [0, 1, 2], "1": [2, 0, 3, 1]}
+
+
+@pytest.fixture
+def instruments(tmp_path: Path) -> Path:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "Instruments.inter.json").write_text(json.dumps(INTER))
+    (folder / "Instruments.item.json").write_text(json.dumps({"0": {"title": "Horn."}}))
+    return folder
+
+
+def real_root() -> str:
+    if "COARS_DATA" not in os.environ:
+        pytest.skip("needs real files: set COARS_DATA")
+    return os.environ["COARS_DATA"]
+
+
+def test_the_list_shows_licence_address_and_what_is_here(instruments: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (instruments / "Instruments.item.json").unlink()
+    main(["list", "--data-dir", str(instruments)])
+    blocks = re.split(r"\n(?=\w)", capsys.readouterr().out)
+    found = {block.splitlines()[0]: block for block in blocks}
+    assert f"found    {instruments}, without Instruments.item.json" in found["instruments --variant lcrec (default)"]
+    assert "found    no" in found["movielens --variant 100k (default)"]
+    assert "address  https://files.grouplens.org/datasets/hetrec2011" in found["lastfm --variant hetrec (default)"]
+    assert all("licence" in block for name, block in found.items() if not name.startswith("synthetic"))
+    assert len(found) == 11
+
+
+def test_a_download_is_put_where_it_is_found(
+    instruments: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["download", "instruments", "--data-dir", str(tmp_path / "data"), "--url", instruments.as_uri()]
+    with pytest.raises(DatasetError, match="must have its published digest"):
+        main(words)
+    main([*words, "--no-verify"])
+    out, err = capsys.readouterr()
+    assert (
+        f"instruments-lcrec in {tmp_path}/data/instruments/lcrec_letter: real data, lcrec-instruments, titles of 1"
+        in out
+    )
+    assert "Licence: Amazon Musical Instruments" in err
+    main(["list", "--data-dir", str(tmp_path / "data")])
+    assert f"found    {tmp_path}/data/instruments/lcrec_letter\n" in capsys.readouterr().out
+
+
+def test_verify_names_what_differs(instruments: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DatasetError, match=r"Expected no difference, found 5, first lcrec-instruments: .*0a11d47791d9"):
+        main(["verify", "instruments", "--data-dir", str(instruments)])
+    out = capsys.readouterr().out
+    assert "DIFFERS  24,772 users, found 2" in out
+    assert "ok" not in out
+    with pytest.raises(MissingDataError, match=r"Expected files of lastfm, found none"):
+        main(["verify", "lastfm", "--data-dir", str(instruments)])
+
+
+def test_what_has_no_files_cannot_be_fetched_or_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("download", "verify"):
+        with pytest.raises(DatasetError, match=r"one of instruments, lastfm, movielens, found 'synthetic'"):
+            main([command, "synthetic"])
+    with pytest.raises(DatasetError, match=r"Expected one of hetrec, afl, found '2k'"):
+        main(["download", "lastfm", "--variant", "2k"])
+    assert capsys.readouterr().out == ""
+
+
+def test_the_shape_of_the_toy_is_as_counted_by_hand() -> None:
+    # Users have 3, 3, 4, 3 items. Training counts 1 3 1 0 3 1; the held-out items are 5, 0, 3, 2, so by popularity
+    # (ties by index) the items stand 1 4 0 2 5 3, and the targets at the places 4, 2, 5, 3. Left out what a user has
+    # in training, the ranks are 4 - 2 = 2 (0 and 4 are ahead), 2 - 2 = 0, 5 - 3 = 2, 3 - 2 = 1.
+    rows = dict(shape(toy_dataset()))
+    assert (rows["users"], rows["items taken"], rows["interactions"], rows["mean length"]) == ("4", "6", "13", "3.2")
+    assert rows["length min / p5 / p25 / p50"] == "3 / 3 / 3 / 3"
+    assert rows["held-out item is the most popular"] == "0.00%"
+    assert rows["full ranking by popularity, seen left out, Hit@1"] == "25.0%"
+    assert rows["held-out item never seen in training"] == "25.0%"
+    assert rows["share of the 20 most popular items"] == "100.0%"
+
+
+def test_stats_of_an_invented_world_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["stats", "synthetic", "--source", "synthetic"])
+    out = capsys.readouterr().out
+    assert out.startswith("synthetic: synthetic data, synthetic seed=0 users=943")
+    assert re.search(r"held out +last of 943 users", out)
+
+
+def test_episodes_are_written_under_their_names_with_their_digests(
+    instruments: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rules = ["--candidates", "uniform", "popularity", "--draws", "2"]
+    main(["episodes", "synthetic", "--source", "synthetic", "--out", "sets", "--num-candidates", "5", *rules])
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [path for _, path, _ in lines] == [
+        f"sets/synthetic/leave_last/test/{rule}/d{draw}.jsonl" for rule in ("uniform", "popularity") for draw in (0, 1)
+    ]
+    dataset = load("synthetic")
+    for digest, path, tasks in lines:
+        assert EpisodeSet.load(path, dataset).sha256 == digest
+        assert tasks == "943 tasks"
+    with pytest.raises(ConfigError, match="Expected draws >= 1, found 0"):
+        main(["episodes", "synthetic", "--draws", "0"])
+
+
+def test_the_command_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    if coars(["--help"]) == 0 and "  data " not in capsys.readouterr().out:
+        pytest.skip("the installed metadata are older than this command")
+    assert coars(["data", "verify", "synthetic"]) == 1
+    assert "coars data: The data set must be one that is read from files" in capsys.readouterr().err
+
+
+# Real files -----------------------------------------------------------------------------------------------------------
+
+
+def test_all_real_files_are_the_published_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["verify", "--data-dir", real_root()])
+    out = capsys.readouterr().out
+    assert "DIFFERS" not in out
+    assert len(re.findall(r"^\w+ --variant", out, flags=re.MULTILINE)) == 5
+    for line in ("754 users of LLaRA's train", "17,632 items", "50,800 interactions of train", "206,153 interactions"):
+        assert f"ok       {line}\n" in out
+
+
+# Columns of the published table: ml-100k, ml-100k at ratings of 3 or more, latest-small, HetRec, Instruments.
+SHAPES = {
+    ("movielens", "100k", None): "0.3 8.3 1.4 12.7 0.3 8.7",
+    ("movielens", "100k", 3.0): "0.6 9.0 2.0 14.0 0.3 9.4",
+    ("movielens", "latest-small", None): "0.2 4.9 0.3 6.9 3.8 4.7",
+    ("lastfm", "hetrec", None): "0.3 8.4 1.3 9.8 11.6 8.6",
+    ("instruments", "lcrec", None): "0.5 7.2 2.4 7.4 0.02 9.9",
+}
+
+
+@pytest.mark.parametrize(("name", "variant", "min_rating"), SHAPES)
+def test_shapes_are_those_of_the_published_table(name: str, variant: str, min_rating: float | None) -> None:
+    dataset = load(name, source="real", data_dir=real_root(), variant=variant, download=False)
+    found = [float(value.rstrip("%")) for _, value in shape(dataset, min_rating=min_rating)[-6:]]
+    expected = [float(value) for value in SHAPES[name, variant, min_rating].split()]
+    drawn = name == "lastfm"  # which item is held out is drawn there
+    np.testing.assert_allclose(found, expected, atol=1.5 if drawn else 0.11)
+
+
+def test_a_real_set_of_episodes_is_the_known_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data-dir", real_root(), "--out", str(tmp_path)]
+    main(["episodes", "lastfm", "--variant", "afl", "--candidates", "llara", *words])
+    digest, path, tasks = capsys.readouterr().out.strip().split("  ")
+    assert (digest, tasks) == (DIGEST_OF_AFL, "122 tasks")
+    split = load_split("lastfm", variant="afl", source="real", data_dir=real_root(), download=False)
+    assert EpisodeSet.load(path, split.dataset).name == "lastfm-afl/published/test/llara/d0"
+
+
+DIGEST_OF_AFL = "0" * 64

@@ -1,0 +1,265 @@
+import datetime
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coars_env import (
+    CoarsEnv,
+    CoarsError,
+    DatasetError,
+    Item,
+    builder,
+    freeze,
+    from_interactions,
+    leave_last,
+    load_split,
+    random_holdout,
+    register,
+)
+from coars_env.datasets.dataset import MAX_TITLE_LENGTH, clean_title
+
+NAN = float("nan")
+FILMS = {
+    "item_id": ["a", "b", "c", 7],
+    "title": ["Amélie", "Heat", "七人の侍 🎬", "لورنس العرب"],
+    "genres": [["Comedy", "Romance"], "Crime|Thriller", None, NAN],
+    "year": [2001, 1995.0, None, NAN],
+}
+RATINGS = {
+    "user_id": ["ann", "bob", "ann", "ann", "bob"],
+    "item_id": ["b", "a", "a", 7, "b"],
+    "rating": [4, 5, 3.5, 1, 2],
+    "timestamp": [30, 5, 20, 10, 5],
+}
+
+
+class Frame:
+    """What pandas and polars have in common: `columns`, and a column by its name."""
+
+    def __init__(self, columns: dict[str, list[Any]]) -> None:
+        self._columns = columns
+        self.columns = list(columns)
+
+    def __getitem__(self, name: str) -> Iterator[Any]:
+        return iter(self._columns[name])
+
+
+def changed(table: dict[str, Any], **columns: Any) -> dict[str, Any]:
+    return {name: values for name, values in {**table, **columns}.items() if values is not None}
+
+
+def test_a_table_becomes_a_dataset() -> None:
+    dataset = from_interactions(RATINGS, FILMS, name="films", licence="mine")
+    known = dict(zip(dataset.item_ids, dataset.items, strict=True))
+    assert known == {
+        "a": Item("Amélie", ("Comedy", "Romance"), 2001),
+        "b": Item("Heat", ("Crime", "Thriller"), 1995),
+        "c": Item("七人の侍 🎬"),  # nobody took it: it can still be offered
+        "7": Item("لورنس العرب"),
+    }
+    assert dataset.user_ids == ("ann", "bob")
+    assert [[dataset.item_ids[i] for i in dataset.sequence(user)] for user in (0, 1)] == [["7", "a", "b"], ["a", "b"]]
+    assert dataset.ratings.tolist() == [1, 3.5, 4, 5, 2]
+    assert (dataset.name, dataset.licence, dataset.times) == ("films", "mine", "seconds")
+    assert (dataset.provenance.source, dataset.provenance.origin) == ("custom", "films")
+    assert [s.user for s in leave_last(dataset).test] == [0]  # bob has two items, too few to hold one out
+
+
+def test_any_object_with_columns_is_a_table() -> None:
+    expected = from_interactions(RATINGS, FILMS)
+    assert from_interactions(Frame(RATINGS), Frame(FILMS)).digest == expected.digest
+    arrays = {name: np.array(values) for name, values in changed(RATINGS, item_id=["b", "a", "a", "7", "b"]).items()}
+    assert from_interactions(arrays, FILMS).digest == expected.digest
+
+
+@pytest.mark.parametrize("kind", ["object", "inferred", "categorical"])
+def test_frames_of_pandas_are_read(kind: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    ratings, films = pandas.DataFrame(RATINGS), pandas.DataFrame(FILMS)
+    if kind != "inferred":
+        ratings["user_id"] = ratings["user_id"].astype("category" if kind == "categorical" else object)
+    ratings.index = [9, 9, 3, 2, 1]  # labels of rows mean nothing
+    ratings["timestamp"] = pandas.to_datetime(ratings["timestamp"], unit="s")
+    assert from_interactions(ratings, films).digest == from_interactions(RATINGS, FILMS).digest
+    ratings["rating"] = pandas.array([4, None, 3, 1, 2], dtype="Int64")
+    with pytest.raises(DatasetError, match=r"interactions, row 1, rating: A number is needed.*found <NA>"):
+        from_interactions(ratings, films)
+    ratings = ratings.drop(columns="rating")
+    ratings.loc[9, "timestamp"] = pandas.NaT
+    with pytest.raises(DatasetError, match=r"interactions, row 0, timestamp: A number is needed.*found NaT"):
+        from_interactions(ratings, films)
+    with pytest.raises(DatasetError, match=r"must hold data"):
+        from_interactions(ratings.iloc[:0], films)
+
+
+def test_no_table_library_is_imported() -> None:
+    before = "pandas" in sys.modules
+    from_interactions(RATINGS, FILMS)
+    assert ("pandas" in sys.modules) is before
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [datetime.datetime(1970, 1, 1, 0, 0, second) for second in (30, 5, 20, 10, 5)],
+        [
+            datetime.datetime(1970, 1, 1, 1, 0, s, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
+            for s in (30, 5, 20, 10, 5)
+        ],
+        np.array([30, 5, 20, 10, 5], dtype="datetime64[s]").astype("datetime64[ns]"),
+        [30.25, 5.5, 20.125, 10.0, 5.5],
+    ],
+    ids=["naive", "zoned", "numpy", "fractions"],
+)
+def test_dates_become_seconds(times: Any) -> None:
+    dataset = from_interactions(changed(RATINGS, timestamp=times), FILMS)
+    assert dataset.timestamps.tolist() == [10, 20, 30, 5, 5]
+
+
+def test_within_a_second_fractions_decide() -> None:
+    ratings = {"user_id": [1, 1, 1], "item_id": list("abc"), "timestamp": [5.9, 5.1, 5.5]}
+    dataset = from_interactions(ratings, FILMS)
+    assert [dataset.item_ids[i] for i in dataset.sequence(0)] == ["b", "c", "a"]
+
+
+def test_without_times_the_rows_are_no_sequence() -> None:
+    ratings = {"user_id": ["ann"] * 4, "item_id": ["a", "b", "c", "7"]}
+    dataset = from_interactions(ratings, FILMS)
+    assert (dataset.times, dataset.ratings.tolist()) == ("none", [1, 1, 1, 1])
+    register("own-timeless", lambda: dataset)
+    assert load_split("own-timeless").name == "random_holdout"
+    assert {s.items[-1] for seed in range(40) for s in random_holdout(dataset, seed=seed).test} == {0, 1, 2, 3}
+
+
+def test_repeated_rows_count_once() -> None:
+    ratings = {"user_id": [1] * 6, "item_id": [*"abcab", 7], "timestamp": [1, 2, 3, 4, 4, 5]}
+    dataset = from_interactions(ratings, FILMS)
+    assert len(dataset.users) == 6
+    assert [[dataset.item_ids[i] for i in s.items] for s in leave_last(dataset).test] == [["a", "b", "c", "7"]]
+
+
+def test_ids_are_compared_as_text_and_whole_floats_as_numbers() -> None:
+    films = {"item_id": [7, 8], "title": ["A", "B"]}
+    dataset = from_interactions({"user_id": [1.0, 1, "1"], "item_id": ["7", 8.0, 7]}, films)
+    assert dataset.user_ids == ("1",)
+    assert sorted(dataset.item_ids[i] for i in dataset.item_indices) == ["7", "7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("ratings", "films", "message"),
+    [
+        (
+            {"item_id": ["b", "a", "a", "x", "b"]},
+            {},
+            r"interactions, row 3, item_id: An item that is taken must be listed",
+        ),
+        (
+            {"user_id": ["ann", None, "ann", "ann", "bob"]},
+            {},
+            r"row 1, user_id: An id must not be empty\. .* found None",
+        ),
+        ({"user_id": ["ann", "bob", NAN, "ann", "bob"]}, {}, r"row 2, user_id: An id must not be empty\. .* found nan"),
+        ({"user_id": ["ann", "bob", " ", "ann", "bob"]}, {}, r"row 2, user_id: An id must not be empty"),
+        ({"user_id": ["ann", "bob", ["x"], "ann", "bob"]}, {}, r"row 2, user_id: An id must be a text or a number"),
+        ({"rating": [4, NAN, 3, 1, 2]}, {}, r"row 1, rating: A number is needed\. .* found nan\. Fill it, or drop"),
+        ({"rating": [4, 5, 3, "good", 2]}, {}, r"row 3, rating: A number is needed\. .* found 'good'"),
+        ({"rating": [4, 5, 3, float("inf"), 2]}, {}, r"row 3, rating: A number is needed\. .* found inf"),
+        ({"timestamp": [4, 5, 3, None, 2]}, {}, r"row 3, timestamp: A number is needed\. .* found None"),
+        ({"timestamp": ["2020-01-01"] * 5}, {}, r"row 0, timestamp: A number is needed"),
+        ({"rating": [4, 5]}, {}, r"columns of interactions must be equally long\. .*'rating': 2"),
+        (
+            {"user_id": None},
+            {},
+            r"table of interactions must have its columns\. Expected user_id and item_id, found item_id",
+        ),
+        ({name: [] for name in RATINGS}, {}, r"table of interactions must hold data\. Expected at least one row"),
+        ({}, {name: [] for name in FILMS}, r"table of items must hold data"),
+        ({}, {"title": None}, r"table of items must have its columns\. Expected item_id and title"),
+        ({}, {"item_id": ["a", "b", "c", "a"]}, r"items, row 3, item_id: An item is listed once\. .* found 'a'"),
+        (
+            {},
+            {"title": ["A", "B", NAN, "D"]},
+            r"items, row 2, title: An item needs a title\. .* found nan\. Give it one",
+        ),
+        ({}, {"title": ["A", "B", "C", "\x00\n\u202e"]}, r"items, row 3, title: An item needs a title"),
+        ({}, {"year": [2001, "old", None, 1999]}, r"items, row 1, year: A number is needed\. .* found 'old'"),
+    ],
+)
+def test_what_cannot_be_is_named_by_table_row_and_remedy(
+    ratings: dict[str, Any], films: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        from_interactions(changed(RATINGS, **ratings), changed(FILMS, **films))
+
+
+@pytest.mark.parametrize("table", [None, [1, 2], "films.csv", 7])
+def test_something_else_than_a_table_is_refused(table: Any) -> None:
+    with pytest.raises(DatasetError, match=r"Expected user_id and item_id, found none in"):
+        from_interactions(table, FILMS)
+
+
+@pytest.mark.parametrize("name", ["", "my films", "a/b", "films\n"])
+def test_a_name_goes_into_paths_and_is_plain(name: str) -> None:
+    with pytest.raises(DatasetError, match=r"A dataset needs a plain name"):
+        from_interactions(RATINGS, FILMS, name=name)
+
+
+# Titles ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("  The\tThird\nMan \x07", "The Third Man"),
+        ("Ame\u0301lie", "Amélie"),
+        ("لورنس العرب", "لورنس العرب"),
+        ("👩\u200d🚀 & 🎬", "👩\u200d🚀 & 🎬"),
+        ("Heat\u202e (5991)\u2066", "Heat (5991)"),
+        ("lone \ud800 surrogate", "lone surrogate"),
+        ("line\u2028 end\u2029", "line end"),
+    ],
+)
+def test_titles_are_cleaned_and_kept(raw: str, shown: str) -> None:
+    assert clean_title(raw) == shown
+
+
+@given(st.text(max_size=400))
+def test_a_clean_title_is_a_line_and_stays_as_it_is(raw: str) -> None:
+    title = clean_title(raw)
+    assert len(title) <= MAX_TITLE_LENGTH
+    assert len(title.splitlines()) <= 1
+    assert title.encode().decode() == title == title.strip()
+
+
+def test_endless_titles_are_cut_and_an_episode_of_them_can_be_played() -> None:
+    films = {"item_id": list(range(30)), "title": [f"{n} " + "x" * 10**6 for n in range(30)]}
+    ratings = {"user_id": [n % 2 for n in range(8)], "item_id": list(range(8)), "timestamp": list(range(8))}
+    dataset = from_interactions(ratings, films)
+    assert {len(item.title) for item in dataset.items} == {MAX_TITLE_LENGTH}
+    env = CoarsEnv(freeze(builder(leave_last(dataset)), "test", rule="uniform"))
+    observations, _ = env.reset(seed=0)
+    assert all(env.observation_space(role).contains(observations[role]) for role in env.agents)
+    assert len(observations["recommender_0"]["text"]) < 7_000
+
+
+ANYTHING = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5), st.booleans(), st.just(["a"]))
+COLUMN = st.lists(ANYTHING, max_size=4)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["user_id", "item_id", "rating", "timestamp"]), COLUMN),
+    st.dictionaries(st.sampled_from(["item_id", "title", "genres", "year"]), COLUMN),
+)
+def test_any_columns_are_a_dataset_or_an_error_of_ours(ratings: dict[str, Any], films: dict[str, Any]) -> None:
+    try:
+        dataset = from_interactions(ratings, films)
+    except CoarsError as error:
+        assert "Expected" in str(error)  # noqa: PT017
+    else:
+        assert len(dataset.users) == len(ratings["user_id"])
+        assert len(dataset.digest) == 64
