@@ -55,7 +55,8 @@ def clean_message(text: str) -> str:
     Any string is a legal message; what comes out fits in one line of UTF-8.
     """
     text = unicodedata.normalize("NFC", text)
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+    if not text.isprintable():  # what is printable holds none of these
+        text = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
     return text[:MAX_MESSAGE_LENGTH]
 
 

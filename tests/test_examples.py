@@ -126,6 +126,21 @@ def test_the_speed_of_a_step_is_printed() -> None:
     assert "equal dialogues: yes" in printed
 
 
+@pytest.mark.slow
+def test_the_speed_of_the_environment_is_printed() -> None:
+    words = ("--repeats", "1", "--seconds", "0.05", "--dialogues", "4", "--source", "synthetic")
+    printed = run_example("benchmarks/env_speed.py", *words)
+    assert "| make_vec, 1024 games |" in printed
+    assert "this share passes outside the agents: in VectorDialogueEnv " in printed
+
+
+@pytest.mark.slow
+def test_the_growth_of_the_cost_is_printed_and_drawn(tmp_path: Path) -> None:
+    printed = run_example("benchmarks/growth.py", "--sizes", "150000", "200000", "--out", str(tmp_path))
+    assert "| 200,000 | 1,298 |" in printed
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".md", ".png"]
+
+
 # Names and defaults ---------------------------------------------------------------------------------------------------
 
 HOMES = (

@@ -141,6 +141,20 @@ def test_equal_arguments_give_an_equal_world_in_another_process_too() -> None:
     assert result.stdout.strip() == digest
 
 
+@pytest.mark.parametrize(
+    ("sizes", "digest"),
+    [
+        # more draws than are made at a time
+        ((9_000, 900, 900_000, 7), "2150958c7fc87fae0cad67b01615e1bbbe9a0d34ed243224b7df6d30038e044e"),
+        # half of all pairs: some histories cannot be drawn by taste
+        ((30, 31, 465, 2), "2bb190278a941b051833c9fc0048ed462323b0460e2ca46e55116aabfbe22eb4"),
+    ],
+)
+def test_worlds_are_those_of_every_version(sizes: tuple[int, int, int, int], digest: str) -> None:
+    users, items, interactions, seed = sizes
+    assert synthetic_world(users=users, items=items, interactions=interactions, seed=seed).digest == digest
+
+
 def test_time_grows_with_interactions_only() -> None:
     def seconds(users: int) -> float:
         start = time.process_time()

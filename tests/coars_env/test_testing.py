@@ -20,9 +20,11 @@ from coars_env import (
     RewardTerms,
     Task,
     Turn,
+    TurnArrays,
     leave_last,
     rollout,
 )
+from coars_env.datasets.dataset import FloatArray
 from coars_env.testing import (
     ID_RULES,
     ScriptedAgent,
@@ -168,6 +170,12 @@ class Moody(Changed):
         return {"user": float(id(turn))}
 
 
+class PaysOtherwiseAtOnce(CoarsReward):
+    def batch(self, turns: TurnArrays, max_turns: int) -> tuple[FloatArray, FloatArray]:
+        recommender, user = super().batch(turns, max_turns)
+        return recommender, np.nextafter(user, 2)
+
+
 def test_the_reward_of_the_paper_passes() -> None:
     check_reward(CoarsReward())
     check_reward(Changed())
@@ -179,6 +187,10 @@ def test_the_reward_of_the_paper_passes() -> None:
         (Infinite(), r"A reward is a finite number\. Expected one for Turn\(.*, found nan"),
         (ExcludesStrangers(), r"Only the two sides can be excluded\. .* found \{'critic_0'\}"),
         (Moody(), r"A reward depends on the turn alone\. Expected RewardTerms\("),
+        (
+            PaysOtherwiseAtOnce(),
+            r"(?s)Turns must earn the same one by one and at once\. Expected \[.*\] for user_0, found",
+        ),
     ],
 )
 def test_a_reward_that_breaks_its_promise_is_found(reward: CoarsReward, message: str) -> None:
