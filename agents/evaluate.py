@@ -35,11 +35,14 @@ from coars_env import (
     builder,
     evaluate,
     freeze,
+    item_counts,
+    meter_report,
     metric_values,
     paired_difference,
     simulation_difference,
     simulation_report,
     summarize,
+    user_card,
     user_simulation,
     user_test,
     write_transcripts,
@@ -177,6 +180,16 @@ def save_scores(scores: Scores, folder: Path) -> None:
             write_transcripts(folder / f"{stem}-s{s}-d{d}.jsonl", draw)
 
 
+def trust_page(systems: Sequence[Scores], split: Split) -> str:
+    """The meters of every system, and the card of every one that plays a user, as markdown; see docs/trust.md."""
+    parts = []
+    for system in systems:
+        parts.append(meter_report(system.name, system.runs, split.dataset.items, item_counts(split)).to_markdown())
+        if system.simulations:
+            parts.append(user_card(system.name, system.simulations).to_markdown())
+    return "\n".join(parts)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Evaluate finished runs of one configuration (several seeds) beside the same agents before training."""
@@ -190,7 +203,7 @@ class EvaluateConfig:
     rule: CandidateRule = "uniform"
     """How the negatives are drawn."""
     out: Path | None = None
-    """Folder for table, transcripts and a record; nothing is written without."""
+    """Folder for table, meters, transcripts and a record; nothing is written without."""
 
 
 def run_config(folder: Path) -> TrainConfig:
@@ -246,6 +259,7 @@ def main(argv: Sequence[str]) -> None:
         save_scores(after, config.out)
         text = f"{markdown_rows(rows)}\n\n{markdown_rows(differences)}\n"
         (config.out / "table.md").write_text(text, encoding="utf-8")
+        (config.out / "trust.md").write_text(trust_page([before, after], split), encoding="utf-8")
         record = {"config": dataclasses.asdict(config), **surroundings()}
         (config.out / "evaluation.json").write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
 

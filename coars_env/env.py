@@ -177,6 +177,12 @@ class Dialogue:
             "replies": (*[turn.reply for turn in turns], *missing),
         }
 
+    def parse_error(self, role: Role) -> str | None:
+        """What was wrong with the latest message of a side, if it could not be read."""
+        if not self.turns:
+            return None
+        return self.turns[-1].recommender_error if role == RECOMMENDER else self.turns[-1].user_error
+
     def transcript(self, provenance: Provenance, *, seed: int = 0) -> Transcript:
         """The finished episode.
 
@@ -188,7 +194,10 @@ class Dialogue:
                 f"A transcript is of a finished episode. Expected one of task {self.task.task_id!r}, found "
                 f"{len(self.terms)} finished turns of at most {self.max_turns}. Play on to the end."
             )
-        return Transcript(self.task, self.max_turns, tuple(self.turns), self.ending, self.cause, provenance, seed)
+        rewards = tuple((float(terms.recommender), float(terms.user)) for terms in self.terms)
+        return Transcript(
+            self.task, self.max_turns, tuple(self.turns), self.ending, self.cause, provenance, seed, rewards
+        )
 
     def _say(self, line: str) -> None:
         for lines in self._lines.values():
@@ -352,7 +361,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         self.possible_agents: list[str] = list(ROLES)
         self.agents: list[str] = []
         self.dialogue: Dialogue | None = None
-        self._reward = reward or CoarsReward()
+        self.reward: Reward = reward or CoarsReward()
         self._rng = np.random.default_rng()
         self.episode_seed = 0
         """Seed of the running episode: that of `reset`, or a number of the stream after an unseeded one."""
@@ -394,7 +403,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
             self._rng = np.random.default_rng(seed)
         self.episode_seed = int(self._rng.integers(2**31)) if seed is None else seed
         drawn = self.episodes.tasks[self._rng.integers(len(self.episodes))]  # also drawn where it is not played
-        self.dialogue = Dialogue(chosen or drawn, self.episodes.items, max_turns=self.max_turns, reward=self._reward)
+        self.dialogue = Dialogue(chosen or drawn, self.episodes.items, max_turns=self.max_turns, reward=self.reward)
         self.agents = list(ROLES)
         return self._observations(self.dialogue), {role: self._info(self.dialogue, role, None) for role in ROLES}
 
@@ -436,9 +445,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         return {role: dialogue.observe(role) for role in ROLES}
 
     def _info(self, dialogue: Dialogue, role: Role, terms: RewardTerms | None) -> dict[str, Any]:
-        turn = dialogue.turns[-1] if dialogue.turns else None
-        error = (turn.recommender_error if role == RECOMMENDER else turn.user_error) if turn else None
-        info = {"task_id": dialogue.task.task_id, "parse_error": error}
+        info = {"task_id": dialogue.task.task_id, "parse_error": dialogue.parse_error(role)}
         if terms is None:
             return info
         return {**info, "reward_terms": {**asdict(terms), "excluded": sorted(terms.excluded)}}

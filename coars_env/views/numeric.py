@@ -193,15 +193,24 @@ class Encoder:
         described = self.describe(candidates, summary)
         return np.concatenate([summary, described.reshape(len(described), -1)], axis=1)
 
+    def turns(self, proposals: Floats, actions: IntArray, strengths: npt.NDArray[np.floating]) -> Floats:
+        """Proposals and answers of M turns each. [N, M, F + 6].
+
+        Args:
+            proposals: [N, M, F + 1], what was proposed, from `describe`; zeros where nothing was.
+            actions: [N, M], -1 where there is none.
+            strengths: [N, M], negative where there is none.
+        """
+        answers = actions[:, :, None] == np.arange(len(ACTIONS))
+        return np.concatenate([proposals, answers, np.maximum(strengths, 0)[:, :, None]], axis=-1, dtype=np.float32)
+
     def dynamic(
         self,
         side: int,
         speaker: IntArray,
         turn: IntArray,
         proposed: npt.NDArray[np.bool_],
-        proposals: Floats,
-        actions: IntArray,
-        strengths: npt.NDArray[np.floating],
+        turns: Floats,
         *,
         out: Floats | None = None,
     ) -> Floats:
@@ -212,9 +221,7 @@ class Encoder:
             speaker: [N], whose half-turn it is.
             turn: [N], finished turns.
             proposed: [N, K], candidates proposed so far; all false for the user.
-            proposals: [N, T, F + 1], what was proposed in each turn, from `describe`; zeros where nothing was.
-            actions: [N, T], -1 where there is none.
-            strengths: [N, T], negative where there is none.
+            turns: [N, T, F + 6], from `turns`.
             out: [N, dynamic_size], written to if given.
 
         Returns:
@@ -226,10 +233,8 @@ class Encoder:
         out[:, 1] = speaker
         out[:, 2] = turn / np.float32(self.max_turns)
         out[:, 3 : 3 + k] = proposed
-        latest = proposals[np.arange(n), np.minimum(turn, self.max_turns - 1)]
+        latest = turns[np.arange(n), np.minimum(turn, self.max_turns - 1), :d]
         out[:, 3 + k : 3 + k + d] = np.where(speaker[:, None] == 1, latest, 0)
-        answers = actions[:, :, None] == np.arange(len(ACTIONS))
-        turns = np.concatenate([proposals, answers, np.maximum(strengths, 0)[:, :, None]], axis=-1, dtype=np.float32)
         out[:, 3 + k + d :] = turns.reshape(n, -1)
         return out
 
@@ -252,13 +257,6 @@ class Encoder:
         static = self.static(column("history"), candidates)
         proposed = ((candidates[:, :, None] == items[:, None]) & (items[:, None] >= 0)).any(-1)
         proposals = self.describe(items, static[:, : self.described - 1])
-        dynamic = self.dynamic(
-            ROLES.index(role),
-            column("speaker"),
-            column("turn"),
-            proposed,
-            proposals,
-            column("actions"),
-            column("strengths"),
-        )
+        turns = self.turns(proposals, column("actions"), column("strengths"))
+        dynamic = self.dynamic(ROLES.index(role), column("speaker"), column("turn"), proposed, turns)
         return np.concatenate([static, dynamic], axis=1)

@@ -207,9 +207,7 @@ def test_the_static_part_can_be_made_beforehand_and_the_dynamic_part_written_in_
         speaker=np.array([1]),
         turn=np.array([1]),
         proposed=np.array([[False, True, True]]),
-        proposals=described[2, [1, 2]][None],
-        actions=np.array([[0, -1]]),
-        strengths=np.array([[0.1, -1]]),
+        turns=code.turns(described[2, [1, 2]][None], np.array([[0, -1]]), np.array([[0.1, -1]])),
         out=buffer[:, code.static_size :],
     )
     assert buffer.tobytes() == code.encode([played.observe(RECOMMENDER)], RECOMMENDER).tobytes()

@@ -1,0 +1,412 @@
+"""make_vec: many games at once. `VectorNumericEnv` in arrays, for policies that think in numbers; `VectorDialogueEnv`
+in words, for agents that answer a batch.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from coars_env.datasets.dataset import FloatArray, IntArray
+from coars_env.env import Action, CoarsEnv, Dialogue, Observation, as_member
+from coars_env.errors import ActionError, ConfigError
+from coars_env.rewards import BatchReward, TurnArrays
+from coars_env.tasks import HISTORY_LENGTH
+from coars_env.transcript import ACTIONS, RECOMMENDER, ROLES, Role, Transcript
+from coars_env.views import make
+from coars_env.views.numeric import ACT_STRENGTHS, NUM_USER_ACTS, STEPS, Floats
+from coars_env.views.numeric_env import NumericEnv
+
+ByRole = dict[str, npt.NDArray[Any]]
+"""An array for each side; its first axis counts the games."""
+
+CLICK = ACTIONS.index("click")
+_ACTIONS = np.array([*(act // STEPS for act in range(NUM_USER_ACTS)), -1])  # of each act; last, of any other number
+_STRENGTHS = np.array([*ACT_STRENGTHS, np.nan])
+_AHEAD = 64  # episodes drawn at once for each game
+
+
+@overload
+def make_vec(
+    name: str, num_envs: int, *, view: Literal["numeric"] = "numeric", **options: Any
+) -> "VectorNumericEnv": ...
+@overload
+def make_vec(name: str, num_envs: int, *, view: Literal["text"], **options: Any) -> "VectorDialogueEnv": ...
+def make_vec(
+    name: str, num_envs: int, *, view: Literal["numeric", "text"] = "numeric", **options: Any
+) -> "VectorNumericEnv | VectorDialogueEnv":
+    """Many games of one dataset at once: `make_vec("movielens", num_envs=1024)`.
+
+    Args:
+        name: see `list_datasets`.
+        num_envs: N, how many games.
+        view: "numeric" for arrays, "text" for dialogues in words.
+        options: go to `make`.
+
+    Raises:
+        CoarsError: as `make`.
+    """
+    if view == "text":
+        return VectorDialogueEnv(make(name, view="text", **options), num_envs)
+    if view == "numeric":
+        return VectorNumericEnv(make(name, view="numeric", **options), num_envs)
+    raise ConfigError(f"Unknown view. Expected 'numeric' or 'text', found {view!r}. Name one of them.")
+
+
+class VectorNumericEnv:
+    """N games of `NumericEnv`, played in arrays: the same observations, rewards and endings, to the last bit.
+
+    Each `step` plays one half-turn in every game, the same side's in all. Everything that goes in or comes out is a
+    dict with one entry for each side, and each entry an array whose first axis counts the games:
+
+    | | array |
+    |---|---|
+    | observations | float32 [N, L], see `Encoder` |
+    | actions | integers [N], see `NumericEnv`; those of the silent side are ignored |
+    | rewards | float64 [N] |
+    | terminations, truncations | bool [N], equal for both sides; nothing truncates |
+    | infos | `action_mask`: int8 [N, n], 1 where an act is legal; `task`: [N], the place of the task in `episodes` |
+
+    **Automatic reset**, in the same step (Gymnasium's `SAME_STEP`): where a game has ended, the observation, the mask
+    and the task are those of the next game already, and no step is lost. The rewards and terminations belong to the
+    game that ended, whose last observations are `infos[role]["final_obs"]`, [E, L], one row for each true entry of
+    `terminations[role]`. As games terminate and never truncate, no learner has to value what comes after them.
+
+    **Seeds.** Game n of `reset(seed=s)` plays the tasks that a single environment plays after `reset(seed=s + n)` and
+    then `reset()` again and again.
+
+        env = coars_env.make_vec("movielens", num_envs=1024)
+        observations, infos = env.reset(seed=0)
+        actions = {role: infos[role]["action_mask"].argmax(1) for role in env.possible_agents}
+        observations, rewards, terminations, truncations, infos = env.step(actions)
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "coars_vector_v0", "autoreset_mode": "SameStep"}
+
+    def __init__(self, env: NumericEnv, num_envs: int) -> None:
+        """Take the game from a single environment, which is left as it is.
+
+        Args:
+            env: the game.
+            num_envs: N.
+
+        Raises:
+            ConfigError: no games, or a reward that cannot pay many turns at once, see `BatchReward`.
+        """
+        game, self.encoder = env.env, env.encoder
+        if not callable(getattr(game.reward, "batch", None)):
+            raise ConfigError(
+                f"Many turns are paid at once. Expected a reward with a method `batch`, see BatchReward, found "
+                f"{game.reward!r}. Give it one."
+            )
+        self.num_envs = num_envs
+        self.episodes = game.episodes
+        self.max_turns = game.max_turns
+        self.possible_agents: list[str] = list(ROLES)
+        self.single_observation_space = self.encoder.observation_space()
+        self.single_action_space = self.encoder.action_space()
+        self._reward = cast(BatchReward, game.reward)
+        self._tasks = _Tasks(env)
+        self._streams = _Streams(num_envs, len(self.episodes))
+        n, t, k = num_envs, self.max_turns, self.encoder.num_candidates
+        self._task = np.full(n, -1, np.int64)  # -1 before the first reset
+        self._speaker = 0  # of all games: each has two half-turns in a turn, so they stay in step
+        self._turn = np.zeros(n, np.int64)  # finished turns
+        self._position = np.full(n, -1, np.int64)  # of the latest proposal among the candidates; -1 if it named none
+        self._proposed = np.zeros((n, k), np.bool_)
+        self._nothing = np.zeros((n, k), np.bool_)  # what the user sees of `_proposed`
+        self._turns = np.zeros((n, t, self.encoder.described + len(ACTIONS) + 1), np.float32)
+        self._answers = self._encoded_answers()
+        self._seen = [np.empty((n, self.encoder.size), np.float32) for _ in ROLES]  # what each side sees now
+        self._fresh = [self._write_dynamic(side)[:1].copy() for side in range(len(ROLES))]  # of a game that begins
+
+    def reset(self, seed: int | None = None) -> tuple[ByRole, dict[str, dict[str, Any]]]:
+        """Begin a game everywhere. Without a seed each game goes on with its stream of tasks."""
+        if seed is not None:
+            self._streams.seed(seed)
+        self._speaker = 0
+        self._begin(np.arange(self.num_envs))
+        return self._observations(), self._infos()
+
+    def step(self, actions: Mapping[str, npt.ArrayLike]) -> tuple[ByRole, ByRole, ByRole, ByRole, dict[str, Any]]:
+        """Play one half-turn everywhere, and begin anew where a game has ended.
+
+        Raises:
+            ActionError: an act of the side whose half-turn it is lies outside its space, or there was no reset. No game
+                has changed then.
+        """
+        acts = self._acts(actions)
+        rewards, ended = np.zeros((len(ROLES), self.num_envs)), np.zeros(self.num_envs, np.bool_)
+        if self._speaker == 0:
+            self._propose(acts)
+        else:
+            rewards, ended = self._answer(acts)
+        self._speaker = 1 - self._speaker
+        for side in range(len(ROLES)):
+            self._write_dynamic(side)
+        over = np.flatnonzero(ended)
+        final = [seen[over] for seen in self._seen]
+        if len(over):
+            self._begin(over)
+        infos = self._infos()
+        for role, seen in zip(ROLES, final, strict=True):
+            infos[role]["final_obs"] = seen
+        return (
+            self._observations(),
+            dict(zip(ROLES, rewards, strict=True)),
+            {role: ended.copy() for role in ROLES},
+            {role: np.zeros_like(ended) for role in ROLES},
+            infos,
+        )
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _acts(self, actions: Mapping[str, npt.ArrayLike]) -> IntArray:
+        """The acts of the side whose half-turn it is, checked. [N]."""
+        if self._task[0] < 0:
+            raise ActionError("An action needs a running game. Expected reset() first, found step(). Call reset().")
+        if not isinstance(actions, Mapping) or any(role not in actions for role in ROLES):
+            raise ActionError(
+                f"Both sides act in every step. Expected a dict with acts of {list(ROLES)}, found "
+                f"{list(actions) if isinstance(actions, Mapping) else actions!r}. Pass any for the silent side: they "
+                "are ignored."
+            )
+        speaker, highest = ROLES[self._speaker], self.encoder.wait
+        acts = np.asarray(actions[speaker])
+        if acts.shape != (self.num_envs,) or acts.dtype.kind not in "iu":
+            raise ActionError(
+                f"Every game needs an act. Expected integers of shape ({self.num_envs},) from {speaker}, found "
+                f"{acts.dtype} of shape {acts.shape}. Pass one for each game."
+            )
+        if acts.min() < 0 or acts.max() > highest:
+            n = int(((acts < 0) | (acts > highest)).argmax())
+            raise ActionError(
+                f"An action must lie in its space. Expected 0..{highest} from {speaker}, found {acts[n]} in game {n}. "
+                "No game has changed: pass other acts."
+            )
+        return acts.astype(np.int64)
+
+    def _propose(self, acts: IntArray) -> None:
+        named = acts < self.encoder.num_candidates
+        self._position = np.where(named, acts, -1)
+        described = np.where(named[:, None], self._tasks.described[self._task, self._position], np.float32(0))
+        self._turns[np.arange(self.num_envs), self._turn, : self.encoder.described] = described
+        games = np.flatnonzero(named)
+        self._proposed[games, acts[games]] = True
+
+    def _answer(self, acts: IntArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Rewards [2, N], and whether the game has ended."""
+        act = np.minimum(acts, NUM_USER_ACTS)
+        action, named = _ACTIONS[act], self._position >= 0
+        q = self._tasks.peer_similarity[self._task, self._position]
+        turns = TurnArrays(
+            hit=self._position == self._tasks.target[self._task],
+            named=named,
+            action=action,
+            strength=_STRENGTHS[act],
+            peer_similarity=np.where(named, q, 0.0),
+            number=self._turn + 1,
+        )
+        rewards = np.stack(self._reward.batch(turns, self.max_turns))
+        self._turns[np.arange(self.num_envs), self._turn, self.encoder.described :] = self._answers[act]
+        self._turn += 1
+        return rewards, (named & (action == CLICK)) | (self._turn == self.max_turns)
+
+    def _begin(self, games: IntArray) -> None:
+        """Begin the next episode in these games, and write what both sides see of it."""
+        self._task[games] = self._streams.draw(games)[:, 1]
+        self._turn[games], self._position[games], self._proposed[games], self._turns[games] = 0, -1, False, 0.0
+        for seen, static, fresh in zip(self._seen, self._tasks.static, self._fresh, strict=True):
+            seen[games, : self.encoder.static_size] = static[self._task[games]]
+            seen[games, self.encoder.static_size :] = fresh
+
+    def _observations(self) -> ByRole:
+        return {role: seen.copy() for role, seen in zip(ROLES, self._seen, strict=True)}
+
+    def _write_dynamic(self, side: int) -> Floats:
+        return self.encoder.dynamic(
+            side,
+            np.full(self.num_envs, self._speaker),
+            self._turn,
+            self._nothing if side else self._proposed,
+            self._turns,
+            out=self._seen[side][:, self.encoder.static_size :],
+        )
+
+    def _encoded_answers(self) -> Floats:
+        """How each act of the user, and last a message without an action, is written into `_turns`."""
+        strengths = np.where(_ACTIONS < 0, -1.0, _STRENGTHS)[:, None].astype(np.float32)
+        nothing = np.zeros((len(_ACTIONS), 1, self.encoder.described), np.float32)
+        return self.encoder.turns(nothing, _ACTIONS[:, None], strengths)[:, 0, self.encoder.described :]
+
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        masks = [self.encoder.masks[side, int(self._speaker == side)] for side in range(len(ROLES))]
+        return {
+            role: {"action_mask": np.tile(mask, (self.num_envs, 1)), "task": self._task.copy()}
+            for role, mask in zip(ROLES, masks, strict=True)
+        }
+
+
+class _Tasks:
+    """The tasks of a set as arrays; M tasks."""
+
+    def __init__(self, env: NumericEnv) -> None:
+        tasks, encoder = env.env.episodes.tasks, env.encoder
+        history = np.full((len(tasks), HISTORY_LENGTH), -1, np.int64)
+        for row, task in enumerate(tasks):
+            history[row, HISTORY_LENGTH - len(task.history) :] = task.history
+        candidates = np.array([task.candidates for task in tasks], np.int64)
+        none = (0.0,) * encoder.num_candidates
+        self.peer_similarity = np.array([task.peer_similarity or none for task in tasks])  # [M, K]
+        self.target = np.array([task.candidates.index(task.target) for task in tasks])  # [M] place in the list
+        shown = encoder.static(history, candidates)
+        self.static = [shown, encoder.static(history, np.full_like(candidates, -1))]  # of each side, [M, static_size]
+        self.described = shown[:, encoder.described - 1 :].reshape(*candidates.shape, -1)  # [M, K, F + 1]
+
+
+class _Streams:
+    """Each game's episodes to come, as a single environment of the same seed draws them: seed and place of the task."""
+
+    def __init__(self, num_envs: int, num_tasks: int) -> None:
+        if num_envs < 1:
+            raise ConfigError(f"A vector holds games. Expected num_envs >= 1, found {num_envs}. Raise it.")
+        self._highs = [2**31, num_tasks]
+        self._rngs = np.random.default_rng().spawn(num_envs)
+        self._ahead = np.zeros((num_envs, _AHEAD, 2), np.int64)
+        self._used = np.full(num_envs, _AHEAD)
+
+    def seed(self, seed: int) -> None:
+        self._rngs = [np.random.default_rng(seed + n) for n in range(len(self._rngs))]
+        self._ahead[:, -1] = [(seed + n, rng.integers(self._highs[1])) for n, rng in enumerate(self._rngs)]
+        self._used[:] = _AHEAD - 1
+
+    def draw(self, games: IntArray) -> IntArray:
+        """The next episodes of these games. [games, 2]."""
+        for n in games[self._used[games] == _AHEAD].tolist():
+            self._ahead[n] = self._rngs[n].integers(self._highs, size=(_AHEAD, 2))
+            self._used[n] = 0
+        drawn: IntArray = self._ahead[games, self._used[games]]
+        self._used[games] += 1
+        return drawn
+
+
+class VectorDialogueEnv:
+    """N dialogues of `CoarsEnv` in step: a batch of what one side is shown comes out, a batch of its answers goes in.
+
+    For rollouts of language models, which answer many prompts at once. All dialogues begin together and their
+    half-turns stay in step, so all that have not ended wait for the same side, `speaker`. Observations and actions are
+    dicts from the number of a dialogue to what `CoarsEnv` shows and takes, which is what `Agent.act` takes and gives.
+    There is no automatic reset: dialogues that end drop out, `observations` is empty when none is left, and `reset`
+    begins N new ones. Dialogue n of `reset(seed=s)` is the one of a single environment after `reset(seed=s + n)`.
+
+        env = coars_env.make_vec("movielens", num_envs=64, view="text")
+        agents = {"recommender_0": recommender, "user_0": user}
+        observations, infos = env.reset(seed=0)
+        while observations:
+            actions = agents[env.speaker].act(observations)
+            observations, rewards, terminations, truncations, infos = env.step(actions)
+        print(env.transcripts[0])
+
+    Rewards and endings are as in `VectorNumericEnv`, terminations staying true; `infos[role]` holds the lists `task_id`
+    and `parse_error`, see `CoarsEnv`. `rollout` does all this with agents that may fail.
+    """
+
+    def __init__(self, env: CoarsEnv, num_envs: int) -> None:
+        """Take the game from a single environment, which is left as it is.
+
+        Args:
+            env: the game.
+            num_envs: N.
+
+        Raises:
+            ConfigError: no dialogues.
+        """
+        self.num_envs = num_envs
+        self.episodes = env.episodes
+        self.possible_agents: list[str] = list(ROLES)
+        self.dialogues: list[Dialogue] = []
+        """Running and finished ones; `dialogues[n].terms` holds the rewards with all factors."""
+        self._env = env
+        self._streams = _Streams(num_envs, len(self.episodes))
+        self._seeds: list[int] = []
+
+    @property
+    def speaker(self) -> Role:
+        """The side that all running dialogues wait for."""
+        return next((dialogue.speaker for dialogue in self.dialogues if dialogue.ending is None), RECOMMENDER)
+
+    @property
+    def transcripts(self) -> list[Transcript]:
+        """The finished episodes. Shape [N].
+
+        Raises:
+            TaskError: one has not ended.
+        """
+        pairs = zip(self.dialogues, self._seeds, strict=True)
+        return [dialogue.transcript(self.episodes.provenance, seed=seed) for dialogue, seed in pairs]
+
+    def reset(self, seed: int | None = None) -> tuple[dict[int, Observation], dict[str, dict[str, Any]]]:
+        """Begin N dialogues. Without a seed each goes on with its stream of tasks."""
+        if seed is not None:
+            self._streams.seed(seed)
+        drawn = self._streams.draw(np.arange(self.num_envs))
+        self._seeds = drawn[:, 0].tolist()
+        tasks, env = self.episodes.tasks, self._env
+        self.dialogues = [
+            Dialogue(tasks[task], self.episodes.items, max_turns=env.max_turns, reward=env.reward)
+            for task in drawn[:, 1].tolist()
+        ]
+        return self._observe(), self._infos()
+
+    def step(
+        self, actions: Mapping[int, Action]
+    ) -> tuple[dict[int, Observation], ByRole, ByRole, ByRole, dict[str, dict[str, Any]]]:
+        """Play one half-turn in every dialogue that has not ended.
+
+        Raises:
+            ActionError: a running dialogue has no action, or one outside the space of `speaker`. Nothing has changed
+                then.
+        """
+        speaker, running = self.speaker, [n for n, dialogue in enumerate(self.dialogues) if dialogue.ending is None]
+        if not running or set(actions) != set(running):
+            raise ActionError(
+                f"Every running dialogue needs an action. Expected numbers {running}, found {sorted(actions)}. "
+                f"{'Answer all observations.' if running else 'Call reset() first.'}"
+            )
+        space = self._env.action_spaces[speaker]
+        members = {n: as_member(action, space) for n, action in actions.items()}
+        for n, member in members.items():
+            if member is None:
+                raise ActionError(
+                    f"An action must lie in its space. Expected a member of {space} from {speaker}, found "
+                    f"{actions[n]!r} in dialogue {n}. No dialogue has changed: pass other actions."
+                )
+        rewards = np.zeros((len(ROLES), self.num_envs))
+        for n, member in members.items():
+            if member and (terms := self.dialogues[n].act(member)):
+                rewards[:, n] = terms.recommender, terms.user
+        ended = np.array([dialogue.ending is not None for dialogue in self.dialogues])
+        return (
+            self._observe(),
+            dict(zip(ROLES, rewards, strict=True)),
+            {role: ended.copy() for role in ROLES},
+            {role: np.zeros_like(ended) for role in ROLES},
+            self._infos(),
+        )
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _observe(self) -> dict[int, Observation]:
+        return {n: d.observe(d.speaker) for n, d in enumerate(self.dialogues) if d.ending is None}
+
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        return {
+            role: {
+                "task_id": [dialogue.task.task_id for dialogue in self.dialogues],
+                "parse_error": [dialogue.parse_error(role) for dialogue in self.dialogues],
+            }
+            for role in ROLES
+        }
