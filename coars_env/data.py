@@ -170,25 +170,27 @@ def shape(dataset: Dataset, *, min_rating: float | None = None) -> list[tuple[st
     One item of each user is held out, the last, or where there are no times one at random; the rest is training.
     """
     kept = np.ones(len(dataset.users), dtype=np.bool_) if min_rating is None else dataset.ratings >= min_rating
+    taken = np.bincount(dataset.item_indices[kept])
     lengths = np.bincount(dataset.users[kept])
     lengths = lengths[lengths > 0]
     timeless = dataset.times == "none"
     split = (random_holdout if timeless else leave_last)(dataset, min_rating=min_rating)
-    quantiles = np.percentile(lengths, [0, 5, 25, 50, 75, 90, 95, 99, 100])
+    quantiles = np.percentile(lengths, [0, 5, 25, 50, 75, 90, 95, 99, 100]).astype(int)  # rounded down
     at_least = " / ".join(f"{(lengths >= n).sum():,}" for n in (5, 10, 20))
     return [
         ("users", f"{len(lengths):,}"),
-        ("items taken", f"{len(np.unique(dataset.item_indices[kept])):,}"),
+        ("items taken", f"{(taken > 0).sum():,}"),
         ("interactions", f"{kept.sum():,}"),
         ("users with 5 / 10 / 20 interactions or more", at_least),
-        ("length min / p5 / p25 / p50", " / ".join(f"{q:,.0f}" for q in quantiles[:4])),
-        ("length p75 / p90 / p95 / p99 / max", " / ".join(f"{q:,.0f}" for q in quantiles[4:])),
+        ("length min / p5 / p25 / p50", " / ".join(f"{q:,}" for q in quantiles[:4])),
+        ("length p75 / p90 / p95 / p99 / max", " / ".join(f"{q:,}" for q in quantiles[4:])),
         ("mean length", f"{lengths.mean():.1f}"),
         (
             "held out",
             f"one at random of {len(split.test):,} users" if timeless else f"last of {len(split.test):,} users",
         ),
         *_popularity(split),
+        ("share of the 20 most popular items", _percent(np.sort(taken)[::-1][:20].sum() / kept.sum())),
     ]
 
 
@@ -199,15 +201,17 @@ def _popularity(split: Split) -> list[tuple[str, str]]:
     targets = np.array([s.items[-1] for s in split.test])
     ahead = [(place[list(s.items[:-1])] < place[s.items[-1]]).sum() for s in split.test]
     rank = place[targets] - np.array(ahead)  # among the items that are not in the user's training part
-    top = np.sort(counts)[::-1][:20].sum() / counts.sum()
     rows = [
         ("held-out item is the most popular", (place[targets] == 0).mean()),
         ("held-out item is among the 20 most popular", (place[targets] < 20).mean()),
         *((f"full ranking by popularity, seen left out, Hit@{k}", (rank < k).mean()) for k in RANKS),
         ("held-out item never seen in training", (counts[targets] == 0).mean()),
-        ("share of the 20 most popular items", top),
     ]
-    return [(what, f"{share:.2%}" if share < 0.001 else f"{share:.1%}") for what, share in rows]
+    return [(what, _percent(share)) for what, share in rows]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if share < 0.001 else f"{share:.1%}"
 
 
 @dataclass(frozen=True)

@@ -174,11 +174,11 @@ def clean_title(raw: str) -> str:
     """
     raw = raw[: 4 * MAX_TITLE_LENGTH]  # so that a title of 10^6 characters costs nothing
     kept = []
-    for character in unicodedata.normalize("NFC", raw):
+    for character in raw:
         if unicodedata.bidirectional(character) not in _DIRECTION_SWITCHES:
             blank = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
             kept.append(" " if blank else character)
-    title = " ".join("".join(kept).split())
+    title = " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
     return title if len(title) <= MAX_TITLE_LENGTH else f"{title[: MAX_TITLE_LENGTH - 1].rstrip()}…"
 
 

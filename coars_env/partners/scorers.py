@@ -1,4 +1,4 @@
-"""Scorer: how well items go with a history. What the scripted partners know of taste is one of these."""
+"""Scorers: how well items go with a history. What the scripted partners know of taste is one of these."""
 
 import numpy as np
 

@@ -1,5 +1,6 @@
 import datetime
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -233,7 +234,7 @@ def test_a_clean_title_is_a_line_and_stays_as_it_is(raw: str) -> None:
     title = clean_title(raw)
     assert len(title) <= MAX_TITLE_LENGTH
     assert len(title.splitlines()) <= 1
-    assert title.encode().decode() == title == title.strip()
+    assert title.encode().decode() == title == title.strip() == unicodedata.normalize("NFC", title)
 
 
 def test_endless_titles_are_cut_and_an_episode_of_them_can_be_played() -> None:

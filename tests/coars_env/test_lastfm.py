@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coars_env import Provenance, TaskError, leave_last, llara, load_split, published, random_holdout
+from coars_env import (
+    Provenance,
+    TaskBuilder,
+    TaskError,
+    freeze,
+    leave_last,
+    llara,
+    load_split,
+    published,
+    random_holdout,
+    uniform_candidates,
+)
 from coars_env.datasets.lastfm import load_lastfm
 from coars_env.errors import DatasetError, MissingDataError
 
@@ -238,6 +249,22 @@ def test_afl_has_the_published_figures_and_nothing_of_its_order() -> None:
     number = [artist[item_id] for item_id in dataset.item_ids]
     ascending = [number[a] < number[b] for s in split.train for a, b in zip(s.items, s.items[1:], strict=False)]
     assert np.mean(ascending) == pytest.approx(0.5, abs=0.02)  # in AFL's files it is 1
+
+
+def test_by_the_ids_of_the_file_a_rule_finds_half_of_the_targets() -> None:
+    split = random_holdout(load_lastfm(data_dir=real_root(), download=False))
+    artist = np.array([int(item_id) for item_id in split.dataset.item_ids])
+    episodes = freeze(TaskBuilder(split, uniform_candidates(split.dataset.num_items)), "test", rule="uniform")
+
+    def nearest(numbers: np.ndarray) -> float:
+        hits = []
+        for task in episodes:
+            gaps = np.abs(numbers[list(task.candidates)][:, None] - numbers[list(task.history)]).min(axis=1)
+            hits.append(task.candidates[int(gaps.argmin())] == task.target)
+        return float(np.mean(hits))
+
+    assert nearest(artist) > 0.4
+    assert nearest(np.arange(len(artist))) < 0.07  # our numbers; chance is .05
 
 
 def test_the_default_split_fits_the_data() -> None:
