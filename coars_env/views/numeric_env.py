@@ -95,9 +95,9 @@ class NumericEnv(ParallelEnv[str, Any, int]):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """See `CoarsEnv.reset`."""
-        observations, infos = self.env.reset(seed, options)
-        return self._shown(observations), infos
+        """See `CoarsEnv.reset`; infos are empty, since what a library finds there it may want to be numbers."""
+        observations, _ = self.env.reset(seed, options)
+        return self._shown(observations), {role: {} for role in ROLES}
 
     def step(
         self, actions: dict[str, int]
