@@ -59,9 +59,9 @@ from coars_env import (
 class CoarsConfig:
     """Settings of the algorithm. "published" is the paper's, "ours" fills a gap the paper leaves."""
 
-    steps: int = 120
+    steps: int = 200
     """Updates of both adapters; ours."""
-    episodes_per_step: int = 128
+    episodes_per_step: int = 192
     """Dialogues an update, of distinct users; ours."""
     max_turns: int = 4
     """T; ours, AFL's value."""
@@ -71,12 +71,15 @@ class CoarsConfig:
     """Weight of the token credit; published."""
     clip: float = 1.0
     """Largest token credit; published."""
-    teacher: TeacherKind = "live"
-    """Whose weights read the hindsight; "live" is our reading of the paper."""
-    learning_rate: float = 2e-3
-    """Of both sides: AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. Models
-    of billions of parameters want 1e-5."""
-    explored_share: float = 0.25
+    teacher: TeacherKind = "base"
+    """Whose weights read the hindsight; ours. "base" stays able to use it and holds the messages to the language of the
+    base; "live" is the nearest reading of "the same model", and under it the reasons decay; see docs/log.md."""
+    learning_rate_recommender: float = 2e-3
+    """AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. Models of billions of
+    parameters want 1e-5."""
+    learning_rate_user: float = 5e-4
+    """The same for the user; ours. At the recommender's rate its readiness to accept swings from end to end."""
+    explored_share: float = 0.5
     """Share of the dialogues in which the item is drawn at random under the recommender's own words; ours. The user
     alone learns from them: a trained recommender soon proposes nothing but plausible items, and a user that hears no
     others cannot learn what to reject."""
@@ -151,7 +154,8 @@ def train(
         for role in ROLES:
             ready = sorted(samples[role], key=lambda sample: len(sample.token_ids))  # little padding per pass
             num_episodes = len(transcripts) if role == RECOMMENDER else len(dialogues)
-            rate = config.learning_rate * schedule(step, config.steps)
+            rates = {RECOMMENDER: config.learning_rate_recommender, USER: config.learning_rate_user}
+            rate = rates[role] * schedule(step, config.steps)
             metrics |= _update(policy, role, ready, optimizers[role], rate, num_episodes, config)
         metrics["seconds_rollout"] = played - started
         metrics["seconds"] = time.perf_counter() - started
@@ -234,7 +238,8 @@ def _update(
     norm = nn.utils.clip_grad_norm_(policy.parameters(role), config.max_grad_norm)
     if not torch.isfinite(norm):
         raise CoarsError(
-            f"Training diverged. Expected finite gradients of {role}, found norm {float(norm)}. Lower learning_rate."
+            f"Training diverged. Expected finite gradients of {role}, found norm {float(norm)}. Lower its "
+            "learning rate."
         )
     optimizer.step()
     name = "rec" if role == RECOMMENDER else "user"

@@ -188,7 +188,10 @@ class Dialogue:
                 f"A transcript is of a finished episode. Expected one of task {self.task.task_id!r}, found "
                 f"{len(self.terms)} finished turns of at most {self.max_turns}. Play on to the end."
             )
-        return Transcript(self.task, self.max_turns, tuple(self.turns), self.ending, self.cause, provenance, seed)
+        rewards = tuple((float(terms.recommender), float(terms.user)) for terms in self.terms)
+        return Transcript(
+            self.task, self.max_turns, tuple(self.turns), self.ending, self.cause, provenance, seed, rewards
+        )
 
     def _say(self, line: str) -> None:
         for lines in self._lines.values():

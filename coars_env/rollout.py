@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.env import MAX_TURNS, Dialogue
 from coars_env.errors import ActionError, CoarsError, ConfigError
-from coars_env.partners import Agent, agent_seed
+from coars_env.partners.agent import Agent, agent_seed
 from coars_env.rewards import Reward
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, Transcript

@@ -10,6 +10,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -98,6 +99,9 @@ class Transcript:
     provenance: Provenance
     seed: int = 0
     """Seed of the attempt. Two attempts at one task have different seeds."""
+    rewards: tuple[tuple[float, float], ...] = ()
+    """What was paid to the recommender and to the user for each turn, by whatever reward the game was played with;
+    empty where nobody was paid. `coars rescore` computes them again."""
 
     @property
     def final_item(self) -> int | None:
@@ -123,6 +127,7 @@ class Transcript:
                 row["task"] = task_from_row(row["task"])
                 row["turns"] = tuple(Turn(**turn) for turn in row["turns"])
                 row["provenance"] = Provenance(**row["provenance"])
+                row["rewards"] = tuple((float(a), float(b)) for a, b in row.get("rewards", ()))
                 transcript = cls(**row)
                 _check(transcript)
                 return transcript
@@ -142,6 +147,8 @@ def _check(transcript: Transcript) -> None:
     turns, task = transcript.turns, transcript.task
     if transcript.ending not in get_args(EndingKind) or len(turns) > transcript.max_turns:
         raise ValueError(f"ending {transcript.ending!r} after {len(turns)} of {transcript.max_turns} turns")
+    if len(transcript.rewards) not in (0, len(turns)) or not all(map(math.isfinite, chain(*transcript.rewards))):
+        raise ValueError(f"there must be two finite rewards for each of {len(turns)} turns, or none at all")
     for number, turn in enumerate(turns, start=1):
         proposed = (turn.proposal is None) == (turn.recommender_error is not None)
         answered = (turn.action is None) == (turn.strength is None) == (turn.user_error is not None)
@@ -164,17 +171,26 @@ def write_transcripts(path: str | Path, transcripts: Iterable[Transcript]) -> No
 
 def read_transcripts(path: str | Path) -> Iterator[Transcript]:
     """Read JSONL, naming the line of anything that is not a transcript."""
+    for number, line in enumerate(transcript_lines(path), start=1):
+        try:
+            yield Transcript.from_json(line)
+        except TranscriptError as error:
+            raise TranscriptError(f"{path}, line {number}: {error}") from error
+
+
+def transcript_lines(path: str | Path) -> list[str]:
+    """The lines of a file of transcripts, unread.
+
+    Raises:
+        TranscriptError: there is no such file, or it is not UTF-8.
+    """
     try:
         lines = Path(path).read_bytes().decode().split("\n")  # splitlines would also split inside messages
     except (OSError, UnicodeDecodeError) as error:
         raise TranscriptError(
             f"Transcripts are read from a UTF-8 text file. Expected one at {path}, found {error!r}. Check the path."
         ) from error
-    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
-        try:
-            yield Transcript.from_json(line)
-        except TranscriptError as error:
-            raise TranscriptError(f"{path}, line {number}: {error}") from error
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role: Role) -> str:

@@ -21,7 +21,7 @@ PACKAGES = ("coars_env", "agents", "baselines", "examples")
 SHIPPED = PACKAGES[:3]
 LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
-    "evaluation testing cli",
+    "evaluation rescore testing cli",
     "agents": "prompts backbones kv policy memory llm_agent reflexion samples credit losses checkpoint curves "
     "train evaluate",
 }

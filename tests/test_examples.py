@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from coars_env import CoarsWarning
+from coars_env import METERS, CoarsWarning
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -112,6 +112,14 @@ def test_the_table_of_baselines_is_printed() -> None:
 
 
 @pytest.mark.slow
+def test_every_scripted_partner_meets_every_other() -> None:
+    printed = run_example("cross_play.py", "--dataset", "synthetic", "--tasks", "60", "--seeds", "1")
+    assert "| hit_final | oracle | errs in 20 % | accepts all | adversary | svd user | picky svd user |" in printed
+    assert "| popularity x oracle | " in printed
+    assert "Reliability at 1:9:" in printed
+
+
+@pytest.mark.slow
 def test_the_speed_of_a_step_is_printed() -> None:
     printed = run_example("benchmarks/step_speed.py", "--dialogues", "4", "--repeats", "1", "--items", "100")
     assert "| rollout |" in printed
@@ -164,6 +172,11 @@ def test_the_settings_on_the_page_of_methods_are_those_of_the_code() -> None:
         if default is not None:
             value = float(Fraction(default)) if "/" in default else ast.literal_eval(default)
             assert value == actual, f"docs/methods.md says {name} = {default}, the code {actual!r}"
+
+
+def test_the_page_on_trust_explains_every_meter() -> None:
+    page = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
+    assert [name for name in METERS if f"`{name}`" not in page] == []
 
 
 def test_the_picture_on_the_first_page_names_every_module() -> None:

@@ -59,22 +59,49 @@ def sequence_text(sequence: UserSequence, items: Sequence[Item], length: int, rn
 
 
 YES, NO = " yes.", " no."
+NUM_QUESTIONS, NUM_SOON = 4, 5
+"""Of a statement of fit: how many questions, and how far ahead a true item may lie."""
+NEXT = "Next:"
+
+
+def next_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator) -> Pieces:
+    """What came next in a stretch of a training user's sequence, said after a reason: the sequence text, whose next
+    title stands right behind its history, in another order.
+
+    Knowledge of the training part like `fit_statement`. No candidates are shown, and the dialogue knows no "Next:".
+    """
+    cut, history = _stretch(sequence, rng)
+    opening = (TAKEN, *titles(items, history, ""), "\n", REASON, *_reason("propose", history, items, rng), "\n")
+    return (*opening, NEXT, title(items, sequence.items[cut]), "\n")
 
 
 def fit_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator) -> Pieces:
-    """Whether an item comes next in a stretch of a training user's sequence: the true one or one drawn at random.
+    """Whether items come soon in a training user's sequence: each question is about one of the next few items or
+    about one drawn at random from the catalogue, and "yes" says that the user took it.
 
     Like the sequences themselves this is knowledge of the training part. It says yes and no, words that the dialogue
     does not know; which action such an item deserves it does not say, and the demonstrations of that are random.
     """
+    cut, history = _stretch(sequence, rng)
+    soon, owned = sequence.items[cut : cut + NUM_SOON], set(sequence.items)
+    pieces: list[str] = [TAKEN, *titles(items, history, ""), "\n"]
+    for _ in range(NUM_QUESTIONS):
+        true = bool(rng.random() < 0.5)
+        item = soon[int(rng.integers(len(soon)))] if true else int(rng.integers(len(items)))
+        pieces += [RECOMMENDED, title(items, item)]
+        if rng.random() < 0.5:
+            pieces += [BECAUSE, *_reason("propose", history, items, rng)]
+        pieces.append("\n")
+        if rng.random() < 0.5:
+            pieces += [REASON, *_reason("answer", history, items, rng)]
+        pieces += ["\n", ACTION, YES if item in owned else NO, "\n"]
+    return tuple(pieces)
+
+
+def _stretch(sequence: UserSequence, rng: np.random.Generator) -> tuple[int, tuple[int, ...]]:
+    """A place in a sequence, and the history before it."""
     cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
-    history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
-    true = bool(rng.random() < 0.5)
-    item = sequence.items[cut] if true else int(rng.integers(len(items)))
-    because = (BECAUSE, *_reason("propose", history, items, rng)) if rng.random() < 0.5 else ()
-    reason = (REASON, *_reason("answer", history, items, rng)) if rng.random() < 0.5 else ()
-    opening = (TAKEN, *titles(items, history, ""), "\n", RECOMMENDED, title(items, item))
-    return (*opening, *because, "\n", *reason, "\n", ACTION, YES if true else NO)
+    return cut, sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
 
 
 def _reason(kind: str, history: Sequence[int], items: Sequence[Item], rng: np.random.Generator) -> Pieces:

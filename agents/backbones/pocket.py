@@ -26,11 +26,21 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from agents.backbones.backbone import Backbone, quiet
-from agents.backbones.demonstrations import NO, REASONS, YES, Demonstrator, fact, fit_statement, sequence_text
+from agents.backbones.demonstrations import (
+    NEXT,
+    NO,
+    REASONS,
+    YES,
+    Demonstrator,
+    fact,
+    fit_statement,
+    next_statement,
+    sequence_text,
+)
 from agents.prompts import ACTION_TEXTS, PHRASES, Pieces, score_texts
 from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, UserSequence
 
-POCKET_VERSION = 5
+POCKET_VERSION = 7
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -112,7 +122,7 @@ def train_tokenizer(split: Split) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(words, trainer)
     scores = [text for action in range(len(ACTIONS)) for text in score_texts(action)]
     reasons = [piece for group in REASONS.values() for reason in group for piece in reason if piece]
-    whole = [*PHRASES, YES, NO, *scores, *reasons, *ACTION_TEXTS, *(" " + i.title for i in items)]
+    whole = [*PHRASES, YES, NO, NEXT, *scores, *reasons, *ACTION_TEXTS, *(" " + i.title for i in items)]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in dict.fromkeys(whole) if len(text) > 1])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, extra_special_tokens=list(ROLE_MARKS)
@@ -181,11 +191,13 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
 def _text(
     number: int, sequence: UserSequence, items: Sequence[Item], config: PocketConfig, rng: np.random.Generator
 ) -> Pieces:
-    """Of eight texts one is a fact, two are statements of fit, five are sequences."""
+    """Of eight texts one is a fact, two are statements of fit, two of what came next, three are sequences."""
     if number % 8 == 0:
         return fact(items[int(rng.integers(len(items)))])
     if number % 8 <= 2:
         return fit_statement(sequence, items, rng)
+    if number % 8 <= 4:
+        return next_statement(sequence, items, rng)
     return sequence_text(sequence, items, config.sequence_length, rng)
 
 

@@ -2,10 +2,22 @@
 
 Results have three axes: S seeds (of training, or of sampling), D candidate draws, N rows. A row is a user. `evaluate`
 plays them, `summarize` makes a `Report`, `paired_difference` compares two systems on the same rows, `user_simulation`
-asks a user agent about single items. All but `evaluate` and `user_simulation` read nothing but transcripts.
+asks a user agent about single items. `meter_report` shows what a good score may hide, `user_card` how far a user is to
+be trusted, `cross_play` how far a score depends on the partner. All but those that play read nothing but transcripts.
 """
 
+from coars_env.evaluation.calibration import ReliabilityBin
+from coars_env.evaluation.card import UserCard, user_card
+from coars_env.evaluation.crossplay import CrossPlay, cross_play
 from coars_env.evaluation.intervals import Difference, Estimate, bootstrap_interval, paired_difference
+from coars_env.evaluation.meters import (
+    METERS,
+    MeterReport,
+    PositionBias,
+    episode_meters,
+    meter_report,
+    position_bias,
+)
 from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
 from coars_env.evaluation.reports import Report, Runs, evaluate, markdown_table, metric_values, summarize
 from coars_env.evaluation.simulation import (
@@ -21,27 +33,38 @@ from coars_env.evaluation.simulation import (
 )
 
 __all__ = [
+    "METERS",
     "METRICS",
     "SIMULATION_METRICS",
+    "CrossPlay",
     "Difference",
     "Estimate",
+    "MeterReport",
+    "PositionBias",
+    "ReliabilityBin",
     "Report",
     "Runs",
     "Simulation",
     "SimulationReport",
     "TurnRates",
+    "UserCard",
     "UserItems",
     "UserTest",
     "bootstrap_interval",
     "by_turn",
+    "cross_play",
+    "episode_meters",
     "episode_metrics",
     "evaluate",
     "markdown_table",
+    "meter_report",
     "metric_values",
     "paired_difference",
+    "position_bias",
     "simulation_difference",
     "simulation_report",
     "summarize",
+    "user_card",
     "user_simulation",
     "user_test",
 ]

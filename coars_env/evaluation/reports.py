@@ -1,6 +1,6 @@
 """Report: what a pair of agents did on frozen episodes, with intervals over users and seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from coars_env.env import MAX_TURNS
 from coars_env.errors import ShapeError
 from coars_env.evaluation.intervals import Estimate, interval, mean_components, means, own_rng
 from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
-from coars_env.partners import Agent
+from coars_env.partners.agent import Agent
 from coars_env.rewards import CoarsReward
 from coars_env.rollout import rollout
 from coars_env.tasks import EpisodeSet
@@ -123,17 +123,28 @@ def summarize(
 ) -> Report:
     """Means and intervals of all metrics, see `bootstrap_interval`, and the rates by turn pooled over all runs."""
     arrays = metric_values(runs, reward=reward)
-    components = np.concatenate([mean_components(array) for array in arrays.values()], axis=-1)  # [S, N, 2M]
-    point, low, high = interval([components], means, level=level, resamples=resamples, rng=own_rng(rng))
-    undefined = [int(np.isnan(array).sum()) for array in arrays.values()]
-    columns = zip(arrays, point.tolist(), low.tolist(), high.tolist(), undefined, strict=True)
     return Report(
         system=system,
         provenance=runs[0][0][0].provenance,
         seeds=len(runs),
         draws=len(runs[0]),
         rows=len(runs[0][0]),
-        estimates={name: Estimate(*rest) for name, *rest in columns},
+        estimates=joint_estimates(arrays, level=level, resamples=resamples, rng=rng),
         turns=by_turn([t for seed in runs for draw in seed for t in draw]),
         level=level,
     )
+
+
+def joint_estimates(
+    arrays: Mapping[str, FloatArray],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    rng: np.random.Generator | None = None,
+) -> dict[str, Estimate]:
+    """`bootstrap_interval` of several arrays [S, D, N] of the same rows at once, by name, from the same samples."""
+    components = np.concatenate([mean_components(array) for array in arrays.values()], axis=-1)  # [S, N, 2M]
+    point, low, high = interval([components], means, level=level, resamples=resamples, rng=own_rng(rng))
+    undefined = [int(np.isnan(array).sum()) for array in arrays.values()]
+    columns = zip(arrays, point.tolist(), low.tolist(), high.tolist(), undefined, strict=True)
+    return {name: Estimate(*rest) for name, *rest in columns}

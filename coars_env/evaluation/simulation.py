@@ -10,9 +10,10 @@ import numpy as np
 from coars_env.datasets.dataset import FloatArray, Item, Provenance
 from coars_env.env import MAX_TURNS, Dialogue
 from coars_env.errors import CoarsError, ConfigError, ShapeError, TaskError
+from coars_env.evaluation.calibration import calibration_counts, calibration_statistics
 from coars_env.evaluation.intervals import Difference, Estimate, difference, interval, own_rng, ratio_or_nan
 from coars_env.evaluation.reports import markdown_table
-from coars_env.partners import Agent
+from coars_env.partners.agent import Agent
 from coars_env.rollout import agent_seed
 from coars_env.tasks import HISTORY_LENGTH, Split, Task, UserSequence
 from coars_env.transcript import ACTIONS, ROLES, STRENGTH_EDGES, USER, Transcript
@@ -22,6 +23,8 @@ _STREAM = 0xAF1
 RESERVED = 10
 RESERVED_RATIOS = {"1:1": (10, 10), "1:3": (5, 15), "1:9": (2, 18)}
 HELD_OUT_RATIOS = {"1:1": (1, 1), "1:3": (1, 3), "1:9": (1, 9)}
+COUNT_COLUMNS = 12
+"""Columns of `Simulation.counts` before those of the calibration."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,11 @@ class Simulation:
     transcripts: tuple[Transcript, ...]
 
     def counts(self, ratio: str) -> FloatArray:
-        """What `SIMULATION_METRICS` are made of, per user: shape [U, 12].
+        """What `SIMULATION_METRICS` are made of, per user: shape [U, C].
 
         Columns: true positives, false positives, false negatives, true negatives, yes, unusable, then value and
-        "is defined" of the user's own precision, recall and AUC. An unusable answer is counted as wrong, as AFL does.
+        "is defined" of the user's own precision, recall and AUC; then those of `calibration_counts`. An unusable answer
+        is counted as wrong, as AFL does, and left out of calibration.
 
         Raises:
             ConfigError: the test has no such ratio.
@@ -182,7 +186,8 @@ def _count(positives: list[float], negatives: list[float]) -> list[float]:
     auc = float((np.sign(right[:, None] - wrong).mean() + 1) / 2)
     precision = tp / (tp + fp) if tp + fp else 0.0
     own = [precision, float(tp + fp > 0), tp / len(right), 1.0, auc, 1.0]
-    return [tp, fp, fn, tn, float((both >= yes).sum()), float(np.isnan(both).sum()), *own]
+    counts = [tp, fp, fn, tn, float((both >= yes).sum()), float(np.isnan(both).sum()), *own]
+    return [*counts, *calibration_counts(positives, negatives)]
 
 
 SIMULATION_METRICS = {
@@ -196,12 +201,17 @@ SIMULATION_METRICS = {
     "auc": "mean over users of the chance that a positive gets a higher strength than a negative, ties one half",
     "acceptance": "share of all questions answered by star or click",
     "unusable": "share of all questions without a usable answer",
+    "false_accept": "FP / (FP + TN), pooled: share of the items never taken that were accepted",
+    "false_reject": "FN / (TP + FN) = 1 - R, pooled: share of the items taken that were not accepted",
+    "brier": "mean of (strength - taken)^2 over the usable answers; .25 for a constant strength of one half",
+    "ece": "expected calibration error: the gap between mean strength and share taken, averaged over the answers of "
+    "ten bins of equal width. Needs answers in every bin to mean something, and rises with the noise of few",
 }
 """Each metric of the user-simulation test, all in [0, 1]. Yes is a star or click."""
 
 
 def _simulation_statistics(sums: FloatArray) -> FloatArray:
-    """[..., 12], see `Simulation.counts`, -> [..., M] in the order of `SIMULATION_METRICS`."""
+    """[..., C], see `Simulation.counts`, -> [..., M] in the order of `SIMULATION_METRICS`."""
     tp, fp, fn, tn, yes, unusable = (sums[..., k] for k in range(6))
     p, r, auc = (ratio_or_nan(sums[..., k], sums[..., k + 1]) for k in (6, 8, 10))
     total, p_or_0 = tp + fp + fn + tn, np.nan_to_num(p)
@@ -209,7 +219,10 @@ def _simulation_statistics(sums: FloatArray) -> FloatArray:
     f1 = ratio_or_nan(2 * tp, 2 * tp + fp + fn)
     pooled = [ratio_or_nan(tp, tp + fp), ratio_or_nan(tp, tp + fn), f1]
     shares = [ratio_or_nan(yes, total), ratio_or_nan(unusable, total)]
-    return np.stack([*pooled, p, r, f1_per_user, ratio_or_nan(tp + tn, total), auc, *shares], axis=-1)
+    wrong = [ratio_or_nan(fp, fp + tn), ratio_or_nan(fn, tp + fn)]
+    calibration = np.moveaxis(calibration_statistics(sums[..., COUNT_COLUMNS:]), -1, 0)
+    columns = [*pooled, p, r, f1_per_user, ratio_or_nan(tp + tn, total), auc, *shares, *wrong, *calibration]
+    return np.stack(columns, axis=-1)
 
 
 SimulationRuns = Sequence[Sequence[Simulation]]
@@ -256,7 +269,7 @@ def simulation_report(
     """Means over seeds with intervals: users and seeds are resampled, see `bootstrap_interval`."""
     test, rng, estimates = runs[0][0].test, own_rng(rng), {}
     for ratio in test.ratios:
-        counts = _simulation_counts(runs, ratio)
+        counts = simulation_counts(runs, ratio)
         bounds = interval([counts], _simulation_statistics, level=level, resamples=resamples, rng=rng)
         columns = zip(SIMULATION_METRICS, *(bound.tolist() for bound in bounds), strict=True)
         estimates[ratio] = {name: Estimate(*rest) for name, *rest in columns}
@@ -301,12 +314,12 @@ def simulation_difference(
     def statistic(sums: FloatArray) -> FloatArray:
         return _simulation_statistics(sums)[..., [column]]
 
-    counts = _simulation_counts(a, ratio), _simulation_counts(b, ratio)
+    counts = simulation_counts(a, ratio), simulation_counts(b, ratio)
     return difference(*counts, statistic, level=level, resamples=resamples, permutations=permutations, rng=rng)
 
 
-def _simulation_counts(runs: SimulationRuns, ratio: str) -> FloatArray:
-    """[S, U, 12], averaged over draws."""
+def simulation_counts(runs: SimulationRuns, ratio: str) -> FloatArray:
+    """`Simulation.counts` averaged over draws, [S, U, C]."""
     names = {tuple(simulation.test.sha256 for simulation in seed) for seed in runs}
     users = {tuple(user.user for user in simulation.test.users) for seed in runs for simulation in seed}
     if len(names) != 1 or len(users) != 1:

@@ -19,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agents.backbones.backbone import Backbone
-from agents.backbones.demonstrations import Demonstrator
+from agents.backbones.demonstrations import NEXT, NO, YES, Demonstrator, fit_statement, next_statement
 from agents.backbones.pocket import (
     PocketConfig,
     batches,
@@ -31,7 +31,17 @@ from agents.backbones.pocket import (
     train_tokenizer,
 )
 from agents.llm_agent import ReplyForms, Row, read_context
-from agents.prompts import ACTION_TEXTS, CANDIDATES, ITEM, PHRASES, REASON, TAKEN_NEXT, score_texts
+from agents.prompts import (
+    ACTION,
+    ACTION_TEXTS,
+    CANDIDATES,
+    ITEM,
+    PHRASES,
+    REASON,
+    RECOMMENDED,
+    TAKEN_NEXT,
+    score_texts,
+)
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -139,7 +149,32 @@ def test_one_training_item_changes_the_hash_and_the_rows(lab: Any, split: Split)
     assert content_hash(changed, SMALL) != content_hash(split, SMALL)
     whole = dataclasses.replace(SMALL, sequence_length=1000, batch=200)
     backbone = lab.backbone()
-    assert next(batches(changed, backbone, whole)) != next(batches(split, backbone, whole))
+    assert list(islice(batches(changed, backbone, whole), 4)) != list(islice(batches(split, backbone, whole), 4))
+
+
+ALPHABET = tuple(Item(letter) for letter in "ABCDEFGHIJ")
+ABCDEF = UserSequence(0, (0, 1, 2, 3, 4, 5))
+
+
+def test_what_came_next_is_said_of_the_training_sequence() -> None:
+    for seed in range(50):
+        said = next_statement(ABCDEF, ALPHABET, np.random.default_rng(seed))
+        history = "".join(said[1 : said.index("\n")]).split()
+        assert history == list("ABCDEF"[: len(history)])
+        assert said[said.index(NEXT) + 1 :] == (" " + "ABCDEF"[len(history)], "\n")
+
+
+def test_what_fits_is_what_the_training_user_took() -> None:
+    answers: Counter[tuple[str, str]] = Counter()
+    for seed in range(200):
+        said = fit_statement(ABCDEF, ALPHABET, np.random.default_rng(seed))
+        asked = [said[n + 1].strip() for n, piece in enumerate(said) if piece == RECOMMENDED]
+        told = [said[n + 1] for n, piece in enumerate(said) if piece == ACTION]
+        assert len(asked) == len(told) == 4
+        answers.update(zip(asked, told, strict=True))
+        assert not set(said) & {*ACTION_TEXTS, ITEM, CANDIDATES}  # not a word of what such an item deserves
+    assert {item for item, answer in answers if answer == YES} == set("ABCDEF")
+    assert {item for item, answer in answers if answer == NO} == set("GHIJ")
 
 
 def test_items_and_settings_are_part_of_the_hash(split: Split) -> None:

@@ -35,6 +35,7 @@ from coars_env import (
 )
 
 SIDES = ("rec", "user")
+STILL = {"learning_rate_recommender": 0.0, "learning_rate_user": 0.0}
 
 
 def a_run(policy: Policy, build: TaskBuilder, **settings: Any) -> list[tuple[StepMetrics, list[Transcript]]]:
@@ -102,7 +103,9 @@ def test_the_size_of_a_pass_changes_no_number_of_an_update(lab: Any, build: Task
 def test_an_update_reports_the_credit_of_its_own_side(lab: Any, build: TaskBuilder, teacher: Any) -> None:
     """The same dialogues played again by hand."""
     policy = lab.policy()
-    ((metrics, transcripts),) = a_run(policy, build, steps=1, learning_rate=0.0, teacher=teacher)
+    ((metrics, transcripts),) = a_run(
+        policy, build, steps=1, learning_rate_recommender=0.0, learning_rate_user=0.0, teacher=teacher
+    )
     dialogues = [Dialogue(t.task, lab.split.dataset.items, max_turns=3, reward=CoarsReward()) for t in transcripts]
     played = lab.play(policy, dialogues=dialogues)
     assert [t.turns for t in played.transcripts] == [t.turns for t in transcripts]
@@ -127,7 +130,7 @@ def test_without_weight_the_credit_changes_nothing(lab: Any, build: TaskBuilder)
 def test_a_learning_rate_of_zero_moves_nothing(lab: Any, build: TaskBuilder) -> None:
     policy = lab.policy(scale=0.1)
     before = weights(policy)
-    a_run(policy, build, learning_rate=0.0)
+    a_run(policy, build, **STILL)
     assert all(torch.equal(p, before[name]) for name, p in policy.peft.named_parameters())
 
 

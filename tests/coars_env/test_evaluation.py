@@ -442,6 +442,10 @@ def test_precision_recall_and_f1_of_a_known_taste() -> None:
     assert found["unusable"] == 0
     # User 0: both positives beat 3 negatives and tie with one: 7/8. User 1: one beats 4, one ties with 4: 6/8.
     assert found["auc"] == pytest.approx((7 / 8 + 6 / 8) / 2)
+    assert (found["false_accept"], found["false_reject"]) == (1 / 8, 1 / 4)
+    # strengths .8 for 3 positives and 1 negative, .1 for 1 positive and 7 negatives
+    assert found["brier"] == pytest.approx((3 * 0.2**2 + 0.9**2 + 0.8**2 + 7 * 0.1**2) / 12)
+    assert found["ece"] == pytest.approx((abs(3.2 - 3) + abs(0.8 - 1)) / 12)
 
 
 def test_a_smaller_ratio_takes_the_first_questions() -> None:

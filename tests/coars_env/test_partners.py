@@ -1,30 +1,67 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from coars_env import (
+    ACTIONS,
     RECOMMENDER,
     ROLES,
     USER,
     Agent,
     ConfigError,
     Dialogue,
+    FixedRecommender,
     FixedUser,
+    GreedyRecommender,
+    OracleUser,
     RandomRecommender,
+    Replay,
+    Role,
+    ScorerUser,
+    SvdPeers,
+    Task,
+    TaskError,
+    Transcript,
+    item_counts,
+    leave_last,
     play,
+    popularity_scorer,
     rollout,
+    svd_scorer,
 )
-from coars_env.testing import check_agent, toy_episodes
+from coars_env.testing import ScriptedAgent, check_agent, toy_dataset, toy_episodes
 
 TOY = toy_episodes()
+TOY_SPLIT = leave_last(toy_dataset())
+POPULARITY = popularity_scorer(TOY_SPLIT)  # training interactions: 1 3 1 0 3 1
 
 
-@pytest.mark.parametrize(
-    ("agent", "role"),
-    [(RandomRecommender(), RECOMMENDER), (FixedUser(), USER), (FixedUser("skip", 0.3, "Nein, 否."), USER)],
-)
-def test_scripted_partners_keep_the_protocol(agent: Agent, role: str) -> None:
-    assert role in ROLES
-    check_agent(agent, role)  # type: ignore[arg-type]
+def played(recommender: Agent, user: Agent, **options: Any) -> list[Transcript]:
+    return rollout(TOY.tasks, TOY.items, recommender, user, provenance=TOY.provenance, **options)
+
+
+STORED = played(RandomRecommender(), OracleUser(TOY, flip=0.3), seed=7)
+AGENTS: list[tuple[Role, Agent]] = [
+    (RECOMMENDER, RandomRecommender()),
+    (RECOMMENDER, FixedRecommender()),
+    (RECOMMENDER, FixedRecommender(2, "Toujours le même, 同じ.")),
+    (RECOMMENDER, GreedyRecommender(POPULARITY)),
+    (RECOMMENDER, Replay(STORED, RECOMMENDER)),
+    (USER, FixedUser()),
+    (USER, FixedUser("skip", 0.3, "Nein, 否.")),
+    (USER, OracleUser(TOY)),
+    (USER, OracleUser(TOY, flip=0.5)),
+    (USER, ScorerUser(POPULARITY, threshold=2.0, scale=1.0)),
+    (USER, ScorerUser.fit(svd_scorer(SvdPeers(TOY_SPLIT).directions), TOY, accept=0.3)),
+    (USER, Replay(STORED, USER)),
+]
+
+
+@pytest.mark.parametrize(("role", "agent"), AGENTS, ids=lambda case: type(case).__name__)
+def test_scripted_partners_keep_the_protocol(role: Role, agent: Agent) -> None:
+    check_agent(agent, role)
 
 
 def test_a_user_who_always_clicks_ends_every_episode_at_turn_one_with_all_misses_excluded() -> None:
@@ -55,3 +92,152 @@ def test_the_random_recommender_draws_anew_in_each_turn() -> None:
     dialogues = [Dialogue(TOY.tasks[0], TOY.items, max_turns=40)]
     play(dialogues, RandomRecommender(), FixedUser("skip"))
     assert {turn.proposal for turn in dialogues[0].turns} == set(TOY.tasks[0].candidates)
+
+
+def answers(user: Agent, task: Task) -> list[tuple[str | None, float | None]]:
+    """To each candidate in turn, in as many dialogues, so that no click ends the asking."""
+    dialogues = [Dialogue(task, TOY.items, max_turns=1) for _ in task.candidates]
+    for place, dialogue in enumerate(dialogues):
+        dialogue.recommend(place, "")
+    play(dialogues, RandomRecommender(), user)
+    turns = [dialogue.turns[0] for dialogue in dialogues]
+    return [(None if turn.action is None else ACTIONS[turn.action], turn.strength) for turn in turns]
+
+
+# Users ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TOY.tasks, ids=lambda task: task.task_id)
+def test_an_oracle_clicks_the_target_alone_and_an_adversary_all_else(task: Task) -> None:
+    honest = [("click", 1.0) if item == task.target else ("dislike", 0.0) for item in task.candidates]
+    assert answers(OracleUser(TOY), task) == honest
+    adverse = [("dislike", 0.0) if item == task.target else ("click", 1.0) for item in task.candidates]
+    assert answers(OracleUser(TOY, flip=1.0), task) == adverse
+
+
+def test_a_noisy_user_errs_as_often_as_it_says_and_is_as_good_as_its_seed() -> None:
+    dialogues = [Dialogue(task, TOY.items, max_turns=30) for task in TOY.tasks * 10]
+    play(dialogues, FixedRecommender(3), OracleUser(TOY, flip=0.2))  # names nothing: every turn is played
+    assert {turn.action for dialogue in dialogues for turn in dialogue.turns} == {0}
+    for place in range(3):
+        dialogues = [Dialogue(task, TOY.items, max_turns=1) for task in TOY.tasks * 100]
+        play(dialogues, FixedRecommender(place), OracleUser(TOY, flip=0.2))
+        wrong = [(d.ending == "accepted") != d.terms[0].hit for d in dialogues]
+        assert abs(np.mean(wrong) - 0.2) < 3 * np.sqrt(0.2 * 0.8 / 400)
+
+
+def test_tasks_of_one_history_are_all_taken() -> None:
+    task = TOY.tasks[0]
+    twin = Task("twin", 9, task.history, (1, 3, 2), target=3)
+    assert [action for action, _ in answers(OracleUser([task, twin]), task)] == ["click", "dislike", "click"]
+
+
+def test_an_oracle_of_other_tasks_says_so() -> None:
+    with pytest.raises(TaskError, match=r"An oracle must know the tasks .* one of 2 histories, found \(2, 5, 1\)\. Bu"):
+        played(RandomRecommender(), OracleUser(TOY.tasks[:2]))
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    # popularity of the candidates 5 1 3 is 1 3 0
+    [
+        (ScorerUser(POPULARITY, threshold=1.0, scale=1.0), [("star", 0.5), ("click", 0.88), ("skip", 0.27)]),
+        (ScorerUser(POPULARITY, threshold=2.9, scale=0.01), [("dislike", 0.0), ("click", 1.0), ("dislike", 0.0)]),
+    ],
+    ids=["graded", "picky"],
+)
+def test_a_user_with_a_score_answers_by_the_logistic_function(user: Agent, expected: list[Any]) -> None:
+    found = answers(user, TOY.tasks[0])
+    assert [action for action, _ in found] == [action for action, _ in expected]
+    assert [s for _, s in found] == pytest.approx([s for _, s in expected], abs=0.006)
+
+
+@pytest.mark.parametrize("accept", [0.1, 0.5, 0.9])
+def test_a_fitted_user_accepts_its_share(accept: float) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(1000)
+    tasks = [Task(f"{n}", n, (), tuple(range(10 * n, 10 * n + 10)), target=10 * n) for n in range(100)]
+    user = ScorerUser.fit(lambda history, items: values[items], tasks, accept=accept)
+    assert np.mean(values >= user.threshold) == pytest.approx(accept, abs=0.001)
+    assert user.scale == pytest.approx(values.std() / 4)
+
+
+# Recommenders ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_greedy_recommender_goes_down_its_list_and_never_back() -> None:
+    # candidates 0 2 3 of toy-3, popularity 1 1 0: a tie first, the least popular last
+    (_, _, _, transcript) = played(GreedyRecommender(POPULARITY), FixedUser("dislike", 0.1), max_turns=4)
+    proposed = [turn.proposal for turn in transcript.turns]
+    assert sorted(proposed[:2]) == [0, 2]  # type: ignore[type-var]
+    assert proposed[2:] == [3, proposed[0]]  # all rejected: the best again
+    (first, *_) = played(GreedyRecommender(POPULARITY), FixedUser("star", 0.6))
+    assert [turn.proposal for turn in first.turns] == [1, 1, 1, 1]  # a star is no rejection
+
+
+def test_ties_are_drawn_by_the_seed_of_the_dialogue() -> None:
+    dialogues = [Dialogue(TOY.tasks[0], TOY.items, max_turns=1) for _ in range(300)]
+    play(dialogues, GreedyRecommender(lambda history, items: np.zeros(len(items))), FixedUser())
+    counts = np.bincount([TOY.tasks[0].candidates.index(d.turns[0].proposal) for d in dialogues])  # type: ignore[arg-type]
+    assert np.abs(counts - 100).max() < 3 * np.sqrt(300 * 2 / 9)
+
+
+def test_the_fixed_recommender_keeps_its_place() -> None:
+    for transcript in played(FixedRecommender(1), FixedUser("skip", 0.3)):
+        assert {turn.proposal for turn in transcript.turns} == {transcript.task.candidates[1]}
+
+
+# Replay ---------------------------------------------------------------------------------------------------------------
+
+
+def test_both_sides_replayed_are_the_dialogue_byte_for_byte() -> None:
+    odd = ScriptedAgent(
+        [{"item": 3, "message": "?", "error": "lost"}, {"item": 1, "message": "Ä"}, {"item": 2, "message": ""}]
+    )
+    moody = ScriptedAgent(
+        [{"action": 1, "strength": 0.3, "message": "No."}, {"action": 4, "strength": 0.0, "message": "", "error": "x"}]
+    )
+    for stored in (STORED, played(odd, moody, seed=7)):
+        again = played(Replay(stored, RECOMMENDER), Replay(stored, USER), seed=7)
+        assert [t.to_json() for t in again] == [t.to_json() for t in stored]
+
+
+def test_an_answer_is_replayed_to_its_own_proposal_only() -> None:
+    stored = played(FixedRecommender(0), ScriptedAgent([{"action": 2, "strength": 0.6, "message": "Hm."}]))
+    same = played(FixedRecommender(0), Replay(stored, USER))
+    assert [turn.reply for turn in same[0].turns] == ["Hm."] * 4
+    other = played(FixedRecommender(1), Replay(stored, USER))
+    assert {turn.user_error for turn in other[0].turns} == {"no stored dialogue went this way"}
+
+
+# Scores ---------------------------------------------------------------------------------------------------------------
+
+
+def test_items_are_counted_in_the_training_part() -> None:
+    assert item_counts(TOY_SPLIT).tolist() == [1, 3, 1, 0, 3, 1]
+
+
+def test_the_svd_score_is_a_projection_by_hand() -> None:
+    score = svd_scorer(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]]))
+    # taste of items 0 and 1 is (2, 1) of length sqrt 5
+    found = score(np.array([0, 1]), np.array([0, 1, 2]))
+    assert found.tolist() == pytest.approx([2 / 5**0.5, 3 / 5**0.5, 2 / 5**0.5], abs=5e-5)
+    assert score(np.array([], np.int64), np.array([0, 1])).tolist() == [0, 0]
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: OracleUser(TOY, flip=1.5), ConfigError, r"Expected 0 <= flip <= 1, found 1\.5"),
+        (lambda: FixedRecommender(-1), ConfigError, r"Expected position >= 0, found -1"),
+        (lambda: ScorerUser(POPULARITY, threshold=1.0, scale=0.0), ConfigError, r"Expected scale > 0, found 0\.0"),
+        (lambda: ScorerUser.fit(POPULARITY, TOY, accept=1.0), ConfigError, r"Expected 0 < accept < 1, found 1\.0"),
+        (lambda: ScorerUser.fit(POPULARITY, [], accept=0.5), TaskError, r"Expected at least one, found none"),
+    ],
+)
+def test_partners_that_cannot_be_are_refused(build: Callable[[], Agent], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        build()

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,11 @@ from coars_env import (
     RECOMMENDER,
     USER,
     Action,
+    CoarsEnv,
     CoarsReward,
+    Dataset,
     FixedUser,
+    Item,
     Observation,
     RandomRecommender,
     RewardTerms,
@@ -19,7 +23,17 @@ from coars_env import (
     leave_last,
     rollout,
 )
-from coars_env.testing import ScriptedAgent, check_agent, check_reward, toy_dataset, toy_episodes
+from coars_env.testing import (
+    ID_RULES,
+    ScriptedAgent,
+    check_agent,
+    check_dataset,
+    check_env,
+    check_reward,
+    id_probe,
+    toy_dataset,
+    toy_episodes,
+)
 
 
 def test_the_toy_dataset_is_as_drawn_in_its_docstring() -> None:
@@ -170,3 +184,180 @@ def test_the_reward_of_the_paper_passes() -> None:
 def test_a_reward_that_breaks_its_promise_is_found(reward: CoarsReward, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_reward(reward)
+
+
+# Datasets -------------------------------------------------------------------------------------------------------------
+
+
+def numbered_by_appearance(users: int = 60, length: int = 12) -> Dataset:
+    """Each user took twelve neighbours of a catalogue whose numbers follow the order in which items were met."""
+    first = np.arange(users) * 3
+    return Dataset(
+        name="in order",
+        items=tuple(Item(f"Title {n}") for n in range(3 * users + length)),
+        item_ids=tuple(map(str, range(3 * users + length))),
+        user_ids=tuple(map(str, range(users))),
+        users=np.repeat(np.arange(users), length),
+        item_indices=(first[:, None] + np.arange(length)).ravel(),
+        ratings=np.ones(users * length),
+        timestamps=np.tile(np.arange(length), users),
+        source="custom",
+        origin="by hand",
+    )
+
+
+def test_datasets_that_keep_the_rules_pass() -> None:
+    check_dataset(toy_dataset(), num_candidates=3)
+    data = numbered_by_appearance()
+    order = np.random.default_rng(1).permutation(data.num_items)
+    check_dataset(replace(data, item_indices=order[data.item_indices]))
+
+
+def test_numbers_in_the_order_of_the_source_are_found() -> None:
+    with pytest.raises(AssertionError, match=r"Numbers must .* 'nearest to the last item' .*, found 1\.000"):
+        check_dataset(numbered_by_appearance())
+
+
+def spoiled(**changes: Any) -> Dataset:
+    return replace(toy_dataset(), **changes)
+
+
+def retitled(title: str) -> Dataset:
+    return spoiled(items=(Item(title), *toy_dataset().items[1:]))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (retitled(""), r"A title is one line of text .* Expected one for item 'a', found ''"),
+        (retitled("Heat "), r"A title is one line of text"),
+        (retitled("He\nat"), r"A title is one line of text"),
+        (retitled("Ame\u0301lie"), r"A title is one line of text in NFC"),
+        (spoiled(items=(Item("A", ("",)), *toy_dataset().items[1:])), r"Genres are words"),
+        (spoiled(item_ids=("a", "b", "a", "d", "e", "f")), r"Each item has its own id\. .* found \['a'\]"),
+        (spoiled(user_ids=("ann", "ann", "cem", "dee")), r"Each user has its own id\. .* found \['ann'\]"),
+        (spoiled(ratings=np.full(13, np.nan)), r"Ratings are finite numbers\. Expected 13, found 0"),
+        (
+            spoiled(timestamps=np.zeros(13, np.int64), item_indices=np.zeros(13, np.int64)),
+            r"An interaction is listed",
+        ),
+        (spoiled(origin=("a", 1)), r"A provenance is three strings"),
+    ],
+)
+def test_a_dataset_that_breaks_a_rule_is_found(dataset: Dataset, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_dataset(dataset, num_candidates=3)
+
+
+def test_a_dataset_in_which_nobody_has_a_next_item_is_found() -> None:
+    short = spoiled(**{c: getattr(toy_dataset(), c)[:2] for c in ("users", "item_indices", "ratings", "timestamps")})
+    with pytest.raises(AssertionError, match=r"Somebody must have a next item"):
+        check_dataset(short, num_candidates=3)
+
+
+def test_the_rules_of_numbers_by_hand() -> None:
+    history, items = np.array([2, 9]), np.array([4, 11, 1, 20, 8])
+    chosen = {name: int(items[np.argmax(rule(history, items))]) for name, rule in ID_RULES.items()}
+    assert list(chosen.values()) == [8, 11, 1, 1, 4]
+    nothing = np.array([], np.int64)
+    assert [int(np.argmax(rule(nothing, items))) for rule in ID_RULES.values()] == [0, 2, 0, 2, 0]
+
+
+def test_the_probe_counts_hits_on_the_toy() -> None:
+    # first of the list 5 2 0 0, smallest 1 0 0 0; targets 5 0 3 2
+    found = id_probe(toy_episodes())
+    assert (found["first of the list"], found["smallest"]) == (0.25, 0.25)
+
+
+# Environments ---------------------------------------------------------------------------------------------------------
+
+
+class NewSpaces(CoarsEnv):
+    def observation_space(self, agent: str) -> Any:
+        return deepcopy(super().observation_space(agent))
+
+
+class TurnOutside(CoarsEnv):
+    def step(self, actions: Any) -> Any:
+        observations, *rest = super().step(actions)
+        for observation in observations.values():
+            observation["turn"] += 1
+        return observations, *rest
+
+
+class OneEndsFirst(CoarsEnv):
+    def step(self, actions: Any) -> Any:
+        observations, rewards, terminations, *rest = super().step(actions)
+        return observations, rewards, {**terminations, USER: False}, *rest
+
+
+class NoInfo(CoarsEnv):
+    def step(self, actions: Any) -> Any:
+        *rest, infos = super().step(actions)
+        return *rest, {RECOMMENDER: infos[RECOMMENDER]}
+
+
+class Infinitely(CoarsEnv):
+    def step(self, actions: Any) -> Any:
+        observations, _, *rest = super().step(actions)
+        return observations, dict.fromkeys(observations, float("inf")), *rest
+
+
+class Lingering(CoarsEnv):
+    def step(self, actions: Any) -> Any:
+        said = super().step(actions)
+        self.agents = list(self.possible_agents)
+        return said
+
+
+class Restarting(CoarsEnv):
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(0 if seed is None else seed, options)
+
+
+class Unseeded(CoarsEnv):
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(None, options)
+
+
+class Fussy(CoarsEnv):
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(seed if options is None else 99, options)
+
+
+class Entangled(CoarsEnv):
+    latest: "Entangled"
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        Entangled.latest = self
+        return super().reset(seed, options)
+
+    def step(self, actions: Any) -> Any:
+        *rest, infos = super().step(actions)
+        return *rest, {agent: {**info, "mine": Entangled.latest is self} for agent, info in infos.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (NewSpaces, r"A space is one object\. Expected the same from observation_space\('recommender_0'\) twice"),
+        (TurnOutside, r"An observation lies in its space\. Expected a member of Dict"),
+        (
+            OneEndsFirst,
+            r"All agents end together\. Expected one answer, found \{'recommender_0': True, 'user_0': False",
+        ),
+        (NoInfo, r"Who acted is answered\. Expected \['recommender_0', 'user_0'\], found \['recommender_0'\]"),
+        (Infinitely, r"Rewards are finite numbers\. Expected some, found .*inf"),
+        (Lingering, r"`agents` names who acts next\. Expected \[\], found \['recommender_0', 'user_0'\]"),
+        (Restarting, r"reset\(\) without a seed goes on with the stream\. Expected different episodes, found 8 alike"),
+        (Unseeded, r"An episode can be played again by its seed\. Expected at "),
+        (Fussy, r"Unknown options are ignored\. Expected at "),
+        (
+            Entangled,
+            r"Two instances go each as it does alone\. Expected at \[0\]\[0\]\[1\]\[4\]\['recommender_0'\]",
+        ),
+    ],
+)
+def test_an_environment_that_breaks_a_promise_is_found(kind: type[CoarsEnv], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_env(lambda: kind(toy_episodes()))

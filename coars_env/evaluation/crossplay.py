@@ -1,0 +1,59 @@
+"""CrossPlay: every recommender with every user on the same episodes. A score belongs to the pair, not to either."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from coars_env.datasets.dataset import FloatArray
+from coars_env.env import MAX_TURNS
+from coars_env.errors import ConfigError
+from coars_env.evaluation.intervals import Estimate, bootstrap_interval
+from coars_env.evaluation.metrics import METRICS
+from coars_env.evaluation.reports import Runs, evaluate, markdown_table, metric_values
+from coars_env.partners.agent import Agent
+from coars_env.tasks import EpisodeSet
+
+
+@dataclass(frozen=True)
+class CrossPlay:
+    """The runs of all pairs. Example: `cross_play(recommenders, users, sets).to_markdown("hit_final")`."""
+
+    runs: dict[tuple[str, str], Runs]
+    """(recommender, user) -> runs[s][d][n], see `evaluate`."""
+
+    def values(self, metric: str) -> dict[tuple[str, str], FloatArray]:
+        """A metric of `METRICS` for each pair, shape [S, D, N]: two pairs can be given to `paired_difference`."""
+        if metric not in METRICS:
+            raise ConfigError(f"Expected one of the metrics {list(METRICS)}, found {metric!r}. Name one.")
+        return {pair: metric_values(runs)[metric] for pair, runs in self.runs.items()}
+
+    def estimates(self, metric: str) -> dict[tuple[str, str], Estimate]:
+        """Its mean and interval over users and seeds for each pair."""
+        return {pair: bootstrap_interval(values) for pair, values in self.values(metric).items()}
+
+    def to_markdown(self, metric: str = "hit_final") -> str:
+        """One row a recommender, one column a user, each cell a mean with its 95 % interval."""
+        estimates = self.estimates(metric)
+        recommenders = dict.fromkeys(recommender for recommender, _ in estimates)
+        users = dict.fromkeys(user for _, user in estimates)
+        rows = [(name, *(estimates[name, user] for user in users)) for name in recommenders]
+        return markdown_table((metric, *users), rows)
+
+
+def cross_play(
+    recommenders: Mapping[str, Agent],
+    users: Mapping[str, Agent],
+    episode_sets: Sequence[EpisodeSet],
+    *,
+    seeds: Sequence[int] = (0,),
+    max_turns: int = MAX_TURNS,
+) -> CrossPlay:
+    """Play every recommender with every user, by name, on every set (one per candidate draw) under every seed."""
+    return CrossPlay(
+        {
+            (recommender, user): evaluate(
+                recommenders[recommender], users[user], episode_sets, seeds=seeds, max_turns=max_turns
+            )
+            for recommender in recommenders
+            for user in users
+        }
+    )

@@ -1,0 +1,29 @@
+"""Agent: the protocol of everything that can play a side."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from coars_env.env import Action, Observation
+
+
+class Agent(Protocol):
+    """Plays one side of many dialogues at once.
+
+    `start` opens a batch of len(seeds) dialogues, numbered from 0; `act` answers for those whose half-turn it is. What
+    an agent says in a dialogue may depend on that dialogue's observations and seed only, never on its neighbours: a
+    batch of 8 then equals 8 batches of 1. `coars_env.testing.check_agent` asks for all this.
+    """
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        """Open one dialogue per seed; each seed feeds one `numpy.random.default_rng`."""
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        """One action, a member of the side's action space, for every dialogue number in `observations`."""
+        ...
+
+
+def agent_seed(seed: int, side: int, number: int) -> tuple[int, ...]:
+    """Seed of one side (0 recommender, 1 user) in one dialogue. Ends in a mark of its own: three numbers seed the
+    candidates of a task, and an agent must not share that stream.
+    """
+    return (seed, side, number, 1)

@@ -1,0 +1,68 @@
+"""Scripted recommenders: chance, a fixed place of the list, and the best by a score."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from coars_env.datasets.dataset import IntArray
+from coars_env.env import Action, Observation
+from coars_env.errors import ConfigError
+from coars_env.partners.scorers import Scorer, visible_history
+from coars_env.transcript import ACTIONS
+
+
+class RandomRecommender:
+    """Proposes a uniformly drawn candidate, in each turn anew."""
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._rngs = [np.random.default_rng(seed) for seed in seeds]
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        return {
+            n: {"item": int(self._rngs[n].integers(len(o["candidates"]))), "message": "One of the list."}
+            for n, o in observations.items()
+        }
+
+
+class FixedRecommender:
+    """Proposes the same place of the list in every turn, by default the first: at chance unless places tell."""
+
+    def __init__(self, position: int = 0, message: str = "Take this one.") -> None:
+        if position < 0:
+            raise ConfigError(f"Places are counted from 0. Expected position >= 0, found {position}. Raise it.")
+        self._action: Action = {"item": position, "message": message}
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        """Nothing to open."""
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        return {n: dict(self._action) for n in observations}
+
+
+class GreedyRecommender:
+    """Proposes the candidate of the highest score that the user has not rejected (dislike or skip).
+
+    Ties are drawn once a dialogue. A starred item is proposed again; when all are rejected, so is the best. Example:
+    `GreedyRecommender(popularity_scorer(split))`.
+    """
+
+    def __init__(self, scorer: Scorer, message: str = "The best of what is left.") -> None:
+        self._scorer = scorer
+        self._message = message
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._rngs = [np.random.default_rng(seed) for seed in seeds]
+        self._orders: dict[int, IntArray] = {}
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        return {n: {"item": self._best(n, o), "message": self._message} for n, o in observations.items()}
+
+    def _best(self, n: int, observation: Observation) -> int:
+        candidates = observation["candidates"]
+        if n not in self._orders:
+            scores = self._scorer(visible_history(observation), candidates)
+            self._orders[n] = np.lexsort((self._rngs[n].permutation(len(candidates)), -scores))  # places, best first
+        order = self._orders[n]
+        answered = (observation["actions"] >= 0) & (observation["actions"] < ACTIONS.index("star"))
+        left = order[~np.isin(candidates[order], observation["proposals"][answered])]
+        return int(left[0] if len(left) else order[0])

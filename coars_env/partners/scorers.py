@@ -1,0 +1,50 @@
+"""Scorer: how well items go with a history. What the scripted partners know of taste is one of these."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from coars_env.datasets.dataset import FloatArray, IntArray
+from coars_env.env import Observation
+from coars_env.tasks import Split
+
+Scorer = Callable[[IntArray, IntArray], FloatArray]
+"""(history [H], oldest first and without padding; items [N]) -> scores [N], higher is better. All are catalogue
+indices; H may be 0."""
+
+
+def item_counts(split: Split) -> FloatArray:
+    """Training interactions of each item, shape [I]."""
+    counts = np.zeros(split.dataset.num_items)
+    for sequence in split.train:
+        np.add.at(counts, list(sequence.items), 1.0)
+    return counts
+
+
+def popularity_scorer(split: Split) -> Scorer:
+    """An item's training interactions, whatever the history."""
+    counts = item_counts(split)
+    return lambda history, items: counts[items]
+
+
+def svd_scorer(directions: FloatArray) -> Scorer:
+    """Inner product of an item's direction and the sum of the history's, in units of that sum's length.
+
+    The projection of a new 0/1 row on the leading singular vectors ("PureSVD" of P. Cremonesi, Y. Koren and R. Turrin,
+    RecSys 2010, doi:10.1145/1864708.1864721). Rounded to 4 decimals so that machines agree; 0 without a history.
+
+    Args:
+        directions: [I, rank] right singular vectors of the training matrix, such as `SvdPeers(split).directions`.
+    """
+
+    def score(history: IntArray, items: IntArray) -> FloatArray:
+        taste = directions[history].sum(0)
+        return np.asarray(np.round(directions[items] @ taste / max(float(np.linalg.norm(taste)), 1e-12), 4))
+
+    return score
+
+
+def visible_history(observation: Observation) -> IntArray:
+    """The items of an observation's history, without padding. Shape [H]."""
+    history: IntArray = observation["history"]
+    return history[history >= 0]

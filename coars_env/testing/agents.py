@@ -1,0 +1,93 @@
+"""check_agent: what `Agent` promises, asked of any agent on the toy episodes."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from coars_env.env import Action, Dialogue, Observation, action_spaces, as_member
+from coars_env.partners.agent import Agent
+from coars_env.rollout import play
+from coars_env.testing.toys import NUM_CANDIDATES, ScriptedAgent, toy_episodes
+from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role
+
+_PARTNERS: dict[Role, list[Action | Exception]] = {  # of an agent under test: odd, but within the spaces
+    RECOMMENDER: [
+        {"item": NUM_CANDIDATES, "message": "Reason: ?", "error": "no item"},
+        {"item": 0, "message": ""},
+        {"item": 1, "message": "Ein schöner Film; 素晴らしい 🎬"},
+        {"item": 1, "message": "The same again. " * 40},
+    ],
+    USER: [
+        {"action": len(ACTIONS), "strength": 0.0, "message": "", "error": "no action"},
+        {"action": 0, "strength": 0.1, "message": "Zu lang; 長すぎる 😴"},
+        {"action": 1, "strength": 0.3, "message": "No. " * 100},
+        {"action": 2, "strength": 0.6, "message": ""},
+    ],
+}
+
+
+def check_agent(agent: Agent, role: Role) -> None:
+    """Play the toy episodes and ask for what `Agent` promises.
+
+    It answers every dialogue it is asked about and no other, with members of its action space; it leaves its
+    observations as they were; it stands odd messages of its partner; equal seeds give equal dialogues; and a dialogue
+    goes alike alone and in a batch.
+
+    Raises:
+        AssertionError: it does not; the message says what was expected and found.
+    """
+    batch = _played(agent, role, range(4))
+    again = _played(agent, role, range(4))
+    assert batch == again, f"Equal seeds must give equal dialogues. {_first_difference(batch, again)}"
+    alone = [transcript for n in range(4) for transcript in _played(agent, role, [n])]
+    assert batch == alone, f"A dialogue must go alike alone and in a batch. {_first_difference(batch, alone)}"
+
+
+def _played(agent: Agent, role: Role, numbers: Sequence[int]) -> list[str]:
+    """Transcripts of some of the toy episodes, as JSON."""
+    episodes = toy_episodes()
+    dialogues = [Dialogue(episodes.tasks[n], episodes.items) for n in numbers]
+    watched = _Watched(agent, role)
+    other = ScriptedAgent(_PARTNERS[USER if role == RECOMMENDER else RECOMMENDER])
+    sides: tuple[Agent, Agent] = (watched, other) if role == RECOMMENDER else (other, watched)
+    play(dialogues, *sides, seed=7, first=numbers[0])
+    assert watched.violation is None, watched.violation
+    for dialogue in dialogues:
+        assert dialogue.ending != "failed", f"An agent must not break. Expected an action, found {dialogue.cause}"
+    return [dialogue.transcript(episodes.provenance, seed=7).to_json() for dialogue in dialogues]
+
+
+class _Watched:
+    """An agent whose answers are looked at before they are played."""
+
+    def __init__(self, agent: Agent, role: Role) -> None:
+        self._agent = agent
+        self._space = action_spaces(NUM_CANDIDATES)[role]
+        self.violation: str | None = None
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._agent.start(seeds)
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        before = copy.deepcopy(dict(observations))
+        actions = self._agent.act(observations)
+        self.violation = self.violation or self._find(before, observations, actions)
+        return actions
+
+    def _find(
+        self, before: Mapping[int, Observation], after: Mapping[int, Observation], actions: Mapping[int, Action]
+    ) -> str | None:
+        if (found := sorted(actions)) != (expected := sorted(before)):
+            return f"An agent answers where it is asked. Expected dialogues {expected}, found {found}"
+        for action in actions.values():
+            if as_member(action, self._space) is None:
+                return f"An action must lie in its space. Expected one of {self._space}, found {action}"
+        if not all(np.array_equal(before[n][key], after[n][key]) for n in before for key in before[n]):
+            return "An agent must leave its observations alone. Expected them unchanged, found others"
+        return None
+
+
+def _first_difference(expected: list[str], found: list[str]) -> str:
+    pairs = zip(expected, found, strict=True)
+    return next(f"Expected {a}, found {b}" for a, b in pairs if a != b)
