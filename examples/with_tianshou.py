@@ -63,7 +63,7 @@ def learn(question: Question, config: Config) -> dict[str, Pair]:
             max_epochs=1,
             epoch_num_steps=config.steps,
             collection_step_num_env_steps=STEPS_PER_UPDATE,
-            update_step_num_gradient_steps_per_sample=0.25,
+            update_step_num_gradient_steps_per_sample=0.1,
             batch_size=256,
             multi_agent_return_reduction=lambda returns: returns[:, 0],  # what the bar shows: the recommender's
             verbose=False,

@@ -42,7 +42,10 @@ def learn(question: Question, config: Config) -> dict[str, Pair]:
         games.set_seed(config.seed)
         sides = {group: Side(group, question, games, config.seed) for group in ("recommender", "user")}
         policy = TensorDictSequential(*(side.actor for side in sides.values()))
-        batches = Collector(games, policy, frames_per_batch=FRAMES, total_frames=config.steps // FRAMES * FRAMES)
+        total = config.steps // FRAMES * FRAMES
+        batches = Collector(
+            games, policy, frames_per_batch=FRAMES, total_frames=total, auto_register_policy_transforms=False
+        )
         for batch in tqdm(batches, total=config.steps // FRAMES, disable=not config.progress):
             for side in sides.values():
                 side.update(batch)
