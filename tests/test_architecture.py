@@ -349,7 +349,16 @@ BROKEN: list[tuple[Rule, dict[str, str], list[str]]] = [
             "agents.g": "import numpy as np\nnp.random.seed(1)",
             "examples.h": "import numpy as np\nnp.random.seed(1)\nnp.random.rand(1)",
         },
-        ["agents.a:3", "agents.b:3", "agents.c:2", "agents.d:4", "agents.e:3", "agents.f:3", "agents.g:2", "examples.h:3"],
+        [
+            "agents.a:3",
+            "agents.b:3",
+            "agents.c:2",
+            "agents.d:4",
+            "agents.e:3",
+            "agents.f:3",
+            "agents.g:2",
+            "examples.h:3",
+        ],
     ),
     (
         doubles_go_through_the_seams,
