@@ -1,8 +1,8 @@
 # make demo   the shortest way to see it work: sets up .venv, then plays, trains and compares on this machine's CPU
 # make test   linting, types and the fast tests; its halves are `make lint` and `make fast`
 # make slow   the long tests                  make lowest   the tests of coars_env on the oldest libraries
-# make docs   the site, into site/            make format   mend what `make lint` finds in the layout
-# make clean  remove everything made here, .venv included
+# make docs   the site, into site/            make plugins  other people's algorithms learning in the game
+# make format mend what `make lint` finds     make clean    remove everything made here, .venv included
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal --durations 8
 LOWEST := .venv-lowest
 
-.PHONY: demo test lint format fast slow docs lowest clean
+.PHONY: demo test lint format fast slow docs lowest plugins clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-llm
@@ -28,6 +28,10 @@ fast: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(PYTEST) -m "slow and not gpu and not network"
+
+# One thread each, since two trainings run side by side.
+plugins: $(VENV)/.installed-plugins
+	OMP_NUM_THREADS=1 $(PYTEST) -m plugins tests/plugins
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -61,6 +65,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing coars-env, its libraries and the developer's tools into $(VENV) (some minutes, once) ..."
 	@$(PIP) install --constraint constraints.txt --editable '.[llm,dev]'
 	@touch $(VENV)/.installed-llm $@
+
+$(VENV)/.installed-plugins: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Adding Stable-Baselines3, TorchRL and Tianshou to $(VENV) (some minutes, once) ..."
+	@$(PIP) install --constraint constraints.txt --editable '.[llm,dev,sb3,torchrl,tianshou]'
+	@touch $(VENV)/.installed-llm $(VENV)/.installed-dev $@
 
 $(LOWEST)/.installed: pyproject.toml | $(LOWEST)/bin/pip
 	@echo "Installing the oldest supported libraries into $(LOWEST) ..."

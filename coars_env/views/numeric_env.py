@@ -28,6 +28,9 @@ class NumericEnv(ParallelEnv[str, Any, int]):
     waits, or sends a number that means nothing for its side, has said something that cannot be read: a turn of its own
     kind, see `CoarsEnv`. A number outside the space raises `ActionError` and changes nothing.
 
+    **Infos.** As there, but such as libraries can put into arrays: nothing after a reset; `parse_error` is empty where
+    there is none; and `excluded` in `reward_terms` says whether the message of this side would be left out of training.
+
     **Words.** Each act becomes a fixed sentence, so transcripts, rendering and partners that talk work as ever.
 
     `state()` is what both sides know together: the recommender's observation.
@@ -95,9 +98,9 @@ class NumericEnv(ParallelEnv[str, Any, int]):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """See `CoarsEnv.reset`."""
-        observations, infos = self.env.reset(seed, options)
-        return self._shown(observations), infos
+        """See `CoarsEnv.reset`; the infos are empty."""
+        observations, _ = self.env.reset(seed, options)
+        return self._shown(observations), {role: {} for role in ROLES}
 
     def step(
         self, actions: dict[str, int]
@@ -112,6 +115,10 @@ class NumericEnv(ParallelEnv[str, Any, int]):
             speaker = self.dialogue.speaker
             words = {**actions, speaker: self.in_words(actions[speaker], speaker)}
         observations, rewards, terminations, truncations, infos = self.env.step(words)
+        for role, info in infos.items():
+            info["parse_error"] = info["parse_error"] or ""
+            if terms := info.get("reward_terms"):
+                terms["excluded"] = role in terms["excluded"]
         return self._shown(observations), rewards, terminations, truncations, infos
 
     def in_words(self, act: int, role: Role) -> Action:

@@ -131,7 +131,7 @@ def test_rewards_are_those_of_the_transcript() -> None:
 @given(said=st.lists(st.one_of(acts, st.integers(-3, 40)), min_size=1, max_size=12))
 def test_legal_and_illegal_play_stays_in_its_spaces(kind: type[NumericEnv], said: list[int]) -> None:
     env = toy_env(kind)
-    observations, infos = env.reset(seed=said[0] + 3)
+    observations, _ = env.reset(seed=said[0] + 3)
     for act in said:
         if not env.agents:
             break
@@ -139,6 +139,7 @@ def test_legal_and_illegal_play_stays_in_its_spaces(kind: type[NumericEnv], said
             observations, rewards, terminations, truncations, infos = env.step(both(act))
             for returned in (observations, rewards, terminations, truncations, infos):
                 assert list(returned) == list(ROLES)
+            assert all(infos[role]["task_id"].startswith("toy-") for role in ROLES)
             assert {type(reward) for reward in rewards.values()} == {float}
             assert {type(flag) for flag in (*terminations.values(), *truncations.values())} == {bool}
         else:
@@ -148,7 +149,6 @@ def test_legal_and_illegal_play_stays_in_its_spaces(kind: type[NumericEnv], said
             assert np.array_equal(env.state(), before)
         assert all(env.observation_space(role).contains(observations[role]) for role in ROLES)
         assert env.state_space.contains(env.state())
-    assert all(infos[role]["task_id"].startswith("toy-") for role in ROLES)
 
 
 @pytest.mark.parametrize("act", [None, "1", 1.0, np.array([1]), [1], {"item": 1, "message": ""}])
@@ -190,6 +190,15 @@ def test_an_episode_that_has_not_begun_or_has_ended_takes_no_action() -> None:
     assert env.agents == []
     with pytest.raises(ActionError, match=r"An action needs a running episode"):
         env.step(both(0))
+
+
+def test_infos_hold_what_fits_into_arrays() -> None:
+    env = toy_env()
+    assert env.reset(options=TOY_0)[1] == {RECOMMENDER: {}, USER: {}}
+    infos = env.step({RECOMMENDER: 0, USER: WAIT})[4]
+    assert infos == {role: {"task_id": "toy-0", "parse_error": ""} for role in ROLES}
+    infos = env.step({RECOMMENDER: WAIT, USER: WAIT})[4]  # an answer that cannot be read excludes the proposal
+    assert {role: infos[role]["reward_terms"]["excluded"] for role in ROLES} == {RECOMMENDER: True, USER: False}
 
 
 @pytest.mark.parametrize("act", [3, WAIT])
