@@ -260,7 +260,8 @@ class _Tasks:
         candidates = np.array([task.candidates for task in tasks], np.int64)
         none = (0.0,) * encoder.num_candidates
         self.peer_similarity = np.array([task.peer_similarity or none for task in tasks])  # [M, K]
-        self.target = np.array([task.candidates.index(task.target) for task in tasks])  # [M] place in the list
+        at_target = candidates == np.array([task.target for task in tasks])[:, None]
+        self.target = np.where(at_target.any(1), at_target.argmax(1), -2)  # [M] place in the list; -2: not listed
         shown = encoder.static(history, candidates)
         self.static = [shown, encoder.static(history, np.full_like(candidates, -1))]  # of each side, [M, static_size]
         self.described = shown[:, encoder.described - 1 :].reshape(*candidates.shape, -1)  # [M, K, F + 1]

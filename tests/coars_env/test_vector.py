@@ -103,6 +103,12 @@ def toy_or_same(game: NumericEnv) -> NumericEnv:
     return again
 
 
+def missed(task: Task) -> Task:
+    """The same list of candidates, as a retriever would give it that missed the target."""
+    target = next(item for item in range(len(TOY.items)) if item not in (*task.candidates, *task.history))
+    return replace(task, target=target, retrieved=True)
+
+
 def same_bits(found: Any, expected: Any, dtype: Any = np.float32) -> bool:
     """Equal to the last bit, the signs of zeros included."""
     return np.asarray(found).dtype == dtype and np.asarray(found).tobytes() == np.array(expected, dtype).tobytes()
@@ -112,13 +118,14 @@ def same_bits(found: Any, expected: Any, dtype: Any = np.float32) -> bool:
 
 
 @pytest.mark.parametrize("num_envs", [1, 7])
-@pytest.mark.parametrize("kind", ["toy", "one task", "one turn", "other reward", "wide"])
+@pytest.mark.parametrize("kind", ["toy", "one task", "one turn", "other reward", "missed target", "wide"])
 def test_a_vector_is_many_single_environments(kind: str, num_envs: int, wide_game: NumericEnv) -> None:
     game = {
         "toy": lambda: toy_game(),
         "one task": lambda: toy_game(replace(TOY, tasks=TOY.tasks[:1])),
         "one turn": lambda: toy_game(max_turns=1),
         "other reward": lambda: toy_game(reward=CoarsReward(alpha=0.3, stage=constant_stage, invalid=-0.5)),
+        "missed target": lambda: toy_game(replace(TOY, tasks=tuple(map(missed, TOY.tasks)))),
         "wide": lambda: wide_game,
     }[kind]()
     vector, singles, rng = VectorNumericEnv(game, num_envs), Singles(game, num_envs), np.random.default_rng(1)
