@@ -1,0 +1,51 @@
+"""Task, EpisodeSet: one decision to be played, and a frozen, hashed list of them.
+
+A split says which part of each user's sequence may be trained on and what is held out; a candidate sampler draws the
+negatives; `SvdPeers` computes the peer similarity q of the user reward. All three are passed in, and what they return
+is stored in the task, so that a stored dialogue can be rewarded again without any of them.
+"""
+
+from coars_env.tasks.builder import TaskBuilder, freeze, sample_train_tasks
+from coars_env.tasks.candidates import (
+    CandidateSampler,
+    Scorer,
+    TopCandidates,
+    popularity_candidates,
+    uniform_candidates,
+)
+from coars_env.tasks.peers import SvdPeers
+from coars_env.tasks.splits import Split, UserSequence, leave_last, llara, published, random_holdout
+from coars_env.tasks.task import (
+    HISTORY_LENGTH,
+    NUM_CANDIDATES,
+    EpisodeSet,
+    Task,
+    task_from_row,
+    task_row,
+    write_atomically,
+)
+
+__all__ = [
+    "HISTORY_LENGTH",
+    "NUM_CANDIDATES",
+    "CandidateSampler",
+    "EpisodeSet",
+    "Scorer",
+    "Split",
+    "SvdPeers",
+    "Task",
+    "TaskBuilder",
+    "TopCandidates",
+    "UserSequence",
+    "freeze",
+    "leave_last",
+    "llara",
+    "popularity_candidates",
+    "published",
+    "random_holdout",
+    "sample_train_tasks",
+    "task_from_row",
+    "task_row",
+    "uniform_candidates",
+    "write_atomically",
+]

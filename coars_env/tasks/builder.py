@@ -1,0 +1,141 @@
+"""TaskBuilder: from a sequence and a cut to a task; freeze, for a whole part of a split."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from coars_env.errors import ConfigError, TaskError
+from coars_env.tasks.candidates import CandidateSampler, TopCandidates, check_enough
+from coars_env.tasks.peers import SvdPeers
+from coars_env.tasks.splits import Split, UserSequence
+from coars_env.tasks.task import HISTORY_LENGTH, NUM_CANDIDATES, EpisodeSet, Task
+
+
+@dataclass(frozen=True)
+class TaskBuilder:
+    """Turns a sequence and a cut into a task: `builder(task_id, sequence, cut, rng)`. Objects in, no names.
+
+    `batch` makes many at once, which is much faster where there are peers.
+    """
+
+    split: Split
+    sampler: CandidateSampler | TopCandidates
+    peers: SvdPeers | None = None
+    num_candidates: int = NUM_CANDIDATES
+    exclude_owned: bool = True
+    """True: negatives are never any item of the user. False: only the target and the visible history are barred, as
+    LLaRA and AFL do, so that about one negative a list was in fact watched."""
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 2:
+            raise ConfigError(
+                f"A choice needs candidates. Expected num_candidates >= 2, found {self.num_candidates}. Raise it."
+            )
+
+    def __call__(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
+        """The task whose target is `sequence.items[cut]` and whose history ends before it."""
+        return self.batch([(task_id, sequence, cut, rng)])[0]
+
+    def batch(self, wanted: Iterable[tuple[str, UserSequence, int, np.random.Generator]]) -> list[Task]:
+        """One task for each; what is wanted next is asked for when the candidates of the one before are drawn."""
+        tasks = [self._without_peers(*one) for one in wanted]
+        if self.peers is None:
+            return tasks
+        q = self.peers.batch([(task.user, task.history, task.candidates) for task in tasks])
+        return [dataclasses.replace(task, peer_similarity=own) for task, own in zip(tasks, q, strict=True)]
+
+    def _without_peers(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
+        if not 0 <= cut < len(sequence.items):
+            raise TaskError(
+                f"A sequence is cut at one of its items. Expected a place in 0..{len(sequence.items) - 1} of user "
+                f"{sequence.user} for task {task_id!r}, found {cut}. Cut elsewhere."
+            )
+        target = sequence.items[cut]
+        history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
+        barred = self.split.owned[sequence.user] if self.exclude_owned else frozenset((*history, target))
+        if isinstance(self.sampler, TopCandidates):
+            listed = self._best(self.sampler, history, target, barred)
+            retrieved = not self.sampler.keep_target
+        else:
+            listed, retrieved = [target, *self._negatives(self.sampler, target, barred | {target}, rng)], False
+        candidates = tuple(listed[i] for i in rng.permutation(self.num_candidates))
+        return Task(task_id, sequence.user, history, candidates, target, retrieved=retrieved)
+
+    def _best(self, top: TopCandidates, history: Sequence[int], target: int, barred: frozenset[int]) -> list[int]:
+        best = top.best(history, target, barred, self.split.dataset.items)
+        listed = list(islice(best, self.num_candidates))
+        check_enough(len(listed), self.num_candidates)
+        if top.keep_target and target not in listed:
+            listed[-1] = target
+        return listed
+
+    def _negatives(
+        self, sampler: CandidateSampler, target: int, barred: frozenset[int], rng: np.random.Generator
+    ) -> list[int]:
+        """As many items as are missing, of different titles. Ends with the sampler's error when no item is left."""
+        items = self.split.dataset.items
+        chosen: dict[str, int] = {items[target].title: target}
+        while missing := self.num_candidates - len(chosen):
+            drawn = sampler(barred, missing, rng).tolist()
+            if not set(drawn).isdisjoint(barred) or len(set(drawn)) != missing:
+                raise TaskError(
+                    f"A candidate sampler must keep to what it is asked for. Expected {missing} different items that "
+                    f"are not barred, found {drawn}. Correct the sampler."
+                )
+            barred = barred.union(drawn)
+            for item in drawn:
+                chosen.setdefault(items[item].title, item)
+        return list(chosen.values())[1:]
+
+
+def freeze(builder: TaskBuilder, subset: str, *, rule: str, draw: int = 0, seed: int = 0) -> EpisodeSet:
+    """One task for the last item of each sequence of "test", "validation" or "train", in the order of the split.
+
+    Args:
+        builder: split, candidate sampler and peers.
+        subset: which part of the split.
+        rule: name of the candidate rule, part of the set's name.
+        draw: number of the candidate draw; tasks of two draws differ in candidates and order only.
+        seed: seed of the family of draws.
+    """
+    parts = {"train": builder.split.train, "validation": builder.split.validation, "test": builder.split.test}
+    if subset not in parts:
+        raise ConfigError(f"A split has three parts. Expected one of {sorted(parts)}, found {subset!r}. Name one.")
+    if min(draw, seed) < 0:
+        raise ConfigError(f"Draws and seeds are counted from 0. Expected >= 0, found {draw} and {seed}. Raise them.")
+    split = builder.split
+    stem = f"{split.name}-{subset}-{rule}-d{draw}"
+    tasks = builder.batch(
+        (f"{stem}-{row:04d}", sequence, len(sequence.items) - 1, np.random.default_rng([seed, draw, row]))
+        for row, sequence in enumerate(parts[subset])
+    )
+    name = f"{split.dataset.name}/{split.name}/{subset}/{rule}/d{draw}"
+    return EpisodeSet(name, tuple(tasks), split.dataset.items, split.dataset.provenance)
+
+
+def sample_train_tasks(builder: TaskBuilder, n: int, rng: np.random.Generator, *, prefix: str) -> list[Task]:
+    """Fresh training tasks of n distinct users (repeated only when n exceeds their number), cut at a random place.
+
+    At least three items stand before the cut where the sequence is long enough. Candidates are drawn anew for each, so
+    the set of training tasks has no end and no file.
+    """
+    sequences = [sequence for sequence in builder.split.train if len(sequence.items) > 1]
+    if not sequences:
+        raise TaskError(
+            f"Training tasks are cut from training sequences. Expected one of two items or more in split "
+            f"{builder.split.name!r} of {builder.split.dataset.name!r}, found none. Use more data."
+        )
+    rows: list[int] = []
+    while len(rows) < n:
+        rows.extend(rng.permutation(len(sequences)).tolist())
+
+    def cut_at_random() -> Iterator[tuple[str, UserSequence, int, np.random.Generator]]:
+        for number, row in enumerate(rows[:n]):
+            sequence = sequences[row]
+            cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
+            yield f"{prefix}-{number:04d}", sequence, cut, rng
+
+    return builder.batch(cut_at_random())

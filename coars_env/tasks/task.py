@@ -1,0 +1,218 @@
+"""Task, EpisodeSet: one decision to be played, and a frozen, hashed list of them."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from coars_env.datasets.dataset import Dataset, Item, Provenance
+from coars_env.errors import TaskError
+
+EPISODES_VERSION = 1
+HISTORY_LENGTH = 10
+"""Visible history: the last 10 items, as AFL and LLaRA (arXiv:2410.20027, arXiv:2312.02445)."""
+NUM_CANDIDATES = 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """One decision: which of the candidates did this user take next?
+
+    Example: `Task("llara-test-uniform-d0-0003", user=7, history=(4, 2), candidates=(5, 1, 0), target=1,
+    peer_similarity=(0.1, 0.4, 0.0))` asks whether the user who took item 4 and then item 2 took 5, 1 or 0 next.
+    """
+
+    task_id: str
+    user: int
+    """Index of the user in the dataset. For grouping and checks; never shown to an agent."""
+    history: tuple[int, ...]
+    """Catalogue indices, oldest first, at most `HISTORY_LENGTH`; the target is not among them."""
+    candidates: tuple[int, ...]
+    """Catalogue indices in the order shown; distinct items with distinct titles."""
+    target: int
+    """The item the user truly took next; one of the candidates, unless these were retrieved."""
+    peer_similarity: tuple[float, ...] = ()
+    """q of each candidate in [-1, 1], same order; empty means 0 throughout. See `SvdPeers`."""
+    retrieved: bool = False
+    """Whether the candidates are what a retriever found, which may have missed the target. There is no hit then: every
+    proposal is a miss, and is rewarded and counted as one. See `TopCandidates`."""
+
+    def __post_init__(self) -> None:
+        if self.target not in self.candidates and not self.retrieved:
+            raise TaskError(
+                f"The target must be among the candidates. Expected item {self.target} among the "
+                f"{len(self.candidates)} of task {self.task_id!r}, found none. Rebuild the set with a candidate "
+                "sampler that keeps the target."
+            )
+        if self.target in self.history or len(self.history) > HISTORY_LENGTH:
+            raise TaskError(
+                f"The visible history must be short and without the target. Expected at most {HISTORY_LENGTH} items "
+                f"other than {self.target} in task {self.task_id!r}, found {self.history}. Rebuild the set."
+            )
+        if len(set(self.candidates)) != len(self.candidates):
+            raise TaskError(
+                f"Candidates must be distinct. Expected {len(self.candidates)} different items in task "
+                f"{self.task_id!r}, found {len(set(self.candidates))}. Rebuild the set."
+            )
+        if self.peer_similarity and len(self.peer_similarity) != len(self.candidates):
+            raise TaskError(
+                f"Each candidate needs one peer similarity. Expected {len(self.candidates)} in task "
+                f"{self.task_id!r}, found {len(self.peer_similarity)}. Rebuild the set."
+            )
+
+    def q(self, item: int) -> float:
+        """Peer similarity of a candidate, in [-1, 1]; 0 where none was computed."""
+        return self.peer_similarity[self.candidates.index(item)] if self.peer_similarity else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeSet:
+    """A frozen list of tasks over one catalogue, with where it came from and a digest that names its exact content."""
+
+    name: str
+    """For instance "movielens-100k/llara/test/uniform/d0"."""
+    tasks: tuple[Task, ...]
+    items: tuple[Item, ...]
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:
+            check_titles(task, self.items)
+        if len(self._by_id) < len(self.tasks):
+            raise TaskError(
+                f"A task is found by its id. Expected {len(self.tasks)} different ids in {self.name!r}, found "
+                f"{len(self._by_id)}. Give each task its own."
+            )
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __getitem__(self, task_id: str) -> Task:
+        task = self._by_id.get(task_id) if isinstance(task_id, str) else None
+        if task is None:
+            raise TaskError(
+                f"The task must be in the set. Expected one of {len(self.tasks)} ids such as "
+                f"{self.tasks[0].task_id if self.tasks else None!r}, found {task_id!r}. List them with "
+                "`[task.task_id for task in episodes]`."
+            )
+        return task
+
+    @cached_property
+    def _by_id(self) -> dict[str, Task]:
+        return {task.task_id: task for task in self.tasks}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of name, provenance and tasks; independent of machine and process."""
+        return _sha256([_json(self._head), *self._rows])
+
+    @property
+    def _head(self) -> dict[str, Any]:
+        return {"version": EPISODES_VERSION, "name": self.name, "provenance": dataclasses.asdict(self.provenance)}
+
+    @property
+    def _rows(self) -> list[str]:
+        return [_json(task_row(task)) for task in self.tasks]
+
+    def save(self, path: str | Path) -> None:
+        """Write JSONL: a header line with the digest, then one task a line. Atomic."""
+        lines = [_json({**self._head, "sha256": self.sha256}), *self._rows]
+        write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+    @classmethod
+    def load(cls, path: str | Path, dataset: Dataset) -> "EpisodeSet":
+        """Read what `save` wrote and check that not a byte has changed and that it belongs to the dataset.
+
+        Raises:
+            TaskError: not such a file, changed since it was written, or made from another dataset.
+        """
+        try:
+            first, *rows, last = Path(path).read_bytes().decode().split("\n")
+            head = json.loads(first)
+            expected = head.pop("sha256")
+            name, version, provenance = head["name"], head["version"], Provenance(**head["provenance"])
+            found = _sha256([_json(head), *rows])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise TaskError(
+                f"An episode file must be JSONL with a header line. Expected that in {path}, found {error!r}. "
+                "Write it again with EpisodeSet.save."
+            ) from error
+        if version != EPISODES_VERSION:
+            raise TaskError(
+                f"Episode files carry a version. Expected {EPISODES_VERSION} in {path}, found {version!r}. "
+                "Read it with the version of coars-env that wrote it."
+            )
+        if found != expected or last or first != _json({**head, "sha256": expected}):
+            raise TaskError(
+                f"An episode file must not change. Expected the content of sha256 {expected} in {path}, found another "
+                f"({found}). Write it again with EpisodeSet.save, or fetch an intact copy."
+            )
+        if provenance != dataset.provenance:
+            raise TaskError(
+                f"Episodes belong to one dataset. Expected {provenance} for {path}, found {dataset.provenance}. "
+                "Load the dataset the file was made from."
+            )
+        return cls(name, tuple(task_from_row(json.loads(row)) for row in rows), dataset.items, provenance)
+
+
+def check_titles(task: Task, items: Sequence[Item]) -> None:
+    """Refuse a candidate list in which two items read the same, or that names an unknown item.
+
+    Raises:
+        TaskError: equal titles, or an index outside the catalogue.
+    """
+    indices = (*task.candidates, *task.history)
+    if min(indices) < 0 or max(indices) >= len(items):
+        raise TaskError(
+            f"A task may only name items of the catalogue. Expected indices 0..{len(items) - 1} in task "
+            f"{task.task_id!r}, found {min(indices)}..{max(indices)}. Rebuild the set from its dataset."
+        )
+    titles = [items[i].title for i in task.candidates]
+    twice = sorted({title for title in titles if titles.count(title) > 1})
+    if twice:
+        raise TaskError(
+            f"Titles must be unique within a candidate list. Expected {len(titles)} different titles in task "
+            f"{task.task_id!r}, found {twice[0]!r} twice. Rebuild the set: the samplers here avoid it."
+        )
+
+
+def task_row(task: Task) -> dict[str, Any]:
+    """The fields of a task as they are stored. `retrieved` is left out where it is false, as before there was any."""
+    row = dict(vars(task))
+    if not task.retrieved:
+        del row["retrieved"]
+    return row
+
+
+def task_from_row(row: dict[str, Any]) -> Task:
+    """Inverse of `task_row` after a trip through JSON."""
+    history, candidates, similarity = (tuple(row[key]) for key in ("history", "candidates", "peer_similarity"))
+    retrieved = bool(row.get("retrieved", False))
+    return Task(row["task_id"], row["user"], history, candidates, row["target"], similarity, retrieved)
+
+
+def _sha256(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file so that a reader sees all of it or none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        whole = Path(folder, path.name)
+        whole.write_bytes(text.encode())
+        os.replace(whole, path)
