@@ -120,7 +120,7 @@ def main() -> None:
     for size in config.sizes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             grown.append(process.submit(measure, size).result())
-        print(table(grown[-1:]), flush=True)
+        print(f"{size:,} interactions: {grown[-1].wall:.0f} s", flush=True)
     print(table(grown))
     if config.out:
         from agents.checkpoint import surroundings  # loads torch: not before the measuring
@@ -134,7 +134,8 @@ def main() -> None:
             f"{around['commit']}, {around['machine']}, one thread, load {os.getloadavg()[0]:.1f} at the end (others' "
             f"work included), Python {around['python']}.\n\n"
             "Invented worlds with the users and items that MovieLens 25M has for its interactions; a test task of "
-            "every user, with peer similarities, written to a file. Stages in seconds of processor time.\n\n"
+            "every user, with peer similarities, written to a file. Stages in seconds of processor time; the clock also "
+            "ran while other programs had the processor.\n\n"
             f"{table(grown)}\n\n![seconds and memory over interactions]({name}.png)\n"
         )
         (config.out / f"{name}.md").write_text(page, encoding="utf-8")
