@@ -21,21 +21,31 @@ from held_out import Question
 from tqdm import tqdm
 
 from baselines import load_baseline
-from coars_env import FixedUser, Source, evaluate, load_split, markdown_table, metric_values, summarize
-from coars_env import paired_difference as paired
+from coars_env import (
+    FixedUser,
+    Source,
+    evaluate,
+    load_split,
+    markdown_table,
+    metric_values,
+    paired_difference,
+    summarize,
+)
 
 STACKS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("with_sb3", {"algorithm": "maskable", "steps": 8192}),
-    ("with_sb3", {"algorithm": "maskable", "net": "mlp", "steps": 8192}),
-    ("with_sb3", {"algorithm": "ppo", "steps": 8192}),
-    ("with_sb3", {"algorithm": "both", "steps": 32768}),
-    ("with_torchrl", {"steps": 8192}),
-    ("with_tianshou", {"steps": 8192}),
-    ("with_cleanrl", {"steps": 16384}),
+    ("with_sb3", {"algorithm": "maskable", "steps": 16384}),
+    ("with_sb3", {"algorithm": "maskable", "net": "mlp", "steps": 16384}),
+    ("with_sb3", {"algorithm": "ppo", "steps": 16384}),
+    ("with_sb3", {"algorithm": "both", "steps": 65536}),
+    ("with_torchrl", {"steps": 16384}),
+    ("with_tianshou", {"steps": 16384}),
+    ("with_cleanrl", {"steps": 32768}),
 )
 """Module and options; steps are counted as the library counts them."""
-LIBRARIES = ("stable-baselines3", "sb3-contrib", "supersuit", "torchrl", "tensordict", "tianshou", "torch", "numpy")
-LIBRARIES += ("gymnasium", "pettingzoo")
+LIBRARIES = (
+    *("stable-baselines3", "sb3-contrib", "supersuit", "torchrl", "tensordict", "tianshou", "torch", "numpy"),
+    *("gymnasium", "pettingzoo"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +109,7 @@ def tables(runs: dict[str, list[Any]], taken: dict[str, tuple[int, float]]) -> l
         if ", " in name and not name.endswith(", clicks"):
             pairs.append((name, *(estimates[m] for m in ("hit_final", "turns", "reward_recommender", "reward_user"))))
         else:
-            gap = "" if name == "random" else str(paired(metric_values(run)["hit_final"], chance))
+            gap = "" if name == "random" else str(paired_difference(metric_values(run)["hit_final"], chance))
             alone.append((name.removesuffix(", clicks"), *budget, estimates["hit_final"], gap))
     return [
         "Before a user that clicks whatever comes first, so that the first proposal counts:",

@@ -14,6 +14,7 @@ from coars_env import Agent, FixedUser, RandomRecommender
 pytestmark = [
     pytest.mark.plugins,
     pytest.mark.filterwarnings("ignore:PettingZoo in TorchRL is tested using version == 1.24.3"),
+    pytest.mark.filterwarnings("ignore:Creating .* which inherits from WeightUpdaterBase is deprecated"),
 ]
 
 STACKS = [
