@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coars_env import (
@@ -229,7 +229,8 @@ def test_titles_are_cleaned_and_kept(raw: str, shown: str) -> None:
     assert clean_title(raw) == shown
 
 
-@given(st.text(max_size=400))
+@settings(max_examples=40)
+@given(st.text(max_size=300))
 def test_a_clean_title_is_a_line_and_stays_as_it_is(raw: str) -> None:
     title = clean_title(raw)
     assert len(title) <= MAX_TITLE_LENGTH
