@@ -134,8 +134,8 @@ def main() -> None:
             f"{around['commit']}, {around['machine']}, one thread, load {os.getloadavg()[0]:.1f} at the end (others' "
             f"work included), Python {around['python']}.\n\n"
             "Invented worlds with the users and items that MovieLens 25M has for its interactions; a test task of "
-            "every user, with peer similarities, written to a file. Stages in seconds of processor time; the clock also "
-            "ran while other programs had the processor.\n\n"
+            "every user, with peer similarities, written to a file. Stages in seconds of processor time; the clock "
+            "also ran while other programs had the processor.\n\n"
             f"{table(grown)}\n\n![seconds and memory over interactions]({name}.png)\n"
         )
         (config.out / f"{name}.md").write_text(page, encoding="utf-8")

@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -153,18 +152,6 @@ def test_equal_arguments_give_an_equal_world_in_another_process_too() -> None:
 def test_worlds_are_those_of_every_version(sizes: tuple[int, int, int, int], digest: str) -> None:
     users, items, interactions, seed = sizes
     assert synthetic_world(users=users, items=items, interactions=interactions, seed=seed).digest == digest
-
-
-def test_time_grows_with_interactions_only() -> None:
-    def seconds(users: int) -> float:
-        start = time.process_time()
-        synthetic_world(users=users, items=500, interactions=50 * users)
-        return time.process_time() - start
-
-    seconds(100)
-    small, large = min(seconds(1_000) for _ in range(3)), min(seconds(4_000) for _ in range(3))
-    assert large < 12 * small + 0.1  # four times the work; sixteen times would be quadratic
-    assert large < 3
 
 
 @settings(max_examples=40)
