@@ -18,7 +18,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from coars_env.errors import TranscriptError
+from coars_env.errors import ConfigError, TranscriptError
 from coars_env.evaluation.metrics import episode_metrics
 from coars_env.evaluation.reports import markdown_table
 from coars_env.rewards import CoarsReward, MirroredStage
@@ -76,7 +76,7 @@ def read_all(path: Path) -> list[Transcript]:
     """Every transcript of a file.
 
     Raises:
-        TranscriptError: no such file; or lines that are no transcripts, all of them named.
+        TranscriptError: no such file; no line in it; or lines that are no transcripts, all of them named.
     """
     transcripts, errors = [], []
     for number, line in enumerate(transcript_lines(path), start=1):
@@ -90,6 +90,8 @@ def read_all(path: Path) -> list[Transcript]:
             f"Every line must be a transcript. Expected {len(transcripts) + len(errors)} in {path}, found "
             f"{len(errors)} that are none. Nothing was written.\n" + "\n".join(errors[:_MOST_ERRORS]) + more
         )
+    if not transcripts:
+        raise TranscriptError(f"There must be something to score. Expected a line or more in {path}, found none.")
     return transcripts
 
 
@@ -110,6 +112,11 @@ def main(argv: Sequence[str]) -> None:
     """`coars rescore dialogues.jsonl`."""
     config = tyro.cli(RescoreConfig, prog="coars rescore", args=list(argv))
     reward = CoarsReward(alpha=config.alpha, stage=MirroredStage(config.beta), invalid=config.invalid)
+    if config.out is not None and config.out.resolve() == config.path.resolve():
+        raise ConfigError(
+            f"Scores must not overwrite the dialogues. Expected another file than {config.path} as --out, found the "
+            "same. Name another."
+        )
     transcripts = read_all(config.path)
     compared = [compare_paid(transcript, reward) for transcript in transcripts]
     if config.check:

@@ -163,6 +163,10 @@ def _check(transcript: Transcript) -> None:
             low, high = (*STRENGTH_EDGES, math.inf)[turn.action : turn.action + 2]
             if not (turn.action >= 0 and low <= turn.strength < high and turn.strength <= 1):
                 raise ValueError(f"turn {number} has action {turn.action} with strength {turn.strength}")
+    clicked = [turn.proposal is not None and turn.action == ACTIONS.index("click") for turn in turns]
+    ended = "accepted" if any(clicked[-1:]) else "max_turns" if len(turns) == transcript.max_turns else "failed"
+    if any(clicked[:-1]) or transcript.ending not in ("failed", ended):
+        raise ValueError(f"ending {transcript.ending!r}, which does not follow from the turns")
 
 
 def write_transcripts(path: str | Path, transcripts: Iterable[Transcript]) -> None:

@@ -52,7 +52,7 @@ class Item:
     year: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Users, items and timed interactions; rows sorted by user, then by time, ties in the order of the source.
 
@@ -121,6 +121,12 @@ class Dataset:
             )
         bounds = np.searchsorted(self.users, np.arange(len(self.user_ids) + 1))
         object.__setattr__(self, "_bounds", bounds.astype(np.int64))
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name!r}, {self.source}, {self.num_users} users, {self.num_items} items, "
+            f"{len(self.users)} interactions)"
+        )
 
     @property
     def num_users(self) -> int:

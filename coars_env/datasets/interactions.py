@@ -1,9 +1,10 @@
 """A table of one's own -> Dataset: a pandas or polars frame, or columns in a dict. No table library is imported."""
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,14 @@ def _moments(column: Any) -> list[float] | None:
 
 
 def _seconds(value: Any) -> Any:
-    """A date and time as seconds since 1970; anything else as it is."""
+    """A date, with or without a time, as seconds since 1970; anything else as it is. Text in ISO 8601, with dashes."""
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, str) and "-" in value[1:]:
+        with contextlib.suppress(ValueError):
+            value = datetime.fromisoformat(value.strip())
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
     if _is_missing(value) or not hasattr(value, "timestamp"):
         return value
     return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()

@@ -1,11 +1,12 @@
 """Release: a published version of a data set; where it is fetched, where its files may lie, what it must hold."""
 
+import contextlib
 import gzip
 import hashlib
 import os
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,9 +95,8 @@ def open_release(
         raise MissingDataError(_missing(release, data_dir))
     home = roots(data_dir)[-1] / release.folders[0]
     try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home.parent, prefix=".fetching.") as name:  # same disk, to move at once
-            fetched = _fetched(release, Path(name), verify=verify, url=url)
+        with _made(home.parent), tempfile.TemporaryDirectory(dir=home.parent, prefix=".fetching.") as name:
+            fetched = _fetched(release, Path(name), verify=verify, url=url)  # on the same disk, to move at once
             home.mkdir(exist_ok=True)
             for path in fetched.iterdir():
                 os.replace(path, home / path.name)
@@ -105,6 +105,20 @@ def open_release(
     except OSError as reason:
         raise MissingDataError(f"{_missing(release, data_dir)} Nothing could be stored in {home}: {reason}") from reason
     return home
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder that is made if need be, and taken away again if what follows fails."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except Exception:
+        for parent in missing:
+            with contextlib.suppress(OSError):  # not made, or somebody has put something there
+                parent.rmdir()
+        raise
 
 
 def _fetched(release: Release, stage: Path, *, verify: bool, url: str | None) -> Path:

@@ -46,7 +46,7 @@ def episode_meters(
 
 def _episode(transcript: Transcript, items: Sequence[Item], counts: FloatArray) -> dict[str, float]:
     task, turns = transcript.task, transcript.turns
-    named = {item: _named_early(transcript, item, items[item].title) for item in task.candidates}
+    named = {item: _named_early(transcript, item, items[item].title) for item in {*task.candidates, task.target}}
     hits = [number for number, turn in enumerate(turns) if _clicked(turn.action) and turn.proposal == task.target]
     usable = [turn.positive for turn in turns if turn.action is not None]
     first = turns[0].proposal if turns else None

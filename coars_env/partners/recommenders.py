@@ -8,7 +8,7 @@ from coars_env.datasets.dataset import IntArray
 from coars_env.env import Action, Observation
 from coars_env.errors import ConfigError
 from coars_env.partners.scorers import visible_history
-from coars_env.tasks import Scorer
+from coars_env.tasks import Scorer, scores_of
 from coars_env.transcript import ACTIONS
 
 
@@ -61,7 +61,7 @@ class GreedyRecommender:
     def _best(self, n: int, observation: Observation) -> int:
         candidates = observation["candidates"]
         if n not in self._orders:
-            scores = self._scorer(visible_history(observation), candidates)
+            scores = scores_of(self._scorer, visible_history(observation), candidates)
             self._orders[n] = np.lexsort((self._rngs[n].permutation(len(candidates)), -scores))  # places, best first
         order = self._orders[n]
         answered = (observation["actions"] >= 0) & (observation["actions"] < ACTIONS.index("star"))

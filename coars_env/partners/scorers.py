@@ -1,5 +1,7 @@
 """Scorers: how well items go with a history. What the scripted partners know of taste is one of these."""
 
+from functools import partial
+
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, IntArray
@@ -17,8 +19,7 @@ def item_counts(split: Split) -> FloatArray:
 
 def popularity_scorer(split: Split) -> Scorer:
     """An item's training interactions, whatever the history."""
-    counts = item_counts(split)
-    return lambda history, items: counts[items]
+    return partial(_popularity, item_counts(split))
 
 
 def svd_scorer(directions: FloatArray) -> Scorer:
@@ -30,12 +31,16 @@ def svd_scorer(directions: FloatArray) -> Scorer:
     Args:
         directions: [I, rank] right singular vectors of the training matrix, such as `SvdPeers(split).directions`.
     """
+    return partial(_svd, directions)
 
-    def score(history: IntArray, items: IntArray) -> FloatArray:
-        taste = directions[history].sum(0)
-        return np.asarray(np.round(directions[items] @ taste / max(float(np.linalg.norm(taste)), 1e-12), 4))
 
-    return score
+def _popularity(counts: FloatArray, history: IntArray, items: IntArray) -> FloatArray:
+    return np.asarray(counts[items])
+
+
+def _svd(directions: FloatArray, history: IntArray, items: IntArray) -> FloatArray:
+    taste = directions[history].sum(0)
+    return np.asarray(np.round(directions[items] @ taste / max(float(np.linalg.norm(taste)), 1e-12), 4))
 
 
 def visible_history(observation: Observation) -> IntArray:

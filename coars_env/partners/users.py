@@ -8,7 +8,7 @@ import numpy as np
 from coars_env.env import Action, Observation
 from coars_env.errors import ConfigError, TaskError
 from coars_env.partners.scorers import visible_history
-from coars_env.tasks import Scorer, Task
+from coars_env.tasks import Scorer, Task, scores_of
 from coars_env.transcript import ACTIONS, STRENGTH_EDGES
 
 _NOTHING: dict[str, Any] = {"action": 0, "strength": 0.0, "message": "I was offered nothing."}
@@ -100,7 +100,7 @@ class ScorerUser:
         """
         if not 0 < accept < 1:
             raise ConfigError(f"A share lies between 0 and 1. Expected 0 < accept < 1, found {accept}. Use 0.1.")
-        scored = [scorer(np.array(t.history, np.int64), np.array(t.candidates, np.int64)) for t in tasks]
+        scored = [scores_of(scorer, np.array(t.history, np.int64), np.array(t.candidates, np.int64)) for t in tasks]
         if not scored:
             raise TaskError("A threshold is found on tasks. Expected at least one, found none. Pass an episode set.")
         scores = np.concatenate(scored)
@@ -116,7 +116,7 @@ class ScorerUser:
         item = _proposal(observation)
         if item < 0:
             return dict(_NOTHING)
-        score = float(self._scorer(visible_history(observation), np.array([item]))[0])
+        score = float(scores_of(self._scorer, visible_history(observation), np.array([item]))[0])
         strength = (1 + np.tanh((score - self.threshold) / self.scale / 2)) / 2  # the logistic function; no overflow
         action = sum(bool(strength >= edge) for edge in STRENGTH_EDGES) - 1
         message = "That goes with what I took." if strength >= STRENGTH_EDGES[2] else "That is not for me."

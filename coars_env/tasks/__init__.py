@@ -11,6 +11,7 @@ from coars_env.tasks.candidates import (
     Scorer,
     TopCandidates,
     popularity_candidates,
+    scores_of,
     uniform_candidates,
 )
 from coars_env.tasks.peers import SvdPeers
@@ -44,6 +45,7 @@ __all__ = [
     "published",
     "random_holdout",
     "sample_train_tasks",
+    "scores_of",
     "task_from_row",
     "task_row",
     "uniform_candidates",

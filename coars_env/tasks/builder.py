@@ -80,7 +80,8 @@ class TaskBuilder:
         chosen: dict[str, int] = {items[target].title: target}
         while missing := self.num_candidates - len(chosen):
             drawn = sampler(barred, missing, rng).tolist()
-            if not set(drawn).isdisjoint(barred) or len(set(drawn)) != missing:
+            known = all(0 <= item < len(items) for item in drawn)
+            if not known or not set(drawn).isdisjoint(barred) or len(set(drawn)) != missing:
                 raise TaskError(
                     f"A candidate sampler must keep to what it is asked for. Expected {missing} different items that "
                     f"are not barred, found {drawn}. Correct the sampler."

@@ -46,6 +46,26 @@ Scorer = Callable[[IntArray, IntArray], FloatArray]
 """(history [H], oldest first; items [N]) -> scores [N], higher is better. All are catalogue indices; H may be 0."""
 
 
+def scores_of(scorer: Scorer, history: IntArray, items: IntArray) -> FloatArray:
+    """What a scorer says of items, checked. Shape [N].
+
+    Raises:
+        TaskError: it does not say a number for each.
+    """
+    found = scorer(history, items)
+    try:
+        scores = np.asarray(found, dtype=np.float64)
+        wrong = scores.shape != items.shape or bool(np.isnan(scores).any())
+    except (TypeError, ValueError):
+        wrong = True
+    if wrong:
+        raise TaskError(
+            f"A scorer must score what it is asked for. Expected {len(items)} numbers, none of them NaN, found "
+            f"{found!r:.200}. Correct the scorer."
+        )
+    return scores
+
+
 @dataclass(frozen=True)
 class TopCandidates:
     """The items that a scorer likes best for a history: a list as hard as the scorer is good. Only its order is drawn.
@@ -65,12 +85,7 @@ class TopCandidates:
 
         The target is never barred, nor is its title given to another item.
         """
-        scores = np.asarray(self.scorer(np.array(history, dtype=np.int64), np.arange(len(items))), dtype=np.float64)
-        if scores.shape != (len(items),) or np.isnan(scores).any():
-            raise TaskError(
-                f"A scorer must score what it is asked for. Expected {len(items)} numbers, found shape {scores.shape} "
-                f"with {int(np.isnan(scores).sum())} NaN. Correct the scorer."
-            )
+        scores = scores_of(self.scorer, np.array(history, dtype=np.int64), np.arange(len(items)))
         titles = {items[target].title}
         for item in np.argsort(-scores, kind="stable").tolist():
             if item == target or (item not in barred and items[item].title not in titles):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, IntArray
+from coars_env.errors import TaskError
 from coars_env.tasks.splits import Split
 
 
@@ -30,6 +31,11 @@ class SvdPeers:
             k: how many peers count.
             directions: [I, rank], the right singular vectors; None computes them from the split.
         """
+        if not split.train:
+            raise TaskError(
+                f"Peers are training users. Expected one or more in {split.name!r} of {split.dataset.name!r}, found "
+                "none: every user has too few interactions. Use more data, or pass peers=None."
+            )
         self._k = k
         self._users = np.array([s.user for s in split.train], dtype=np.int64)  # [U]
         self._rows: dict[int, list[int]] = {}

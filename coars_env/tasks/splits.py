@@ -19,7 +19,7 @@ class UserSequence:
     items: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """What may be trained on and what is held out. Targets of `validation` and `test` never occur in a user's `train`.
 
@@ -33,6 +33,10 @@ class Split:
     validation: tuple[UserSequence, ...]
     test: tuple[UserSequence, ...]
     owned: Mapping[int, frozenset[int]]
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
+        return f"Split({self.name!r} of {self.dataset.name!r}: {parts})"
 
 
 def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:

@@ -71,7 +71,7 @@ class Task:
         return self.peer_similarity[self.candidates.index(item)] if self.peer_similarity else 0.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EpisodeSet:
     """A frozen list of tasks over one catalogue, with where it came from and a digest that names its exact content."""
 
@@ -89,6 +89,9 @@ class EpisodeSet:
                 f"A task is found by its id. Expected {len(self.tasks)} different ids in {self.name!r}, found "
                 f"{len(self._by_id)}. Give each task its own."
             )
+
+    def __repr__(self) -> str:
+        return f"EpisodeSet({self.name!r}, {len(self)} tasks, {self.provenance.source} data)"
 
     def __len__(self) -> int:
         return len(self.tasks)

@@ -135,7 +135,7 @@ def single_agent(
     """One side of the game as a Gymnasium environment: `single_agent("movielens", role="user")`.
 
     Args:
-        game: name of a dataset, or an environment.
+        game: name of a dataset, or an environment in numbers, `make(..., view="numeric")`.
         role: the side to be played, "recommender" or "user".
         partner: plays the other side; by default the simplest there is: a user that clicks whatever comes first, or
             a recommender that proposes at random.
@@ -146,4 +146,9 @@ def single_agent(
     """
     other: Agent = FixedUser() if find_role(role) == RECOMMENDER else RandomRecommender()
     env = make(game, view="numeric", **options) if isinstance(game, str) else game
+    if not isinstance(env, NumericEnv):
+        raise ConfigError(
+            f"One side is played in numbers. Expected the name of a dataset or a NumericEnv, found {env!r}. Make it by "
+            "make(..., view='numeric')."
+        )
     return SingleAgentEnv(env, role, partner or other)

@@ -98,6 +98,12 @@ def test_frames_of_pandas_are_read(kind: str) -> None:
         from_interactions(ratings.iloc[:0], films)
 
 
+def test_days_without_a_time_are_midnight() -> None:
+    days = [datetime.date(1970, 1, 2), "1970-01-03", "1970-01-01", datetime.date(1970, 1, 4), "1970-01-05"]
+    dataset = from_interactions(changed(RATINGS, timestamp=days), FILMS)
+    assert sorted((dataset.timestamps / 86_400).tolist()) == [0, 1, 2, 3, 4]
+
+
 def test_no_table_library_is_imported() -> None:
     before = "pandas" in sys.modules
     from_interactions(RATINGS, FILMS)
@@ -113,9 +119,12 @@ def test_no_table_library_is_imported() -> None:
             for s in (30, 5, 20, 10, 5)
         ],
         np.array([30, 5, 20, 10, 5], dtype="datetime64[s]").astype("datetime64[ns]"),
+        [np.datetime64(s, "s") for s in (30, 5, 20, 10, 5)],
+        [f"1970-01-01T00:00:{s:02}Z" for s in (30, 5, 20, 10, 5)],
+        [f"1970-01-01 00:00:{s:02}" for s in (30, 5, 20, 10, 5)],
         [30.25, 5.5, 20.125, 10.0, 5.5],
     ],
-    ids=["naive", "zoned", "numpy", "fractions"],
+    ids=["naive", "zoned", "numpy", "list of numpy's", "text", "text without zone", "fractions"],
 )
 def test_dates_become_seconds(times: Any) -> None:
     dataset = from_interactions(changed(RATINGS, timestamp=times), FILMS)
@@ -171,7 +180,8 @@ def test_ids_are_compared_as_text_and_whole_floats_as_numbers() -> None:
         ({"rating": [4, 5, 3, "good", 2]}, {}, r"row 3, rating: A number is needed\. .* found 'good'"),
         ({"rating": [4, 5, 3, float("inf"), 2]}, {}, r"row 3, rating: A number is needed\. .* found inf"),
         ({"timestamp": [4, 5, 3, None, 2]}, {}, r"row 3, timestamp: A number is needed\. .* found None"),
-        ({"timestamp": ["2020-01-01"] * 5}, {}, r"row 0, timestamp: A number is needed"),
+        ({"timestamp": ["soon"] * 5}, {}, r"row 0, timestamp: A number is needed"),
+        ({"timestamp": ["2020-13-01"] * 5}, {}, r"row 0, timestamp: A number is needed"),
         ({"rating": [4, 5]}, {}, r"columns of interactions must be equally long\. .*'rating': 2"),
         (
             {"user_id": None},

@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -241,3 +242,22 @@ def test_the_svd_score_is_a_projection_by_hand() -> None:
 def test_partners_that_cannot_be_are_refused(build: Callable[[], Agent], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         build()
+
+
+@pytest.mark.parametrize("scores", [None, "good", [1.0], [float("nan")] * 3])
+def test_a_score_for_every_item_is_asked_for(scores: Any) -> None:
+    def scorer(history: Any, items: Any) -> Any:
+        return scores
+
+    dialogues = [Dialogue(TOY.tasks[0], TOY.items)]
+    with pytest.raises(TaskError, match=r"A scorer must score what it is asked for\. Expected 3 numbers"):
+        play(dialogues, GreedyRecommender(scorer), FixedUser())
+    with pytest.raises(TaskError, match="A scorer must score what it is asked for"):
+        ScorerUser.fit(scorer, TOY, accept=0.5)
+
+
+def test_scorers_travel_to_other_processes() -> None:
+    split = leave_last(toy_dataset())
+    history, items = np.array([0, 4]), np.arange(6)
+    for scorer in (popularity_scorer(split), svd_scorer(SvdPeers(split).directions)):
+        assert np.array_equal(pickle.loads(pickle.dumps(scorer))(history, items), scorer(history, items))

@@ -13,6 +13,7 @@ from coars_env import (
     USER,
     CoarsEnv,
     CoarsReward,
+    ConfigError,
     MirroredStage,
     OracleUser,
     RandomRecommender,
@@ -136,3 +137,16 @@ def test_rewards_survive_the_trip_through_json_to_the_last_bit() -> None:
         again = Transcript.from_json(transcript.to_json())
         assert again == transcript
         assert again.to_json() == transcript.to_json()
+
+
+def test_scores_never_overwrite_the_dialogues(stored: Path) -> None:
+    before = stored.read_bytes()
+    with pytest.raises(ConfigError, match="Scores must not overwrite the dialogues"):
+        main([str(stored), "--out", str(stored.parent / "." / stored.name)])
+    assert stored.read_bytes() == before
+
+
+def test_a_file_without_dialogues_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text("")
+    with pytest.raises(TranscriptError, match="Expected a line or more"):
+        main([str(tmp_path / "none.jsonl"), "--check"])

@@ -174,6 +174,11 @@ def test_a_side_is_made_from_a_name_or_from_an_environment() -> None:
     assert isinstance(single_agent(named.env).partner, FixedUser)
 
 
+def test_a_side_of_the_game_in_words_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"Make it by make\(\.\.\., view='numeric'\)"):
+        single_agent(CoarsEnv(toy_episodes()))  # type: ignore[arg-type]
+
+
 def test_a_side_can_be_taken_in_the_masked_environment() -> None:
     masked = MaskedEnv(CoarsEnv(toy_episodes()), item_features(leave_last(toy_dataset())))
     env = single_agent(masked, partner=FixedUser("skip"))

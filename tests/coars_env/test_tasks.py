@@ -424,7 +424,9 @@ def test_the_scorer_sees_the_visible_history_and_titles_stay_different() -> None
 @pytest.mark.parametrize("scores", [np.zeros(5), np.full(6, np.nan), np.zeros((6, 1))])
 def test_a_scorer_that_does_not_score_every_item_is_refused(scores: np.ndarray) -> None:
     build = toy_builder(sampler=TopCandidates(lambda history, items: scores))
-    with pytest.raises(TaskError, match=r"A scorer must score what it is asked for\. Expected 6 numbers, found shape"):
+    with pytest.raises(
+        TaskError, match=r"A scorer must score what it is asked for\. Expected 6 numbers, none of them NaN"
+    ):
         build("t", TOY_SPLIT.test[0], 2, np.random.default_rng(0))
 
 
@@ -585,6 +587,23 @@ def test_the_singular_vectors_are_those_of_the_training_matrix(small_split: Spli
 
 
 # On real data ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_set_and_a_split_say_in_a_line_what_they_are() -> None:
+    assert repr(TOY_SPLIT.dataset) == "Dataset('toy', custom, 4 users, 6 items, 13 interactions)"
+    assert len(repr(TOY_SPLIT)) < 100
+    assert repr(toy_episodes()).startswith("EpisodeSet('toy")
+
+
+def test_peers_of_nobody_are_refused() -> None:
+    with pytest.raises(TaskError, match=r"Peers are training users\. Expected one or more in 'leave_last'"):
+        SvdPeers(replace(TOY_SPLIT, train=()))
+
+
+def test_a_sampler_must_know_the_catalogue() -> None:
+    build = toy_builder(sampler=lambda barred, n, rng: np.arange(100, 100 + n))
+    with pytest.raises(TaskError, match="A candidate sampler must keep to what it is asked for"):
+        build("t", TOY_SPLIT.test[0], 2, np.random.default_rng(0))
 
 
 def test_real_targets_are_never_in_training(ml100k: Split) -> None:

@@ -41,6 +41,8 @@ TRANSCRIPT = Transcript(
     seed=3,
 )
 
+TURNS = json.loads(TRANSCRIPT.to_json())["turns"]
+
 any_text = st.text(st.characters(), max_size=80)  # lone surrogates and control characters included
 messages = any_text.map(clean_message)
 errors = messages.filter(bool)
@@ -62,16 +64,20 @@ def turns(draw: st.DrawFn) -> Turn:
     return Turn(proposal, rationale, action, strength, reply, recommender_error, user_error)
 
 
-transcripts = st.builds(
-    Transcript,
-    task=st.sampled_from(toy_episodes().tasks[:1]),
-    max_turns=st.just(4),
-    turns=st.lists(turns(), max_size=4).map(tuple),
-    ending=st.sampled_from(["accepted", "max_turns"]),
-    cause=st.none(),
-    provenance=st.just(PROVENANCE),
-    seed=st.integers(0, 2**40),
-)
+@st.composite
+def endings(draw: st.DrawFn) -> Transcript:
+    """Played until a proposal is clicked, the turns run out, or somebody breaks."""
+    played: list[Turn] = []
+    for turn in draw(st.lists(turns(), max_size=4)):
+        played.append(turn)
+        if turn.proposal is not None and turn.action == 3:
+            return Transcript(TASK, 4, tuple(played), "accepted", None, PROVENANCE, draw(st.integers(0, 2**40)))
+    if len(played) == 4:
+        return Transcript(TASK, 4, tuple(played), "max_turns", None, PROVENANCE, draw(st.integers(0, 2**40)))
+    return Transcript(TASK, 4, tuple(played), "failed", draw(messages), PROVENANCE, draw(st.integers(0, 2**40)))
+
+
+transcripts = endings()
 
 
 # Messages -------------------------------------------------------------------------------------------------------------
@@ -161,6 +167,9 @@ def test_a_line_that_is_no_transcript_is_refused(line: str, message: str) -> Non
     ("change", "message"),
     [
         ({"ending": "won"}, "ending 'won' after 2 of 4 turns"),
+        ({"ending": "max_turns"}, "ending 'max_turns', which does not follow from the turns"),
+        ({"turns": TURNS[::-1]}, "ending 'accepted', which does not follow from the turns"),
+        ({"turns": TURNS[1:] * 2}, "ending 'accepted', which does not follow from the turns"),
         ({"max_turns": 1}, "after 2 of 1 turns"),
         ({"unknown": 1}, "unexpected keyword argument"),
         ({"turns": [{"proposal": 1}]}, "missing"),

@@ -90,6 +90,13 @@ def test_the_meters_of_a_dialogue_by_hand() -> None:
     assert list(found) == list(METERS)
 
 
+def test_a_target_that_was_not_retrieved_can_be_named_and_never_hit() -> None:
+    task = replace(TASK, candidates=(1, 3), retrieved=True)
+    found = meters(replace(told((1, 0, "I want Alien (1979)"), (3, 0, "No.")), task=task))
+    assert (found["target_named"], found["others_named"], found["accepts_first_miss"]) == (1.0, 0.0, 0.0)
+    assert np.isnan(found["success_first"])
+
+
 def test_meters_without_a_truth_are_undefined() -> None:
     found = meters(replace(told(ending="failed"), cause="broke"))
     assert [name for name, value in found.items() if not np.isnan(value)] == [
