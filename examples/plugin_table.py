@@ -39,7 +39,7 @@ STACKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("with_sb3", {"algorithm": "both", "steps": 65536}),
     ("with_torchrl", {"steps": 16384}),
     ("with_tianshou", {"steps": 16384}),
-    ("with_cleanrl", {"steps": 32768}),
+    ("with_cleanrl", {"steps": 65536}),
 )
 """Module and options; steps are counted as the library counts them."""
 LIBRARIES = (

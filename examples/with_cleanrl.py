@@ -2,14 +2,13 @@
 
 python examples/with_cleanrl.py
 
-Copy it and edit it. All games are in the same half-turn, so the sides act by turns, and a transition of either side is
-one turn: what it saw, what it did, and what the turn paid.
+Copy it and edit it. The games run side by side in arrays and are in the same half-turn, so the sides act by turns, and
+a transition of either side is one turn: what it saw, what it did, and what the turn paid.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
 from candidate_net import CandidateNet
@@ -18,14 +17,14 @@ from torch import nn
 from torch.distributions import Categorical
 from tqdm import tqdm
 
-from coars_env import ROLES, FixedUser, MaskedEnv, NumericAgent
+from coars_env import ROLES, FixedUser, NumericAgent, VectorNumericEnv
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(PluginConfig):
-    games: int = 16
+    games: int = 32
     """Games side by side."""
-    turns: int = 16
+    turns: int = 8
     """Turns of each game between updates."""
     epochs: int = 6
     minibatch: int = 128
@@ -53,14 +52,14 @@ class Side(nn.Module):
         return Categorical(logits=self.net(vector).masked_fill(~mask, -1e9))
 
     @torch.no_grad()
-    def act(self, observations: list[dict[str, Any]]) -> list[int]:
-        vector = torch.as_tensor(np.stack([o["observation"] for o in observations]))
-        mask = torch.as_tensor(np.stack([o["action_mask"] for o in observations])).bool()
+    def act(self, vectors: Any, masks: Any) -> Any:
+        """[games] acts for [games, L] vectors and [games, n] masks, kept for the update."""
+        vector, mask = torch.tensor(vectors), torch.as_tensor(masks).bool()
         policy = self.policy(vector, mask)
         act = policy.sample()
         log_prob, value = policy.log_prob(act), self.value(vector).squeeze(-1)
         self.seen.append({"vector": vector, "mask": mask, "act": act, "log_prob": log_prob, "value": value})
-        return act.tolist()
+        return act.numpy()
 
     def update(self, config: Config) -> None:
         """PPO on the turns seen but the last, which tells what the one before led to and waits for the next update."""
@@ -92,16 +91,15 @@ class Side(nn.Module):
         self.optimiser.step()
 
 
-def play_turn(games: list[MaskedEnv], observations: list[Any], sides: dict[str, Side]) -> list[Any]:
-    """One turn of every game, both half-turns; begins anew where a game has ended. Returns what is seen then."""
+def play_turn(games: VectorNumericEnv, observations: Any, infos: Any, sides: dict[str, Side]) -> tuple[Any, Any]:
+    """One turn of every game, both half-turns. Returns what is seen then; games that have ended have begun anew."""
     for role in ROLES:
-        acts = sides[role].act([seen[role] for seen in observations])
-        told = [game.step(dict.fromkeys(ROLES, act)) for game, act in zip(games, acts, strict=True)]
-        observations = [seen for seen, *_ in told]
+        acts = sides[role].act(observations[role], infos[role]["action_mask"])
+        observations, rewards, ended, _, infos = games.step(dict.fromkeys(ROLES, acts))  # the silent side's are ignored
     for role in ROLES:  # both are paid when the user has answered
-        sides[role].seen[-1]["reward"] = torch.tensor([rewards[role] for _, rewards, *_ in told])
-        sides[role].seen[-1]["ended"] = torch.tensor([float(ended[role]) for _, _, ended, *_ in told])
-    return [seen if game.agents else game.reset()[0] for game, seen in zip(games, observations, strict=True)]
+        sides[role].seen[-1]["reward"] = torch.tensor(rewards[role], dtype=torch.float32)
+        sides[role].seen[-1]["ended"] = torch.tensor(ended[role], dtype=torch.float32)
+    return observations, infos
 
 
 def learn(question: Question, config: Config) -> dict[str, Pair]:
@@ -109,11 +107,11 @@ def learn(question: Question, config: Config) -> dict[str, Pair]:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         sides = {role: Side(question, config) for role in ROLES}
-        games = [question.masked() for _ in range(config.games)]
-        observations = [game.reset(seed=config.seed + n)[0] for n, game in enumerate(games)]
+        games = VectorNumericEnv(question.numeric(), config.games)
+        observations, infos = games.reset(seed=config.seed)
         for _ in tqdm(range(config.steps // (2 * config.games * config.turns)), disable=not config.progress):
             for _ in range(config.turns):
-                observations = play_turn(games, observations, sides)
+                observations, infos = play_turn(games, observations, infos, sides)
             for side in sides.values():
                 side.update(config)
     recommender, user = (agent(sides[role], question) for role in ROLES)

@@ -8,6 +8,7 @@ Returns over two steps hold both, so `n_step_return_horizon=2` is right here, an
 but zeros. Tianshou's on-policy algorithms read their own transitions only, and do not fit.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,7 @@ class QNet(torch.nn.Module):
 def learn(question: Question, config: Config) -> dict[str, Pair]:
     """Train, and name who plays whom."""
     np.random.seed(config.seed)  # Tianshou explores with numpy's global generator
+    logging.getLogger("tianshou").setLevel(logging.ERROR)  # it would say in every step that rewards are two
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         env = PettingZooEnv(AecEnv(question.masked()))

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import coars_env
 
+USERS, EACH, KNOWN, ITEMS = 200, 12, 30, 400
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -21,8 +23,17 @@ def examples_are_importable() -> None:
 
 @pytest.fixture(scope="session")
 def question() -> Any:
-    """An invented world small enough to be learnt in seconds: 200 users are tested, of 20 candidates one is right."""
+    """An easy world, learnt in seconds: 200 users take what some others took before, of a catalogue mostly untouched.
+
+    So among 20 candidates there are about two that anybody took, and one of these is right.
+    """
     from held_out import Question
 
-    split = coars_env.load_split("synthetic", users=200, items=150, interactions=8000)
-    return Question(split, training_tasks=1000)
+    rng = np.random.default_rng(0)
+    taken = np.concatenate([rng.permutation(KNOWN)[:EACH] for _ in range(USERS)])
+    dataset = coars_env.from_interactions(
+        {"user_id": np.repeat(np.arange(USERS), EACH), "item_id": taken, "timestamp": np.arange(len(taken))},
+        {"item_id": np.arange(ITEMS), "title": [f"Film {n}" for n in range(ITEMS)]},
+        name="easy",
+    )
+    return Question(coars_env.leave_last(dataset), training_tasks=1000)

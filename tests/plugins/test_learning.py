@@ -21,9 +21,9 @@ STACKS = [
     pytest.param("with_sb3", {"algorithm": "maskable", "steps": 4096}, id="MaskablePPO"),
     pytest.param("with_sb3", {"algorithm": "ppo", "steps": 4096}, id="PPO"),
     pytest.param("with_sb3", {"algorithm": "both", "steps": 16384}, id="PPO through SuperSuit"),
-    pytest.param("with_torchrl", {"steps": 8192}, id="TorchRL"),
-    pytest.param("with_tianshou", {"steps": 6400}, id="Tianshou"),
-    pytest.param("with_cleanrl", {"steps": 12288}, id="CleanRL style"),
+    pytest.param("with_torchrl", {"steps": 5120}, id="TorchRL"),
+    pytest.param("with_tianshou", {"steps": 3200}, id="Tianshou"),
+    pytest.param("with_cleanrl", {"steps": 16384}, id="CleanRL style"),
 ]
 
 
@@ -38,7 +38,7 @@ def test_what_was_trained_beats_random(question: Any, module: str, options: dict
     recommender, clicks = systems[0]
     hits = measured(question, recommender, clicks, "hit_final")
     by_chance = measured(question, RandomRecommender(), FixedUser(), "hit_final")
-    assert coars_env.paired_difference(hits, by_chance).low > 0.05
+    assert coars_env.paired_difference(hits, by_chance).low > 0.3
     for _, user in systems[1:]:
         _, at_random = question.at_random()["random, random"]
         earned = measured(question, RandomRecommender(), user, "reward_user")
