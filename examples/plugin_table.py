@@ -114,8 +114,12 @@ def tables(runs: dict[str, list[Any]], taken: dict[str, tuple[int, float]]) -> l
     return [
         "Before a user that clicks whatever comes first, so that the first proposal counts:",
         markdown_table(("recommender", "steps", "CPU seconds a seed", "Hit@1", "minus random"), alone),
+        "Steps are counted as each library counts them: a proposal (MaskablePPO, PPO), one side's part of a half-turn "
+        '(SuperSuit), or a half-turn of one game (the others). "minus random" is paired by user.',
         "Pairs that learnt together. The user is paid for telling hits from misses, and ends the game by a click:",
         markdown_table(("recommender, user", "Hit@1", "turns", "reward of the recommender", "of the user"), pairs),
+        "Where all games last four turns, no user ever clicked: most proposals miss, and a user that refuses is mostly "
+        "right.",
     ]
 
 

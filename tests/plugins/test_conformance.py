@@ -68,6 +68,7 @@ def test_tianshou_plays_whole_games_in_turn_order(question: Any) -> None:
             act = rng.choice(np.flatnonzero(seen["mask"]))
             assert act < 20
             seen, rewards, over, _, _ = env.step(act)
+            assert speakers[-1] == coars_env.USER or list(rewards) == [0, 0], "paid when the user has answered"
             paid += rewards
         assert speakers == [*coars_env.ROLES] * (len(speakers) // 2)
         told = env.env.env.env.transcript
