@@ -6,13 +6,14 @@ The masked view in turn order, through Tianshou's PettingZooEnv. Tianshou keeps 
 both sides are paid when the user has answered: the recommender finds its reward in the transition after its own.
 Returns over two steps hold both, so `n_step_return_horizon=2` is right here, and 1 would show the recommender nothing
 but zeros. Tianshou's on-policy algorithms read their own transitions only, and do not fit.
+
+Tianshou explores with numpy's global generator, which is left alone here: equal seeds give runs that differ a little.
 """
 
 import logging
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
 from candidate_net import CandidateNet
@@ -49,7 +50,6 @@ class QNet(torch.nn.Module):
 
 def learn(question: Question, config: Config) -> dict[str, Pair]:
     """Train, and name who plays whom."""
-    np.random.seed(config.seed)  # Tianshou explores with numpy's global generator
     logging.getLogger("tianshou").setLevel(logging.ERROR)  # it would say in every step that rewards are two
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
