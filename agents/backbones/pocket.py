@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ from agents.backbones.demonstrations import (
 from agents.prompts import ACTION_TEXTS, PHRASES, Pieces, score_texts
 from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, UserSequence
 
-POCKET_VERSION = 7
+POCKET_VERSION = 8
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -57,9 +58,9 @@ class PocketConfig:
     hidden: int = 96
     layers: int = 3
     heads: int = 4
-    steps: int = 1000
+    steps: int = 1100
     batch: int = 96
-    """Rows a step: half knowledge, a quarter random-choice demonstrations, a quarter hindsight ones."""
+    """Rows a step: five eighths knowledge, the rest demonstrations, random-choice and hindsight ones by turns."""
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
     sequence_length: int = 40
@@ -167,7 +168,7 @@ Rows = tuple[list[list[int]], list[list[bool]]]
 
 
 def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[Rows]:
-    """Rows of training text without end: half knowledge (see `_text`), a quarter each of the two demonstrations."""
+    """Rows of training text without end: of eight rows five are knowledge (see `_text`), three are demonstrations."""
     rng = np.random.default_rng([config.seed, 1])
     demonstrator = Demonstrator(split, backbone, rng)
     train = [sequence for sequence in split.train if len(sequence.items) > 1]
@@ -176,12 +177,13 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
     while True:
         ids: list[list[int]] = []
         learnt: list[list[bool]] = []
+        texts, demonstrations = count(), count()
         for row in range(config.batch):
-            if row % 2:
-                tokens, marks = demonstrator.row(guided=row % 4 == 1)
+            if row % 8 in (1, 4, 6):
+                tokens, marks = demonstrator.row(guided=next(demonstrations) % 2 == 0)
             else:
                 sequence = train[int(rng.choice(len(train), p=weights))]
-                tokens = backbone.encode_all(_text(row // 2, sequence, split.dataset.items, config, rng))
+                tokens = backbone.encode_all(_text(next(texts), sequence, split.dataset.items, config, rng))
                 marks = [True] * len(tokens)
             ids.append(tokens)
             learnt.append(marks)
@@ -191,12 +193,12 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
 def _text(
     number: int, sequence: UserSequence, items: Sequence[Item], config: PocketConfig, rng: np.random.Generator
 ) -> Pieces:
-    """Of eight texts one is a fact, two are statements of fit, two of what came next, three are sequences."""
+    """Of eight texts one is a fact, two are statements of fit, three of what came next, two are sequences."""
     if number % 8 == 0:
         return fact(items[int(rng.integers(len(items)))])
     if number % 8 <= 2:
         return fit_statement(sequence, items, rng)
-    if number % 8 <= 4:
+    if number % 8 <= 5:
         return next_statement(sequence, items, rng)
     return sequence_text(sequence, items, config.sequence_length, rng)
 
