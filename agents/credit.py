@@ -68,7 +68,7 @@ def teacher_logprobs(
     if read is None or speaker is None:
         read = DynamicCache()
         with policy.acting(speaker) as model:
-            body(model)(input_ids=collate(samples, pad, device).token_ids, past_key_values=read, use_cache=True)
+            body(model)(input_ids=collate(samples, pad, device).token_ids, cache=read, use_cache=True)
     cache = DynamicCache()
     for number, layer in enumerate(read.layers):
         assert isinstance(layer, DynamicLayer)

@@ -249,7 +249,7 @@ def read(
         input_ids=torch.from_numpy(ids).to(device),
         attention_mask=mask,
         position_ids=position,
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
     ).last_hidden_state  # [b, n, D]
     last = torch.from_numpy(np.maximum(lengths[:, 0] - 1, 0)).to(device)

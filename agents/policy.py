@@ -173,7 +173,7 @@ class Policy:
                 input_ids=token_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=cache,
+                cache=cache,
                 use_cache=cache is not None,
             ).last_hidden_state
         before = hidden[rows, columns - 1]  # [N, D] position t predicts token t + 1

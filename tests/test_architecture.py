@@ -390,16 +390,9 @@ def test_the_init_of_coars_env_holds_no_logic() -> None:
 
 
 def test_importing_coars_env_is_light() -> None:
-    code = (
-        "import time, sys; t = time.perf_counter(); import coars_env; print(time.perf_counter() - t); "
-        "print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys; import coars_env; print(*{name.partition('.')[0] for name in sys.modules})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "gymnasium" in ran.stdout.split()
+    assert set(ran.stdout.split()).isdisjoint(
+        {"torch", "transformers", "peft", "pandas", "scipy", "matplotlib", "rich", "tyro", "agents", "baselines"}
     )
-    seconds = []
-    for _ in range(3):  # the best of three: the first reads from the disk, and others share the cores
-        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-        first, loaded = ran.stdout.splitlines()
-        assert set(loaded.split()).isdisjoint(
-            {"torch", "transformers", "peft", "pandas", "scipy", "matplotlib", "rich", "tyro", "agents", "baselines"}
-        )
-        seconds.append(float(first))
-    assert min(seconds) < 1.5

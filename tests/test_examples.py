@@ -132,6 +132,7 @@ def test_the_speed_of_the_environment_is_printed() -> None:
     printed = run_example("benchmarks/env_speed.py", *words)
     assert "| make_vec, 1024 games |" in printed
     assert "this share passes outside the agents: in VectorDialogueEnv " in printed
+    assert "`import coars_env` takes " in printed
 
 
 @pytest.mark.slow

@@ -8,11 +8,13 @@ One half-turn of one game counts as two agent-steps, one for each side. Actions 
 anew as they end. All ways take turns within one run; medians are printed, and medians of the ratios. Time is the
 processor time of this process, which has one thread, so that other programs disturb it less.
 
-The last line is about dialogues in words: of a rollout by an untrained model of pocket's size, in which every dialogue
-has all its turns, the share of the time that passes outside the agents.
+Then dialogues in words: of a rollout by an untrained model of pocket's size, in which every dialogue has all its turns,
+the share of the time that passes outside the agents. Last, what `import coars_env` takes in a process of its own.
 """
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -171,8 +173,18 @@ def shares(env: VectorDialogueEnv, policy: Policy, number: int) -> dict[str, flo
     return found
 
 
+def import_seconds() -> float:
+    """Processor time of `import coars_env` in a fresh process."""
+    code = "import time; start = time.process_time(); import coars_env; print(time.process_time() - start)"
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
 def report(
-    config: SpeedConfig, game: NumericEnv, speeds: Mapping[str, list[float]], words: list[dict[str, float]]
+    config: SpeedConfig,
+    game: NumericEnv,
+    speeds: Mapping[str, list[float]],
+    words: list[dict[str, float]],
+    imports: list[float],
 ) -> str:
     single = np.array(next(iter(speeds.values())))
     rows = [
@@ -191,7 +203,8 @@ def report(
     tail = (
         f"Of a pocket rollout of {config.dialogues} dialogues in words, this share passes outside the agents: {text}."
     )
-    return "\n\n".join([head, table, tail])
+    light = f"`import coars_env` takes {np.median(imports):.2f} s."
+    return "\n\n".join([head, table, tail, light])
 
 
 def main() -> None:
@@ -212,7 +225,8 @@ def main() -> None:
     policy = pocket_like(split)
     dialogues = VectorDialogueEnv(CoarsEnv(episodes, reward=CoarsReward()), config.dialogues)
     words = [shares(dialogues, policy, number) for number in range(config.repeats + 1)]
-    found = report(config, game, {name: values[1:] for name, values in speeds.items()}, words[1:])  # the first warms up
+    speeds = {name: values[1:] for name, values in speeds.items()}  # the first round warms up
+    found = report(config, game, speeds, words[1:], [import_seconds() for _ in range(config.repeats)])
     print(found)
     if config.out:
         page = config.out / f"env_speed_cpu_{date.today().isoformat()}.md"
