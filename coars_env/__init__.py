@@ -5,7 +5,7 @@ Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 
 from coars_env.coars_v0 import ENV_IDS
 from coars_env.datasets import Dataset, Item, Provenance, Source, from_interactions, list_datasets, load, register
-from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation
+from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation, opinions_heard
 from coars_env.errors import (
     ActionError,
     BackboneError,
@@ -73,8 +73,12 @@ from coars_env.rollout import play, rollout
 from coars_env.tasks import (
     HISTORY_LENGTH,
     NUM_CANDIDATES,
+    NUM_OPINIONS,
     CandidateSampler,
+    Embed,
     EpisodeSet,
+    Opinion,
+    PeersOf,
     Scorer,
     Split,
     SvdPeers,
@@ -82,6 +86,7 @@ from coars_env.tasks import (
     TaskBuilder,
     TopCandidates,
     UserSequence,
+    VectorPeers,
     freeze,
     leave_last,
     llara,
@@ -93,6 +98,7 @@ from coars_env.tasks import (
 )
 from coars_env.transcript import (
     ACTIONS,
+    LIKENESS,
     MAX_MESSAGE_LENGTH,
     RECOMMENDER,
     ROLES,
@@ -119,11 +125,13 @@ __all__ = [
     "ACTIONS",
     "ENV_IDS",
     "HISTORY_LENGTH",
+    "LIKENESS",
     "MAX_MESSAGE_LENGTH",
     "MAX_TURNS",
     "METERS",
     "METRICS",
     "NUM_CANDIDATES",
+    "NUM_OPINIONS",
     "RECOMMENDER",
     "ROLES",
     "SIMULATION_METRICS",
@@ -148,6 +156,7 @@ __all__ = [
     "DatasetError",
     "Dialogue",
     "Difference",
+    "Embed",
     "Encoder",
     "EpisodeSet",
     "Estimate",
@@ -162,7 +171,9 @@ __all__ = [
     "NumericAgent",
     "NumericEnv",
     "Observation",
+    "Opinion",
     "OracleUser",
+    "PeersOf",
     "PositionBias",
     "Provenance",
     "RandomRecommender",
@@ -198,6 +209,7 @@ __all__ = [
     "UserTest",
     "VectorDialogueEnv",
     "VectorNumericEnv",
+    "VectorPeers",
     "bootstrap_interval",
     "builder",
     "by_turn",
@@ -224,6 +236,7 @@ __all__ = [
     "messages",
     "meter_report",
     "metric_values",
+    "opinions_heard",
     "paired_difference",
     "play",
     "popularity_candidates",

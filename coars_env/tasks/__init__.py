@@ -1,8 +1,9 @@
 """Task, EpisodeSet: one decision to be played, and a frozen, hashed list of them.
 
 A split says which part of each user's sequence may be trained on and what is held out; a candidate sampler draws the
-negatives; `SvdPeers` computes the peer similarity q of the user reward. All three are passed in, and what they return
-is stored in the task, so that a stored dialogue can be rewarded again without any of them.
+negatives; `VectorPeers` tell how alike peers are, for the user reward, and what they say, for the user. All three are
+passed in, and what they return is stored in the task, so that a stored dialogue can be rewarded again without any of
+them.
 """
 
 from coars_env.tasks.builder import TaskBuilder, freeze, sample_train_tasks
@@ -14,13 +15,17 @@ from coars_env.tasks.candidates import (
     scores_of,
     uniform_candidates,
 )
-from coars_env.tasks.peers import SvdPeers
+from coars_env.tasks.peers import LEVEL_EDGES, Embed, PeersOf, SvdPeers, VectorPeers
 from coars_env.tasks.splits import Split, UserSequence, leave_last, llara, published, random_holdout
 from coars_env.tasks.task import (
     HISTORY_LENGTH,
     NUM_CANDIDATES,
+    NUM_OPINIONS,
+    OPINION_WIDTH,
     EpisodeSet,
+    Opinion,
     Task,
+    read_opinions,
     task_from_row,
     task_row,
     write_atomically,
@@ -28,9 +33,15 @@ from coars_env.tasks.task import (
 
 __all__ = [
     "HISTORY_LENGTH",
+    "LEVEL_EDGES",
     "NUM_CANDIDATES",
+    "NUM_OPINIONS",
+    "OPINION_WIDTH",
     "CandidateSampler",
+    "Embed",
     "EpisodeSet",
+    "Opinion",
+    "PeersOf",
     "Scorer",
     "Split",
     "SvdPeers",
@@ -38,12 +49,14 @@ __all__ = [
     "TaskBuilder",
     "TopCandidates",
     "UserSequence",
+    "VectorPeers",
     "freeze",
     "leave_last",
     "llara",
     "popularity_candidates",
     "published",
     "random_holdout",
+    "read_opinions",
     "sample_train_tasks",
     "scores_of",
     "task_from_row",

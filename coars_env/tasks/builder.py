@@ -9,7 +9,7 @@ import numpy as np
 
 from coars_env.errors import ConfigError, TaskError
 from coars_env.tasks.candidates import CandidateSampler, TopCandidates, check_enough
-from coars_env.tasks.peers import SvdPeers
+from coars_env.tasks.peers import VectorPeers
 from coars_env.tasks.splits import Split, UserSequence
 from coars_env.tasks.task import HISTORY_LENGTH, NUM_CANDIDATES, EpisodeSet, Task
 
@@ -23,7 +23,7 @@ class TaskBuilder:
 
     split: Split
     sampler: CandidateSampler | TopCandidates
-    peers: SvdPeers | None = None
+    peers: VectorPeers | None = None
     num_candidates: int = NUM_CANDIDATES
     exclude_owned: bool = True
     """True: negatives are never any item of the user. False: only the target and the visible history are barred, as
@@ -44,8 +44,11 @@ class TaskBuilder:
         tasks = [self._without_peers(*one) for one in wanted]
         if self.peers is None:
             return tasks
-        q = self.peers.batch([(task.user, task.history, task.candidates) for task in tasks])
-        return [dataclasses.replace(task, peer_similarity=own) for task, own in zip(tasks, q, strict=True)]
+        said = self.peers.batch([(task.user, task.history, task.candidates) for task in tasks])
+        return [
+            dataclasses.replace(task, peer_similarity=own.similarity, opinions=own.opinions)
+            for task, own in zip(tasks, said, strict=True)
+        ]
 
     def _without_peers(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
         if not 0 <= cut < len(sequence.items):

@@ -9,15 +9,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from coars_env.datasets.dataset import Dataset, Item, Provenance
 from coars_env.errors import TaskError
 
-EPISODES_VERSION = 1
+EPISODES_VERSION = 2
 HISTORY_LENGTH = 10
 """Visible history: the last 10 items, as AFL and LLaRA (arXiv:2410.20027, arXiv:2312.02445)."""
 NUM_CANDIDATES = 20
+NUM_OPINIONS = 3
+"""Peers whose opinion of an item is told; the paper is silent, so this is ours."""
+OPINION_WIDTH = 3
+"""Numbers of one opinion where it is stored: level, earlier item, later item."""
+_LEVELS = frozenset((-1, 0, 1, 2))
+
+
+class Opinion(NamedTuple):
+    """What one peer who took an item has to say for it. Example: `Opinion(2, (4, 7))`: a peer much like the user took
+    items 4 and 7, and then this one.
+    """
+
+    level: int
+    """How alike peer and user are: 0, 1 or 2, see `SvdPeers`."""
+    items: tuple[int, ...]
+    """What the peer took right before it: at most two catalogue indices, oldest first. It may have been the first."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,9 @@ class Task:
     """The item the user truly took next; one of the candidates, unless these were retrieved."""
     peer_similarity: tuple[float, ...] = ()
     """q of each candidate in [-1, 1], same order; empty means 0 throughout. See `SvdPeers`."""
+    opinions: tuple[int, ...] = ()
+    """What peers say of each candidate, same order: nine numbers each, three opinions of level, earlier item and later
+    item, nearest peer first; -1 where there is none. Empty means none throughout. `opinions_of` reads them."""
     retrieved: bool = False
     """Whether the candidates are what a retriever found, which may have missed the target. There is no hit then: every
     proposal is a miss, and is rewarded and counted as one. See `TopCandidates`."""
@@ -65,10 +84,35 @@ class Task:
                 f"Each candidate needs one peer similarity. Expected {len(self.candidates)} in task "
                 f"{self.task_id!r}, found {len(self.peer_similarity)}. Rebuild the set."
             )
+        width = NUM_OPINIONS * OPINION_WIDTH
+        if self.opinions and len(self.opinions) != len(self.candidates) * width:
+            raise TaskError(
+                f"Opinions are told of each candidate. Expected {len(self.candidates)} times {width} numbers in task "
+                f"{self.task_id!r}, found {len(self.opinions)}. Rebuild the set."
+            )
+        if not _LEVELS.issuperset(self.opinions[::OPINION_WIDTH]):
+            raise TaskError(
+                f"Peers are alike in one of three levels. Expected 0, 1 or 2, or -1 for no opinion, in task "
+                f"{self.task_id!r}, found {sorted(set(self.opinions[::OPINION_WIDTH]))}. Rebuild the set."
+            )
 
     def q(self, item: int) -> float:
         """Peer similarity of a candidate, in [-1, 1]; 0 where none was computed."""
         return self.peer_similarity[self.candidates.index(item)] if self.peer_similarity else 0.0
+
+    def opinions_of(self, item: int) -> tuple[Opinion, ...]:
+        """What peers say of a candidate, nearest first; empty where nobody does."""
+        if not self.opinions:
+            return ()
+        width = NUM_OPINIONS * OPINION_WIDTH
+        start = self.candidates.index(item) * width
+        return read_opinions(self.opinions[start : start + width])
+
+
+def read_opinions(numbers: Sequence[int]) -> tuple[Opinion, ...]:
+    """Opinions of one item from the numbers they are stored as, see `Task.opinions`."""
+    rows = [numbers[start : start + OPINION_WIDTH] for start in range(0, len(numbers), OPINION_WIDTH)]
+    return tuple(Opinion(level, tuple(i for i in items if i >= 0)) for level, *items in rows if level >= 0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,7 +217,8 @@ def check_titles(task: Task, items: Sequence[Item]) -> None:
     Raises:
         TaskError: equal titles, or an index outside the catalogue.
     """
-    indices = (*task.candidates, *task.history)
+    told = [i for column in (1, 2) for i in task.opinions[column::OPINION_WIDTH] if i != -1]
+    indices = (*task.candidates, *task.history, *told)
     if min(indices) < 0 or max(indices) >= len(items):
         raise TaskError(
             f"A task may only name items of the catalogue. Expected indices 0..{len(items) - 1} in task "
@@ -189,18 +234,19 @@ def check_titles(task: Task, items: Sequence[Item]) -> None:
 
 
 def task_row(task: Task) -> dict[str, Any]:
-    """The fields of a task as they are stored. `retrieved` is left out where it is false, as before there was any."""
+    """The fields of a task as they are stored. `retrieved` is left out where false, `opinions` where there are none."""
     row = dict(vars(task))
-    if not task.retrieved:
-        del row["retrieved"]
+    for name in ("retrieved", "opinions"):
+        if not row[name]:
+            del row[name]
     return row
 
 
 def task_from_row(row: dict[str, Any]) -> Task:
     """Inverse of `task_row` after a trip through JSON."""
     history, candidates, similarity = (tuple(row[key]) for key in ("history", "candidates", "peer_similarity"))
-    retrieved = bool(row.get("retrieved", False))
-    return Task(row["task_id"], row["user"], history, candidates, row["target"], similarity, retrieved)
+    retrieved, opinions = bool(row.get("retrieved", False)), tuple(row.get("opinions", ()))
+    return Task(row["task_id"], row["user"], history, candidates, row["target"], similarity, opinions, retrieved)
 
 
 def _sha256(lines: Sequence[str]) -> str:

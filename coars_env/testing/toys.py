@@ -1,6 +1,7 @@
 """A game small enough to check by hand, and an agent that plays a list of actions."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -48,9 +49,22 @@ def toy_dataset() -> Dataset:
 
 
 def toy_episodes() -> EpisodeSet:
-    """The last item of each toy user among three candidates, with made-up peer similarities (none in the third)."""
+    """The last item of each toy user among three candidates, with made-up peer similarities (none in the third).
+
+    In the first, peers have opinions: of item 5 one who took it after 2, of item 1 three, of item 3 nobody.
+    """
+    nobody = (-1, -1, -1)
+    opinions = (2, -1, 2, *nobody, *nobody), (1, 2, 4, 0, -1, 4, 0, -1, -1), nobody * 3
     tasks = (
-        Task("toy-0", 0, history=(0, 4), candidates=(5, 1, 3), target=5, peer_similarity=(0.5, -1.0, 0.0)),
+        Task(
+            "toy-0",
+            0,
+            history=(0, 4),
+            candidates=(5, 1, 3),
+            target=5,
+            peer_similarity=(0.5, -1.0, 0.0),
+            opinions=tuple(chain(*opinions)),
+        ),
         Task("toy-1", 1, history=(1, 4), candidates=(2, 0, 5), target=0, peer_similarity=(0.0, 1.0, -0.5)),
         Task("toy-2", 2, history=(2, 5, 1), candidates=(0, 4, 3), target=3),
         Task("toy-3", 3, history=(4, 1), candidates=(0, 2, 3), target=2, peer_similarity=(0.25, 0.5, -0.25)),

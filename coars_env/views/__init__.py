@@ -13,6 +13,7 @@ from coars_env.partners import Agent, FixedUser, RandomRecommender
 from coars_env.rewards import Reward
 from coars_env.tasks import (
     NUM_CANDIDATES,
+    PeersOf,
     Split,
     SvdPeers,
     TaskBuilder,
@@ -56,16 +57,28 @@ def load_split(
     return splits[split](dataset)
 
 
-def builder(split: Split, rule: CandidateRule = "uniform", *, num_candidates: int = NUM_CANDIDATES) -> TaskBuilder:
-    """Candidates by rule, with the peer similarities of `SvdPeers`.
+def builder(
+    split: Split,
+    rule: CandidateRule = "uniform",
+    *,
+    num_candidates: int = NUM_CANDIDATES,
+    peers: PeersOf = SvdPeers,
+) -> TaskBuilder:
+    """Candidates by rule, with what peers say of them.
 
     "uniform" and "popularity" never offer an item of the user; "llara" is uniform and bars only target and history.
+
+    Args:
+        split: the data.
+        rule: how the negatives are drawn.
+        num_candidates: K.
+        peers: makes the peers of the split; `lambda split: None` for a game without.
     """
     if rule == "popularity":
-        return TaskBuilder(split, popularity_candidates(split), SvdPeers(split), num_candidates)
+        return TaskBuilder(split, popularity_candidates(split), peers(split), num_candidates)
     if rule in ("uniform", "llara"):
         sampler = uniform_candidates(split.dataset.num_items)
-        return TaskBuilder(split, sampler, SvdPeers(split), num_candidates, exclude_owned=rule == "uniform")
+        return TaskBuilder(split, sampler, peers(split), num_candidates, exclude_owned=rule == "uniform")
     raise ConfigError(
         f"Unknown candidate rule. Expected 'uniform', 'popularity' or 'llara', found {rule!r}. Name one of them."
     )
@@ -120,13 +133,14 @@ def make(
     if view not in kinds:
         raise ConfigError(f"Unknown view. Expected one of {list(kinds)}, found {view!r}. Name one of them.")
     data = load_split(name, split, source=source, data_dir=data_dir, **options)
-    build = builder(data, candidates, num_candidates=num_candidates)
+    peers = SvdPeers(data)
+    build = builder(data, candidates, num_candidates=num_candidates, peers=lambda _: peers)
     episodes = freeze(build, subset, rule=candidates, draw=draw)
     env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, render_mode=render_mode)
     kind = kinds[view]
     if kind is None:
         return env
-    return kind(env, item_features(data, directions=build.peers.directions if build.peers else None))
+    return kind(env, item_features(data, directions=peers.directions))
 
 
 def single_agent(

@@ -182,4 +182,4 @@ def test_a_real_set_of_episodes_is_the_known_one(tmp_path: Path, capsys: pytest.
     assert EpisodeSet.load(path, split.dataset).name == "lastfm-afl/published/test/llara/d0"
 
 
-DIGEST_OF_AFL = "8160f946e6addfef127ea3f5eec247e3f79f2b771bfd438434f12e93988742a4"
+DIGEST_OF_AFL = "f7324f564a576b34f83381357eff91c5f81f82189a08eb52b054bdcd9689142f"

@@ -5,6 +5,7 @@ A dataset that is listed is probed, its official files if `COARS_DATA` has them.
 
 import functools
 import os
+from collections import defaultdict
 from dataclasses import replace
 from itertools import product
 from typing import Any, get_args
@@ -17,6 +18,7 @@ from coars_env import (
     Dataset,
     MissingDataError,
     SplitName,
+    SvdPeers,
     TaskBuilder,
     TaskError,
     builder,
@@ -75,6 +77,28 @@ def test_numbers_tell_nothing_about_the_target(form: int, split: SplitName, rule
 @pytest.mark.parametrize("form", [pytest.param(form, id=named(form)) for form in range(len(FORMS))])
 def test_every_dataset_keeps_the_rules(form: int) -> None:
     check_dataset(dataset(form))
+
+
+@pytest.mark.parametrize("split_name", get_args(SplitName))
+@pytest.mark.parametrize("form", [pytest.param(form, id=named(form)) for form in range(len(FORMS))])
+def test_opinions_are_of_others_and_of_what_they_took_in_training(form: int, split_name: str) -> None:
+    """Each is a stretch of another user's training sequence, and the same where nothing is held out at all."""
+    build = tasks(form, split_name, "uniform")
+    split = replace(build.split, test=build.split.test[:100])
+    owners = defaultdict(set)
+    for sequence in split.train:
+        for n, item in enumerate(sequence.items):
+            owners[sequence.items[max(0, n - 2) : n], item].add(sequence.user)
+    blind = replace(split, test=(), validation=(), owned={})
+    told = freeze(replace(build, split=split, peers=SvdPeers(blind)), "test", rule="uniform")
+    heard = 0
+    for task in told:
+        for item in task.candidates:
+            opinions = task.opinions_of(item)
+            heard += len(opinions)
+            assert all(owners[opinion.items, item] - {task.user} for opinion in opinions)
+    assert heard > 100
+    assert told.tasks == freeze(replace(build, split=split, peers=SvdPeers(split)), "test", rule="uniform").tasks
 
 
 def test_by_the_ids_of_the_files_the_same_rules_find_the_target() -> None:

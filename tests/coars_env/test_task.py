@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coars_env import EpisodeSet, Task, TaskBuilder, TaskError, builder, freeze, leave_last, llara, load
+from coars_env import EpisodeSet, Opinion, Task, TaskBuilder, TaskError, builder, freeze, leave_last, llara, load
 from coars_env.testing import toy_dataset, toy_episodes
 
 TOY = toy_dataset()  # 0: 0 4 5 | 1: 1 4 0 | 2: 2 5 1 3 | 3: 4 1 2
@@ -20,6 +20,8 @@ TOY_SPLIT = leave_last(TOY)
         ({"target": 9}, r"The target must be among the candidates\. Expected item 9 among the 3 of task 't'"),
         ({"candidates": (5, 1, 1)}, r"Candidates must be distinct\. Expected 3 different items in task 't', found 2"),
         ({"peer_similarity": (0.1,)}, r"one peer similarity\. Expected 3 in task 't', found 1"),
+        ({"opinions": (2, 0, 4)}, r"Expected 3 times 9 numbers in task 't', found 3"),
+        ({"opinions": (3, 0, 4) * 9}, r"Expected 0, 1 or 2, or -1 for no opinion, in task 't', found \[3\]"),
         ({"history": (0, 5)}, r"without the target\. Expected at most 10 items other than 5 in task 't'"),
         ({"history": tuple(range(20, 31))}, r"The visible history must be short"),
     ],
@@ -33,6 +35,13 @@ def test_peer_similarity_is_looked_up_by_item() -> None:
     episodes = toy_episodes()
     assert [episodes["toy-0"].q(item) for item in (5, 1, 3)] == [0.5, -1.0, 0.0]
     assert [episodes["toy-2"].q(item) for item in (0, 4, 3)] == [0.0, 0.0, 0.0]
+
+
+def test_opinions_are_looked_up_by_item() -> None:
+    episodes = toy_episodes()
+    assert episodes["toy-0"].opinions_of(1) == (Opinion(1, (2, 4)), Opinion(0, (4,)), Opinion(0, ()))
+    assert episodes["toy-0"].opinions_of(5) == (Opinion(2, (2,)),)
+    assert episodes["toy-0"].opinions_of(3) == episodes["toy-2"].opinions_of(0) == ()
 
 
 def test_a_set_is_a_list_of_tasks_found_by_their_ids() -> None:
@@ -63,23 +72,27 @@ def test_equal_titles_in_a_list_and_foreign_items_are_refused() -> None:
         TaskError, match=r"may only name items of the catalogue\. Expected indices 0\.\.4 .*found 0\.\.5"
     ):
         replace(episodes, items=episodes.items[:5])
+    told = replace(episodes.tasks[0], opinions=(0, 6, -1) * 9)
+    with pytest.raises(TaskError, match=r"Expected indices 0\.\.5 in task 'toy-0', found 0\.\.6"):
+        replace(episodes, tasks=(told,))
 
 
 def test_the_digest_of_the_toy_is_the_same_everywhere(toy_builder: Any) -> None:
-    assert toy_episodes().sha256 == "cc7d19419c137bcac54285bb27319b114450efb73662396d192e7c53e5206393"
+    assert toy_episodes().sha256 == "874544732bb646f2907e9365a0858a060acf70318ad0f1b1af4f4bcd4c14b95a"
     assert freeze(toy_builder(), "test", rule="uniform").sha256 == DIGEST_OF_FROZEN_TOY
 
 
-DIGEST_OF_FROZEN_TOY = "d67bc3a51e038950c6d9b8ae1349fa3c2f010906beeae97f8e6e07c451057651"
+DIGEST_OF_FROZEN_TOY = "afc6fc59fac06d610b45b3aba8efd38a906ade9351379697eb96ce36bc466124"
 
 
-@pytest.mark.parametrize("change", ["name", "task", "order", "provenance"])
+@pytest.mark.parametrize("change", ["name", "task", "opinion", "order", "provenance"])
 def test_the_digest_depends_on_everything(change: str) -> None:
     episodes = toy_episodes()
     first, *others = episodes.tasks
     changed = {
         "name": replace(episodes, name="other"),
         "task": replace(episodes, tasks=(replace(first, peer_similarity=(0.5, -1.0, 0.0001)), *others)),
+        "opinion": replace(episodes, tasks=(replace(first, opinions=(1, *first.opinions[1:])), *others)),
         "order": replace(episodes, tasks=(*others, first)),
         "provenance": replace(episodes, provenance=replace(episodes.provenance, origin="other")),
     }
@@ -121,9 +134,9 @@ def test_a_set_of_another_dataset_is_refused(tmp_path: Path) -> None:
 
 def test_a_set_of_another_version_is_refused(tmp_path: Path) -> None:
     toy_episodes().save(tmp_path / "toy.jsonl")
-    text = (tmp_path / "toy.jsonl").read_text(encoding="utf-8").replace('"version":1', '"version":2')
+    text = (tmp_path / "toy.jsonl").read_text(encoding="utf-8").replace('"version":2', '"version":1')
     (tmp_path / "toy.jsonl").write_text(text, encoding="utf-8")
-    with pytest.raises(TaskError, match=r"Episode files carry a version\. Expected 1 in .*, found 2"):
+    with pytest.raises(TaskError, match=r"Episode files carry a version\. Expected 2 in .*, found 1"):
         EpisodeSet.load(tmp_path / "toy.jsonl", TOY)
 
 
@@ -133,12 +146,12 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
 
 
 DIGESTS_OF_INVENTED_SETS = {
-    ("leave_last", "uniform"): "63aa21f1d73a4224771442788b67510fa9c62df403ea893396aed77a610b07ef",
-    ("leave_last", "popularity"): "2374c4f87c8e3ae9c36b17867702294157af54f8f43a37071a7f02d542cf55c6",
-    ("leave_last", "llara"): "3c9dc8f7ceb0a00f855b9067286422188f5635649ddc3c913476a36c67fae889",
-    ("llara", "uniform"): "f894be9457e98eb17111a58373fe4ab7fc77f0cbd4710d341aec9a765ac7ff4e",
-    ("llara", "popularity"): "25585a9313a5100f4eebd263c7c9bc1ced90b6c5a42d4284e6bf98317d7c4dea",
-    ("llara", "llara"): "77b432c5f569a9dc25c9b493ebac926fcf5eaa860536c2889835380879c68a0d",
+    ("leave_last", "uniform"): "a1b558195b10ba5690ccd77e9ca19fdd155eca76b3863a387b1c16ad25fd176b",
+    ("leave_last", "popularity"): "d5aef8799437b27193df7e315da315f9fb02b5a8a62990f5670d20ff1ff2cafd",
+    ("leave_last", "llara"): "2689fdae41de33d91b267ce9881968133a7149b7f28f62ebd2d7223e7c22e31c",
+    ("llara", "uniform"): "40249191deb436ce1fcd7d2a3da5037330606e604b9caf552a50bb24e8ac07d6",
+    ("llara", "popularity"): "96a22eb3ab2c1e870674be7c69252e07673b8a6948cfe6fd8fb4205f15c8a765",
+    ("llara", "llara"): "09ba7a33728f928c23ccd925e2a7a3abc5f6857b0238d38477dce53ead9d2272",
 }
 
 
@@ -174,4 +187,4 @@ def test_a_real_set_has_its_published_digest(ml100k_builder: TaskBuilder) -> Non
     assert freeze(ml100k_builder, "test", rule="uniform").sha256 == DIGEST_OF_ML100K
 
 
-DIGEST_OF_ML100K = "862cb5521c3625f3445139366a5a589b78a201063c606971da38e07b6ec25512"
+DIGEST_OF_ML100K = "4af92fc2a3252eddbfc47f277b9023efc2c5e4ab4ed9dd792ee6ccd2d358d189"
