@@ -14,9 +14,10 @@ from coars_env.datasets.dataset import Item, Provenance
 from coars_env.errors import ActionError, ConfigError, TaskError
 from coars_env.rendering import dialogue_lines, show
 from coars_env.rewards import CoarsReward, Reward, RewardTerms
-from coars_env.tasks import HISTORY_LENGTH, EpisodeSet, Task
+from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, EpisodeSet, Opinion, Task, read_opinions
 from coars_env.transcript import (
     ACTIONS,
+    LIKENESS,
     MAX_MESSAGE_LENGTH,
     RECOMMENDER,
     ROLES,
@@ -29,6 +30,7 @@ from coars_env.transcript import (
     clamp_strength,
     clean_message,
     dialogue_text,
+    opinions_text,
     proposal_text,
 )
 
@@ -82,6 +84,7 @@ class Dialogue:
         self._history = np.full(HISTORY_LENGTH, -1, np.int64)
         self._history[HISTORY_LENGTH - len(task.history) :] = task.history
         self._candidates = np.array(task.candidates, np.int64)
+        self._opinions = np.full((max_turns, NUM_OPINIONS, OPINION_WIDTH), -1, np.int64)  # of what was proposed
 
     def recommend(self, position: int, message: str, error: str | None = None) -> None:
         """The recommender proposes candidate `position`; `len(candidates)` means that it named none."""
@@ -96,7 +99,12 @@ class Dialogue:
             recommender_error=None if named else clean_message(error or "the message names no candidate"),
         )
         self.turns.append(turn)
-        self._say(proposal_text(len(self.turns), turn, self.items))
+        number = len(self.turns)
+        if named and self.task.opinions:
+            told = np.reshape(self.task.opinions, (-1, NUM_OPINIONS, OPINION_WIDTH))
+            self._opinions[number - 1] = told[position]
+        self._say(proposal_text(number, turn, self.items))
+        self._lines.get(USER, []).extend(opinions_text(number, self.task, turn, self.items))
         self.speaker = USER
 
     def reply(self, action: int, strength: float | None, message: str, error: str | None = None) -> RewardTerms:
@@ -129,6 +137,7 @@ class Dialogue:
         self._expect(self.speaker, 0, 0)
         if self.speaker == USER:
             self.turns.pop()
+            self._opinions[len(self.turns)] = -1
             self._lines.clear()
         self.speaker = RECOMMENDER
         self.ending, self.cause = "failed", clean_message(cause)
@@ -173,6 +182,7 @@ class Dialogue:
             "proposals": proposals,
             "actions": actions,
             "strengths": strengths,
+            "opinions": self._opinions.copy() if role == USER else np.full_like(self._opinions, -1),
             "rationales": (*[turn.rationale for turn in turns], *missing),
             "replies": (*[turn.reply for turn in turns], *missing),
         }
@@ -214,11 +224,19 @@ class Dialogue:
             )
 
 
+def opinions_heard(observation: Observation, turn: int) -> tuple[Opinion, ...]:
+    """What peers say of the proposal of a turn, counted from 0, as the user observes it; nearest first."""
+    return read_opinions(observation["opinions"][turn].ravel().tolist())
+
+
 def observation_space(items: Sequence[Item], num_candidates: int, max_turns: int) -> spaces.Dict:
     """The space of both sides' observations, see `CoarsEnv`."""
     message = UnicodeText(MAX_MESSAGE_LENGTH)
     title = max(len(item.title) for item in items) + 16  # with its number or dash
-    text = (HISTORY_LENGTH + num_candidates + 4) * title + max_turns * (2 * MAX_MESSAGE_LENGTH + title + 128)
+    said = 2 * MAX_MESSAGE_LENGTH + NUM_OPINIONS * (2 * title + 64) + title + 128
+    text = (HISTORY_LENGTH + num_candidates + 4) * title + max_turns * said
+    highest = np.full((max_turns, NUM_OPINIONS, OPINION_WIDTH), len(items) - 1, np.int64)
+    highest[..., 0] = len(LIKENESS) - 1
 
     def indices(n: int, high: int) -> spaces.Box:
         return spaces.Box(-1, high, (n,), np.int64)
@@ -233,6 +251,7 @@ def observation_space(items: Sequence[Item], num_candidates: int, max_turns: int
             "proposals": indices(max_turns, len(items) - 1),
             "actions": indices(max_turns, len(ACTIONS) - 1),
             "strengths": spaces.Box(-1.0, 1.0, (max_turns,), np.float32),
+            "opinions": spaces.Box(np.full_like(highest, -1), highest, dtype=np.int64),
             "rationales": spaces.Tuple([message] * max_turns),
             "replies": spaces.Tuple([message] * max_turns),
         }
@@ -291,9 +310,15 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
     | `candidates` | Box int64 [K] | the list to choose from; all -1 for the user, who is not shown it |
     | `proposals` | Box int64 [T] | item proposed in each turn |
     | `actions`, `strengths` | Box [T] | the user's answers |
+    | `opinions` | Box int64 [T, 3, 3] | what three peers say of each proposal; all -1 for the recommender, see below |
     | `rationales`, `replies` | Tuple of T texts | both sides' reasons |
 
     Item numbers are places in a seeded permutation of the catalogue and carry no order of the source.
+
+    **Peers** are training users of similar taste who took the proposed item. The user hears the three nearest, nearest
+    first; fewer where fewer took it. A row of `opinions` is how alike they are (0 little, 1 somewhat, 2 much) and the
+    two items the peer took right before, -1 where there was none. `opinions_heard` reads it. Of items that were not
+    proposed nothing is told, and to the recommender nothing at all. See `VectorPeers`.
 
     **Actions.** `recommender_0`: Dict(`item`: Discrete(K + 1), `message`: text); K means "no item could be read".
     `user_0`: Dict(`action`: Discrete(5), `strength`: Box [], `message`: text); 4 means "no action could be read". The

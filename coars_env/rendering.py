@@ -6,7 +6,15 @@ from typing import NamedTuple
 from coars_env.datasets.dataset import Item
 from coars_env.rewards import RewardTerms
 from coars_env.tasks import Task
-from coars_env.transcript import RECOMMENDER, EndingKind, Turn, answer_text, dialogue_text, proposal_text
+from coars_env.transcript import (
+    RECOMMENDER,
+    EndingKind,
+    Turn,
+    answer_text,
+    dialogue_text,
+    opinions_text,
+    proposal_text,
+)
 
 _ANSWER_STYLES = ("red", "yellow", "cyan", "green")
 
@@ -21,10 +29,13 @@ class Line(NamedTuple):
 def dialogue_lines(
     task: Task, turns: Sequence[Turn], terms: Sequence[RewardTerms], items: Sequence[Item], ending: EndingKind | None
 ) -> list[Line]:
-    """The recommender's lists, all turns, and the rewards of the closed ones. The target only once it has ended."""
+    """The recommender's lists, all turns with what peers tell the user, and the rewards of the closed ones. The target
+    only once it has ended.
+    """
     lines = [Line(text, "dim") for text in dialogue_text(task, (), items, RECOMMENDER).split("\n")]
     for number, turn in enumerate(turns, start=1):
         lines.append(Line(proposal_text(number, turn, items), "bold" if turn.proposal is not None else "magenta"))
+        lines += [Line(text, "dim") for text in opinions_text(number, task, turn, items)]
         if number <= len(terms):
             style = "magenta" if turn.action is None else _ANSWER_STYLES[turn.action]
             lines.append(Line(answer_text(number, turn), style))

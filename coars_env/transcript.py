@@ -1,7 +1,7 @@
 """Transcript: everything that was said and done in one episode. Messages only; tokens stay with the agents.
 
-A transcript holds all a reward needs (the task with candidates, order, target and peer similarities, every parsed
-action, the ending), so stored dialogues can be scored again, also with a reward written later.
+A transcript holds all a reward needs (the task with candidates, order, target, peer similarities and opinions, every
+parsed action, the ending), so stored dialogues can be scored and read again, also with a reward written later.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from typing import Any, Literal, get_args
 
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.errors import CoarsError, TranscriptError
-from coars_env.tasks import Task, task_from_row, task_row, write_atomically
+from coars_env.tasks import Opinion, Task, task_from_row, task_row, write_atomically
 
 Role = Literal["recommender_0", "user_0"]
 EndingKind = Literal["accepted", "max_turns", "failed"]
 
-TRANSCRIPT_VERSION = 1
+TRANSCRIPT_VERSION = 2
 RECOMMENDER: Role = "recommender_0"
 USER: Role = "user_0"
 ROLES: tuple[Role, Role] = (RECOMMENDER, USER)
@@ -32,6 +32,8 @@ STRENGTH_EDGES = (0.0, 0.25, 0.5, 0.75)
 """Lower edge of each action's interval of acceptance strength; the paper is silent, so these are ours."""
 MAX_MESSAGE_LENGTH = 2048
 """Longest rationale in characters; longer ones are cut."""
+LIKENESS = ("little like you", "somewhat like you", "much like you")
+"""How a peer of each level is introduced to the user, see `Opinion.level`."""
 
 
 def clamp_strength(action: int, strength: float | None) -> float:
@@ -199,12 +201,16 @@ def transcript_lines(path: str | Path) -> list[str]:
 
 
 def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role: Role) -> str:
-    """The episode so far as one side may see it: the user is not shown the list of candidates; nobody the target."""
+    """The episode so far as one side may see it. The list of candidates is the recommender's, what peers say of the
+    proposals the user's; nobody is shown the target.
+    """
     lines = ["Recently taken, oldest first:", *(f"- {items[i].title}" for i in task.history)]
     if role == RECOMMENDER:
         lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
     for number, turn in enumerate(turns, start=1):
         lines.append(proposal_text(number, turn, items))
+        if role == USER:
+            lines += opinions_text(number, task, turn, items)
         if turn.action is not None or turn.user_error is not None:
             lines.append(answer_text(number, turn))
     return "\n".join(lines)
@@ -214,6 +220,21 @@ def proposal_text(number: int, turn: Turn, items: Sequence[Item]) -> str:
     """One line: the first half of the `number`-th turn, counted from 1."""
     title = "(no item)" if turn.proposal is None else items[turn.proposal].title
     return f"Turn {number}. Recommender proposes {title}: {turn.rationale}"
+
+
+def opinions_text(number: int, task: Task, turn: Turn, items: Sequence[Item]) -> list[str]:
+    """What peers say of the turn's proposal, in one line for the user; no line where they say nothing."""
+    opinions = () if turn.proposal is None else task.opinions_of(turn.proposal)
+    return [f"Turn {number}. {peers_text(opinions, items)}"] if opinions else []
+
+
+def peers_text(opinions: Sequence[Opinion], items: Sequence[Item]) -> str:
+    """Opinions in words: "Peers: one much like you took it after Heat (1995) and Fargo (1996); one little like ..."."""
+    told = []
+    for opinion in opinions:
+        before = " and ".join(items[i].title for i in opinion.items)
+        told.append(f"one {LIKENESS[opinion.level]} took it{f' after {before}' if before else ''}")
+    return f"Peers: {'; '.join(told)}."
 
 
 def answer_text(number: int, turn: Turn) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from coars_env.evaluation.intervals import Difference, Estimate, difference, int
 from coars_env.evaluation.reports import markdown_table
 from coars_env.partners.agent import Agent
 from coars_env.rollout import agent_seed
-from coars_env.tasks import HISTORY_LENGTH, Split, Task, UserSequence
+from coars_env.tasks import HISTORY_LENGTH, Split, Task, UserSequence, VectorPeers
 from coars_env.transcript import ACTIONS, ROLES, STRENGTH_EDGES, USER, Transcript
 
 _STREAM = 0xAF1
@@ -37,6 +37,8 @@ class UserItems:
     """Items the user took after the history, in that order."""
     negatives: tuple[int, ...]
     """Items the user never took."""
+    opinions: tuple[int, ...] = ()
+    """What peers say of each of the `questions`, as in `Task.opinions`."""
 
     @property
     def questions(self) -> tuple[int, ...]:
@@ -78,13 +80,16 @@ class UserTest:
                 user.history,
                 user.questions,
                 item if item in user.positives else user.positives[0],
+                opinions=user.opinions,
             )
             for row, user in enumerate(self.users)
             for number, item in enumerate(user.questions)
         ]
 
 
-def user_test(split: Split, subset: str = "test", *, draw: int = 0, seed: int = 0) -> UserTest:
+def user_test(
+    split: Split, subset: str = "test", *, draw: int = 0, seed: int = 0, peers: VectorPeers | None = None
+) -> UserTest:
     """The questions of a held-out part, the same for every agent.
 
     Users without training text (LLaRA's split) follow AFL: the last 10 items are reserved, the history is the last 10
@@ -96,6 +101,14 @@ def user_test(split: Split, subset: str = "test", *, draw: int = 0, seed: int = 
 
     Ratios share questions, so each question is asked once: 28 or 10 a user. The generator of a user is seeded by seed,
     draw and row. No negative has the title of an item of the user.
+
+    Args:
+        split: the data.
+        subset: "validation" or "test".
+        draw: number of the draw of negatives.
+        seed: seed of the family of draws.
+        peers: say their opinion of every item in question, as in the game; pass those of its tasks,
+            `builder(...).peers`. None leaves opinions out.
     """
     parts = {"validation": split.validation, "test": split.test}
     if subset not in parts:
@@ -109,6 +122,9 @@ def user_test(split: Split, subset: str = "test", *, draw: int = 0, seed: int = 
         for row, sequence in enumerate(parts[subset])
     ]
     users = [user for user in asked if user.history and user.positives]
+    if peers is not None:
+        said = peers.batch([(user.user, user.history, user.questions) for user in users])
+        users = [replace(user, opinions=own.opinions) for user, own in zip(users, said, strict=True)]
     return UserTest(
         name=f"{split.dataset.name}/{split.name}/{subset}/user-simulation/d{draw}",
         users=tuple(users),

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 
 from coars_env.datasets.dataset import Item
-from coars_env.env import Action, Observation
-from coars_env.transcript import ACTIONS, RECOMMENDER, Role, clamp_strength
+from coars_env.env import Action, Observation, opinions_heard
+from coars_env.transcript import ACTIONS, RECOMMENDER, Role, clamp_strength, peers_text
 
 Message = dict[str, str]
 """{"role": "system", "user" or "assistant", "content": ...}."""
@@ -52,7 +52,9 @@ def messages(observation: Observation, role: Role, items: Sequence[Item]) -> lis
             chat += [_said("user", heard), {"role": "assistant", "content": _own_proposal(observation, turn)}]
             heard = [answered] if turn < observation["turn"] else []
         else:
-            chat.append(_said("user", [*heard, proposed]))
+            opinions = opinions_heard(observation, turn)
+            peers = [peers_text(opinions, items)] if opinions else []
+            chat.append(_said("user", [*heard, proposed, *peers]))
             if turn < observation["turn"]:
                 chat.append({"role": "assistant", "content": _own_answer(observation, turn)})
             heard = []

@@ -30,11 +30,16 @@ from coars_env import (
     Item,
     TaskError,
     Transcript,
+    opinions_heard,
 )
 from coars_env.env import UnicodeText, as_member
 from coars_env.testing import check_env, toy_episodes
 
 # toy-0: history 0 4, candidates 5 1 3, target 5 at place 0, peer similarities .5 -1 0
+# of 5 one peer: level 2, after 2; of 1 three: level 1, after 2 and 4; level 0, after 4; level 0; of 3 nobody
+NOBODY = [[-1, -1, -1]] * 3
+OF_HEAT = [[1, 2, 4], [0, -1, 4], [0, -1, -1]]
+OF_BRAZIL = [[2, -1, 2], *NOBODY[1:]]
 TOY_0 = {"task_id": "toy-0"}
 CLICK = {"action": 3, "strength": 0.9, "message": "Yes."}
 SKIP = {"action": 1, "strength": 0.3, "message": "Not today."}
@@ -327,7 +332,7 @@ def test_a_transcript_is_of_a_finished_episode() -> None:
 def test_an_environment_needs_tasks_of_one_size() -> None:
     episodes = toy_episodes()
     first, *others = episodes.tasks
-    short = replace(first, candidates=(5, 1), peer_similarity=())
+    short = replace(first, candidates=(5, 1), peer_similarity=(), opinions=())
     with pytest.raises(TaskError, match=r"An environment needs tasks\. Expected at least one in 'toy/by-hand'"):
         CoarsEnv(replace(episodes, tasks=()))
     with pytest.raises(TaskError, match=r"equally many candidates\. Expected one number .* found \[2, 3\]"):
@@ -439,6 +444,40 @@ def test_the_user_is_never_shown_the_list() -> None:
             observations = env.step(sampled(env))[0]
 
 
+def test_the_user_alone_hears_what_peers_say_and_of_proposals_alone() -> None:
+    env = toy_env(max_turns=4)
+    observations, _ = env.reset(options=TOY_0)
+    told: list[list[list[int]]] = [NOBODY] * 4
+    for turn, (position, said) in enumerate(((1, OF_HEAT), (2, NOBODY), (3, NOBODY), (0, OF_BRAZIL))):
+        assert observations[USER]["opinions"].tolist() == told  # of this turn nothing is told yet
+        told = [*told[:turn], said, *told[turn + 1 :]]
+        for action in (propose(position), answer(SKIP)):
+            observations, *_ = env.step(action)
+            assert observations[USER]["opinions"].tolist() == told
+            assert observations[RECOMMENDER]["opinions"].tolist() == [NOBODY] * 4
+            assert "Peers" not in observations[RECOMMENDER]["text"]
+    peers = [line for line in observations[USER]["text"].splitlines() if "Peers" in line]
+    assert peers == [
+        "Turn 1. Peers: one somewhat like you took it after Alien (1979) and Fargo (1996); one little like you took it "
+        "after Fargo (1996); one little like you took it.",
+        "Turn 4. Peers: one much like you took it after Alien (1979).",
+    ]
+    assert opinions_heard(observations[USER], 0) == ((1, (2, 4)), (0, (4,)), (0, ()))
+    assert opinions_heard(observations[USER], 1) == opinions_heard(observations[RECOMMENDER], 0) == ()
+    observations[USER]["opinions"][:] = 5  # a copy
+    assert env.dialogue is not None
+    assert env.dialogue.observe(USER)["opinions"].tolist() == told
+
+
+def test_a_dialogue_that_broke_off_tells_nothing_of_its_open_turn() -> None:
+    dialogue = toy_dialogue()
+    dialogue.observe(USER)
+    dialogue.recommend(1, "")
+    dialogue.fail("gone")
+    assert dialogue.observe(USER)["opinions"].tolist() == [NOBODY] * 4
+    assert "Peers" not in dialogue.observe(USER)["text"]
+
+
 def test_the_target_is_never_singled_out() -> None:
     """With another target the recommender and the user see the same, whatever is said."""
     for target in (1, 3):
@@ -471,6 +510,7 @@ def test_renaming_the_items_changes_nothing_but_numbers() -> None:
                 history=tuple(names[i] for i in task.history),
                 candidates=tuple(names[i] for i in task.candidates),
                 target=names[task.target],
+                opinions=tuple(names[i] if n % 3 and i >= 0 else i for n, i in enumerate(task.opinions)),
             )
             for task in episodes
         ),
@@ -611,7 +651,7 @@ def test_rendering_returns_or_prints_the_dialogue(capsys: pytest.CaptureFixture[
         env.step(propose(1, "You like crime."))
         shown, printed = env.render(), capsys.readouterr().out
         assert (shown is not None) is (mode == "ansi")
-        assert (shown or printed).rstrip().endswith("proposes Heat (1995): You like crime.") or mode is None
+        assert "proposes Heat (1995): You like crime.\nTurn 1. Peers: " in (shown or printed) or mode is None
         env.close()
 
 

@@ -34,7 +34,11 @@ def test_a_dialogue_as_chat_by_hand() -> None:
     dialogue.recommend(1, "You like crime.")
     proposed = "Item: 1\nReason: You like crime."
     assert chat(dialogue, RECOMMENDER) == [("user", LISTS), ("assistant", proposed)]
-    heard = f"{TAKEN}\nThe recommender proposes Heat (1995): You like crime."
+    peers = (
+        "Peers: one somewhat like you took it after Alien (1979) and Fargo (1996); one little like you took it after "
+        "Fargo (1996); one little like you took it."
+    )
+    heard = f"{TAKEN}\nThe recommender proposes Heat (1995): You like crime.\n{peers}"
     assert chat(dialogue, USER) == [("user", heard)]
     dialogue.reply(1, 0.3, "Not today.")
     answered = ("user", "The user answers skip (0.30): Not today.")

@@ -24,12 +24,15 @@ def played(env: CoarsEnv, said: list[tuple[int, Any]]) -> CoarsEnv:
 def test_a_dialogue_is_rendered_with_its_rewards() -> None:
     env = played(CoarsEnv(toy_episodes(), render_mode="ansi"), [(1, SKIP), (0, CLICK)])
     # the rewards of test_env: -.65 * 2/3, .4 * .96; .95 * 10/9, .8 * .96
-    assert (env.render() or "").splitlines()[-8:] == [
+    assert (env.render() or "").splitlines()[-10:] == [
         "2. 七人の侍 (1954)",
         "Turn 1. Recommender proposes Heat (1995): This?",
+        "Turn 1. Peers: one somewhat like you took it after Alien (1979) and Fargo (1996); one little like you took it "
+        "after Fargo (1996); one little like you took it.",
         "Turn 1. User answers skip (0.30): Not today.",
         "Turn 1. Rewards: recommender -0.43, user +0.38.",
         "Turn 2. Recommender proposes Brazil (1985): This?",
+        "Turn 2. Peers: one much like you took it after Alien (1979).",
         "Turn 2. User answers click (0.90): Yes.",
         "Turn 2. Rewards: recommender +1.06, user +0.77.",
         "Ended: accepted. Truly taken next: Brazil (1985).",

@@ -154,8 +154,8 @@ def test_equal_transcripts_have_equal_bytes() -> None:
         ("[1]", "A transcript is one JSON object a line"),
         ("[" * 100_000, "A transcript is one JSON object a line"),
         ("{}", "KeyError.*version"),
-        ('{"version": 99}', "Transcripts carry a version. Expected 1, found 99"),
-        ('{"version": 1}', "A transcript is one JSON object a line"),
+        ('{"version": 99}', "Transcripts carry a version. Expected 2, found 99"),
+        ('{"version": 2}', "A transcript is one JSON object a line"),
     ],
 )
 def test_a_line_that_is_no_transcript_is_refused(line: str, message: str) -> None:
@@ -246,6 +246,8 @@ def test_the_user_is_shown_neither_the_list_nor_the_target() -> None:
     assert dialogue_text(TASK, started, ITEMS, USER) == (
         "Recently taken, oldest first:\n- Amélie (2001)\n- Fargo (1996)\n"
         "Turn 1. Recommender proposes Heat (1995): You like crime.\n"
+        "Turn 1. Peers: one somewhat like you took it after Alien (1979) and Fargo (1996); one little like you took it "
+        "after Fargo (1996); one little like you took it.\n"
         "Turn 1. User answers skip (0.30): Not today."
     )
 
