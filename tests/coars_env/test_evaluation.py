@@ -24,6 +24,7 @@ from coars_env import (
     ShapeError,
     Simulation,
     Split,
+    SvdPeers,
     Task,
     TaskError,
     Transcript,
@@ -38,6 +39,7 @@ from coars_env import (
     evaluate,
     leave_last,
     metric_values,
+    opinions_heard,
     paired_difference,
     simulation_difference,
     simulation_report,
@@ -385,6 +387,28 @@ def test_questions_are_frozen_by_seed_and_draw() -> None:
     assert one.sha256 == user_test(split).sha256
     assert len({one.sha256, user_test(split, draw=1).sha256, user_test(split, seed=1).sha256}) == 3
     assert one.provenance == split.dataset.provenance
+
+
+def test_questions_carry_the_opinions_of_the_peers_of_the_game() -> None:
+    """User u takes u, u + 1, ...: of an item the others took those just before it."""
+    split = leave_last(toy_dataset([8, 8, 8]))
+    peers = SvdPeers(split)
+    test = user_test(split, peers=peers)
+    assert test.sha256 != user_test(split).sha256
+    tasks = test.tasks()
+    for user in test.users:
+        told = peers(user.user, user.history, user.questions).opinions
+        assert [task.opinions for task in tasks if task.user == user.user] == [told] * len(user.questions)
+    agent = Taste(set())
+    user_simulation(agent, test)
+    assert len(agent.seen) == len(tasks)
+    for task, seen in zip(tasks, agent.seen, strict=True):
+        asked = int(seen["proposals"][0])
+        assert opinions_heard(seen, 0) == task.opinions_of(asked)
+        owners = [u for u in range(3) if asked in range(u, u + 7) and u != task.user]
+        assert len(opinions_heard(seen, 0)) == len(owners)
+        assert all(o.items in {tuple(range(max(u, asked - 2), asked)) for u in owners} for o in opinions_heard(seen, 0))
+        assert (seen["opinions"][1:] == -1).all()
 
 
 def test_questions_that_cannot_be_asked_are_refused() -> None:
