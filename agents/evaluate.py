@@ -17,6 +17,7 @@ from rich.table import Table
 from agents.backbones import load
 from agents.checkpoint import ADAPTERS_FOLDER, read_config, surroundings
 from agents.llm_agent import LLMAgent
+from agents.peers import PeersConfig, peers_of
 from agents.policy import Policy
 from agents.train import CoarsConfig, DataConfig, RewardConfig, TrainConfig, open_split
 from coars_env import (
@@ -28,8 +29,10 @@ from coars_env import (
     ConfigError,
     Difference,
     EpisodeSet,
+    PeersOf,
     Simulation,
     Split,
+    SvdPeers,
     Transcript,
     UserTest,
     builder,
@@ -72,18 +75,31 @@ class Scores:
         return Scores(self.name, [*self.runs, *other.runs], [*self.simulations, *other.simulations])
 
 
-def bench(split: Split, *, subset: str = "test", draws: int = 5, rule: CandidateRule = "uniform") -> Bench:
-    """Freeze the questions. Draw d has the same candidates in every run of every system."""
-    build = builder(split, rule)
+def bench(
+    split: Split,
+    *,
+    subset: str = "test",
+    draws: int = 5,
+    rule: CandidateRule = "uniform",
+    peers: PeersOf = SvdPeers,
+) -> Bench:
+    """Freeze the questions. Draw d has the same candidates in every run of every system; the same peers speak in the
+    episodes and in the user test.
+    """
+    build = builder(split, rule, peers=peers)
     return Bench(
         tuple(freeze(build, subset, rule=rule, draw=draw) for draw in range(draws)),
-        tuple(user_test(split, subset, draw=draw) for draw in range(draws)),
+        tuple(user_test(split, subset, draw=draw, peers=build.peers) for draw in range(draws)),
     )
 
 
-def score_policy(policy: Policy, split: Split, questions: Bench, *, name: str, seed: int = 0) -> Scores:
-    """Both adapters of a policy, greedy."""
-    recommender, user = (LLMAgent(policy, role, split.dataset.items, temperature=0.0) for role in (RECOMMENDER, USER))
+def score_policy(
+    policy: Policy, split: Split, questions: Bench, *, name: str, seed: int = 0, opinions: bool = True
+) -> Scores:
+    """Both adapters of a policy, greedy; with or without what peers say in the user's prompt."""
+    recommender, user = (
+        LLMAgent(policy, role, split.dataset.items, temperature=0.0, opinions=opinions) for role in (RECOMMENDER, USER)
+    )
     return score_agents(recommender, user, questions, name=name, seed=seed, simulate=True)
 
 
@@ -209,16 +225,17 @@ class EvaluateConfig:
 def run_config(folder: Path) -> TrainConfig:
     """The TrainConfig of a finished run."""
     saved = read_config(folder)
-    data, coars, reward = saved.pop("data"), saved.pop("coars"), saved.pop("reward")
-    data["data_dir"] = data["data_dir"] and Path(data["data_dir"])
     try:
+        data, peers, coars, reward = (saved.pop(name) for name in ("data", "peers", "coars", "reward"))
+        data["data_dir"] = data["data_dir"] and Path(data["data_dir"])
         return TrainConfig(
             **{**saved, "out": folder},
             data=DataConfig(**data),
+            peers=PeersConfig(**peers),
             coars=CoarsConfig(**coars),
             reward=RewardConfig(**reward),
         )
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise CheckpointError(
             f"A run is read by the version that wrote it. Expected the settings of this one in {folder}, found other "
             f"ones ({error}). Train again, or use that version."
@@ -229,23 +246,25 @@ def main(argv: Sequence[str]) -> None:
     """`coars evaluate --runs runs/a runs/b`."""
     config = tyro.cli(EvaluateConfig, prog="coars evaluate", args=list(argv))
     configs = [run_config(folder) for folder in config.runs]
-    if len({(c.data, c.backbone) for c in configs}) != 1:
+    if len({(c.data, c.backbone, c.peers) for c in configs}) != 1:
         raise ConfigError(
-            "Runs that are evaluated together must share data and backbone. Expected one of each, found several in "
-            f"{[str(f) for f in config.runs]}. Evaluate them one at a time."
+            "Runs that are evaluated together must share data, backbone and peers. Expected one of each, found several "
+            f"in {[str(f) for f in config.runs]}. Evaluate them one at a time."
         )
     console = Console()
-    split = open_split(configs[0].data)
-    questions = bench(split, subset=config.subset, draws=config.draws, rule=config.rule)
+    split, peers = open_split(configs[0].data), configs[0].peers
+    console.print(f"peers: {peers.source}")
+    questions = bench(split, subset=config.subset, draws=config.draws, rule=config.rule, peers=peers_of(peers, split))
     before: Scores | None = None
     after: Scores | None = None
     for folder in config.runs:
         with console.status(f"playing {folder}"):
             if before is None:
                 backbone = load(configs[0].backbone, split)
-                before = score_policy(Policy(backbone), split, questions, name="before")
+                before = score_policy(Policy(backbone), split, questions, name="before", opinions=peers.opinions)
             backbone = load(configs[0].backbone, split)
-            scores = score_policy(Policy.load(backbone, folder / ADAPTERS_FOLDER), split, questions, name="CoARS")
+            policy = Policy.load(backbone, folder / ADAPTERS_FOLDER)
+            scores = score_policy(policy, split, questions, name="CoARS", opinions=peers.opinions)
             after = scores if after is None else after.joined(scores)
     assert before is not None
     assert after is not None

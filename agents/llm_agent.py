@@ -8,7 +8,7 @@ import numpy as np
 from agents.backbones.backbone import Backbone
 from agents.kv import Allowed, Choice, ColumnCache, Form, Free, Part, write
 from agents.policy import Policy
-from agents.prompts import ACTION, ACTION_TEXTS, ITEM, REASON, SCORE, prompt, score_texts, title
+from agents.prompts import ACTION, ACTION_TEXTS, ITEM, REASON, SCORE, prompt, score_texts, title, without_opinions
 from coars_env import ACTIONS, RECOMMENDER, Action, ConfigError, Item, Observation, Role
 
 
@@ -50,12 +50,22 @@ class LLMAgent:
     was made with: train between batches, never within one.
     """
 
-    def __init__(self, policy: Policy, role: Role, items: Sequence[Item], *, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        role: Role,
+        items: Sequence[Item],
+        *,
+        temperature: float = 1.0,
+        opinions: bool = True,
+    ) -> None:
         self.policy = policy
         self.role = role
         self.items = items
         self.temperature = temperature
         """1 for training, 0 (greedy) for evaluation."""
+        self.opinions = opinions
+        """Whether a user is told what peers say."""
         self._forms = ReplyForms(policy.backbone, role, items)
         self.start(())
 
@@ -78,7 +88,8 @@ class LLMAgent:
             return {}
         forms = []
         for number in numbers:
-            row, observation = self._row(number, observations[number]), observations[number]
+            observation = observations[number] if self.opinions else without_opinions(observations[number])
+            row = self._row(number, observation)
             read_context(row, self.policy.backbone, self.role, observation, self.items)
             forms.append(self._forms(observation))
         cache = self._cache_of(numbers)

@@ -9,7 +9,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coars_env import ACTIONS, RECOMMENDER, Item, Observation, Role, Task, Turn
+import numpy as np
+
+from coars_env import (
+    ACTIONS,
+    LIKENESS,
+    RECOMMENDER,
+    Item,
+    Observation,
+    Opinion,
+    Role,
+    Task,
+    Turn,
+    opinions_heard,
+)
 
 Pieces = tuple[str, ...]
 
@@ -21,6 +34,10 @@ ASK_RECOMMENDER = "\nReply with a Reason and one Item of the candidates."
 RECOMMENDED = "Recommended:"
 BECAUSE = "\nBecause:"
 NOTHING = " nothing from the list"
+PEER = tuple(f"\nA peer {words} took it" for words in LIKENESS)
+PEER_AFTER = tuple(f"{text} after" for text in PEER)
+"""How an opinion begins, by its level; the second where the peer took something before."""
+AND = " and"
 ASK_USER = "\nReply with a Reason, an Action and a Score."
 ANSWER = "The user's answer:"
 NO_ANSWER = " none that could be read"
@@ -36,7 +53,7 @@ SHARES, WITH, DOES_NOT = " shares", " with", " does not."
 PHRASES = (
     *(RECOMMENDER_SYSTEM, USER_SYSTEM, TAKEN, CANDIDATES, ASK_RECOMMENDER, RECOMMENDED, BECAUSE, NOTHING, ASK_USER),
     *(ANSWER, NO_ANSWER, ASK_AGAIN, REASON, ITEM, ACTION, SCORE, HINDSIGHT, HIT, MISS, TAKEN_NEXT, PROPOSAL_RIGHT),
-    *(PROPOSAL_WRONG, ACCEPT_RIGHT, REJECT_RIGHT, SHARES, WITH, DOES_NOT),
+    *(PROPOSAL_WRONG, ACCEPT_RIGHT, REJECT_RIGHT, SHARES, WITH, DOES_NOT, *PEER, *PEER_AFTER, AND),
 )
 """Fixed wording. The pocket tokenizer gives each one token."""
 
@@ -109,7 +126,21 @@ def answer_of_user(observation: Observation, turn: int) -> Pieces:
 def proposal_of_recommender(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
     item, rationale = int(observation["proposals"][turn]), str(observation["rationales"][turn])
     named = NOTHING if item < 0 else title(items, item)
-    return (RECOMMENDED, named, *_because(rationale), ASK_USER)
+    peers = (piece for opinion in opinions_heard(observation, turn) for piece in opinion_of_peer(opinion, items))
+    return (RECOMMENDED, named, *_because(rationale), *peers, ASK_USER)
+
+
+def without_opinions(observation: Observation) -> Observation:
+    """The same for a user that does not hear what peers say."""
+    return {**observation, "opinions": np.full_like(observation["opinions"], -1)}
+
+
+def opinion_of_peer(opinion: Opinion, items: Sequence[Item]) -> Pieces:
+    """p_t, one peer of it: "A peer much like you took it after Heat (1995) and Fargo (1996)"."""
+    if not opinion.items:
+        return (PEER[opinion.level],)
+    earlier = (piece for item in opinion.items for piece in (AND, title(items, item)))
+    return (PEER_AFTER[opinion.level], *list(earlier)[1:])
 
 
 def _because(text: str) -> Pieces:

@@ -7,7 +7,7 @@ names none), a baseline and group normalisation (Eq. 11-12 have neither).
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from agents.credit import TeacherKind, distilled_advantages, teacher_logprobs
 from agents.curves import draw_curves
 from agents.llm_agent import LLMAgent
 from agents.losses import coars_loss
+from agents.peers import PeersConfig, peers_of, settle
 from agents.policy import Policy
 from agents.samples import TrainingSample, balanced, collate, training_sample
 from coars_env import (
@@ -112,6 +113,7 @@ def train(
     config: CoarsConfig,
     *,
     reward: CoarsReward | None = None,
+    opinions: bool = True,
     on_step: Callable[[int, StepMetrics, Sequence[Transcript]], None] | None = None,
 ) -> None:
     """Train both adapters of a policy from the same dialogues, in place.
@@ -121,11 +123,14 @@ def train(
         build: makes the training tasks; candidates are drawn anew for each.
         config: settings.
         reward: of both sides; CoARS's by default.
+        opinions: whether the user is told what peers say.
         on_step: called after each update with its number, its metrics and the dialogues it learnt from.
     """
     reward = reward or CoarsReward()
     dataset = build.split.dataset
-    recommender, user = (LLMAgent(policy, role, dataset.items, temperature=config.temperature) for role in ROLES)
+    recommender, user = (
+        LLMAgent(policy, role, dataset.items, temperature=config.temperature, opinions=opinions) for role in ROLES
+    )
     optimizers = {role: torch.optim.AdamW(policy.parameters(role), weight_decay=0.0) for role in ROLES}  # rate: below
     explored = round(config.explored_share * config.episodes_per_step)
     for step in range(config.steps):
@@ -310,6 +315,7 @@ class TrainConfig:
     lora_rank: int = 16
     """r; ours. alpha is twice as large."""
     data: DataConfig = field(default_factory=DataConfig)
+    peers: PeersConfig = field(default_factory=PeersConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     coars: CoarsConfig = field(default_factory=CoarsConfig)
 
@@ -326,7 +332,11 @@ def new_policy(config: TrainConfig, split: Split) -> Policy:
 
 
 def run_training(config: TrainConfig, split: Split, policy: Policy, *, console: Console | None = None) -> Path:
-    """Train and write the run folder. Metrics are on disk after every update."""
+    """Train and write the run folder. Metrics are on disk after every update. The configuration that is written names
+    the peers that were used.
+    """
+    config = replace(config, peers=settle(config.peers, split))
+    build = builder(split, peers=peers_of(config.peers, split))
     folder = new_run_folder(config.out)
     write_config(folder, config, split.dataset.provenance)
     rows: list[StepMetrics] = []
@@ -348,7 +358,8 @@ def run_training(config: TrainConfig, split: Split, policy: Policy, *, console: 
             rewards = f"rewards {recent['reward_recommender']:+.2f} {recent['reward_user']:+.2f}"
             progress.update(bar, advance=1, told=f"{text}, {rewards}")
 
-        train(policy, builder(split), config.coars, reward=config.reward.build(), on_step=on_step)
+        reward, opinions = config.reward.build(), config.peers.opinions
+        train(policy, build, config.coars, reward=reward, opinions=opinions, on_step=on_step)
     save_adapters(policy, folder)
     provenance = split.dataset.provenance
     title = f"CoARS on {provenance.source} data: {provenance.origin}, {split.name}"
@@ -373,5 +384,6 @@ def main(argv: Sequence[str]) -> None:
     config = tyro.cli(TrainConfig, prog="coars train", description=TrainConfig.__doc__, args=list(argv))
     console = Console()
     split = open_split(config.data)
+    console.print(f"peers: {settle(config.peers, split).source}")
     folder = run_training(config, split, new_policy(config, split), console=console)
     console.print(f"run written to {folder}; now: coars evaluate --runs {folder}")

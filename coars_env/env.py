@@ -101,8 +101,9 @@ class Dialogue:
         self.turns.append(turn)
         number = len(self.turns)
         if named and self.task.opinions:
-            told = np.reshape(self.task.opinions, (-1, NUM_OPINIONS, OPINION_WIDTH))
-            self._opinions[number - 1] = told[position]
+            width = NUM_OPINIONS * OPINION_WIDTH
+            told = self.task.opinions[position * width : (position + 1) * width]
+            self._opinions[number - 1] = np.reshape(told, (NUM_OPINIONS, OPINION_WIDTH))
         self._say(proposal_text(number, turn, self.items))
         self._lines.get(USER, []).extend(opinions_text(number, self.task, turn, self.items))
         self.speaker = USER

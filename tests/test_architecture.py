@@ -23,7 +23,7 @@ LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
     "evaluation rescore testing data cli",
     "agents": "prompts backbones kv policy memory llm_agent reflexion samples credit losses checkpoint curves "
-    "train evaluate",
+    "peers train evaluate",
 }
 """Each module imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}

@@ -24,6 +24,8 @@ from agents.prompts import (
 from coars_env import (
     ACTIONS,
     HISTORY_LENGTH,
+    LIKENESS,
+    NUM_OPINIONS,
     RECOMMENDER,
     ROLES,
     USER,
@@ -111,7 +113,8 @@ def _reason(kind: str, history: Sequence[int], items: Sequence[Item], rng: np.ra
 
 class Demonstrator:
     """Writes demonstrations of the dialogue. Choices are drawn uniformly, and so is what a hindsight calls the item
-    taken next: nothing here tells which item goes with which history.
+    taken next: nothing here tells which item goes with which history. What peers say is drawn, too: it has the form of
+    the game and means nothing.
     """
 
     def __init__(self, split: Split, backbone: Backbone, rng: np.random.Generator) -> None:
@@ -160,7 +163,9 @@ class Demonstrator:
         return tokens, learnt
 
     def _task(self, history: tuple[int, ...]) -> Task:
-        """A made-up decision: candidates and "target" are drawn from the whole catalogue, whatever the user took."""
+        """A made-up decision: candidates and "target" are drawn from the whole catalogue, whatever the user took, and
+        what peers say is drawn whatever the candidate.
+        """
         candidates: list[int] = []
         names = {self._items[i].title for i in history}
         while len(candidates) < self._num_candidates:
@@ -168,7 +173,20 @@ class Demonstrator:
             if self._items[item].title not in names:
                 names.add(self._items[item].title)
                 candidates.append(item)
-        return Task("", 0, history, tuple(candidates), candidates[int(self._rng.integers(len(candidates)))])
+        target = candidates[int(self._rng.integers(len(candidates)))]
+        return Task("", 0, history, tuple(candidates), target, opinions=self._opinions(len(candidates)))
+
+    def _opinions(self, num_candidates: int) -> tuple[int, ...]:
+        """Made-up opinions, in the form of `Task.opinions`: of each candidate none, one, two or three, of any level and
+        any items.
+        """
+        shape = num_candidates, NUM_OPINIONS
+        levels = self._rng.integers(len(LIKENESS), size=shape)
+        levels[np.arange(NUM_OPINIONS) >= self._rng.integers(NUM_OPINIONS + 1, size=(num_candidates, 1))] = -1
+        earlier, later = self._rng.integers(len(self._items), size=(2, *shape))
+        known = np.where(levels < 0, 0, self._rng.choice(3, p=(0.05, 0.05, 0.9), size=shape))  # few were its first
+        earlier[known < 2], later[known < 1] = -1, -1
+        return tuple(np.stack((levels, earlier, later), axis=-1).ravel().tolist())
 
     def _history(self) -> tuple[int, ...]:
         """A stretch of a training user's sequence."""

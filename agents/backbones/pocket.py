@@ -41,7 +41,7 @@ from agents.backbones.demonstrations import (
 from agents.prompts import ACTION_TEXTS, PHRASES, Pieces, score_texts
 from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, UserSequence
 
-POCKET_VERSION = 8
+POCKET_VERSION = 9
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
