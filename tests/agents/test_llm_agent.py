@@ -1,6 +1,7 @@
 """An LLMAgent keeps to the rules of the game, records what it did, and does it alike alone and in company."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from coars_env import (
     ConfigError,
     Dialogue,
     Item,
+    RandomRecommender,
     Role,
     Task,
     play,
@@ -108,6 +110,20 @@ def test_the_score_follows_the_action(lab: Any) -> None:
         form = forms(dialogue.observe(USER))
         write_reply(backbone, form, (), word, score)
         assert read_reply(backbone, USER, form) == {"action": action, "strength": float(score), "message": ""}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_user_may_be_kept_from_what_peers_say(lab: Any, kind: str) -> None:
+    """It then reads, token for token, what it reads in a game without opinions."""
+    policy, items = lab.policy(kind), lab.split.dataset.items
+    tasks = [dialogue.task for dialogue in lab.dialogues(4)]
+    read = []
+    for opinions, told in ((True, tasks), (False, tasks), (True, [replace(task, opinions=()) for task in tasks])):
+        agent = LLMAgent(policy, USER, items, opinions=opinions)
+        play([Dialogue(task, items, max_turns=2) for task in told], RandomRecommender(), agent)
+        read.append([row.token_ids for row in agent.rows])
+    assert read[1] == read[2]
+    assert all(len(heard) > len(silent) for heard, silent in zip(*read[:2], strict=True))
 
 
 def test_titles_that_read_alike_to_the_tokenizer_are_refused(lab: Any) -> None:

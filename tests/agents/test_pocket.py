@@ -34,8 +34,11 @@ from agents.llm_agent import ReplyForms, Row, read_context
 from agents.prompts import (
     ACTION,
     ACTION_TEXTS,
+    ASK_USER,
     CANDIDATES,
     ITEM,
+    PEER,
+    PEER_AFTER,
     PHRASES,
     REASON,
     RECOMMENDED,
@@ -273,6 +276,42 @@ def test_a_demonstrated_item_is_any_candidate_whatever_the_history(lab: Any, spl
 def test_a_demonstrated_answer_is_any_action(lab: Any, split: Split) -> None:
     rows = chosen(lab.backbone(), split, 400, guided=False, role=USER)
     assert chi_square(Counter(action for *_, action in rows), 4) < 16.3  # 3 degrees, 999 in 1000
+
+
+def opinions_and_answers(backbone: Backbone, split: Split, n: int) -> list[tuple[list[int], list[int], int]]:
+    """Read off the tokens of the user's rows: levels and items that peers name in each turn, and the action."""
+    items = {backbone.encode(" " + item.title)[0]: index for index, item in enumerate(split.dataset.items)}
+    actions = {backbone.encode(text)[0]: action for action, text in enumerate(ACTION_TEXTS)}
+    levels = {backbone.encode(texts[level])[0]: level for texts in (PEER, PEER_AFTER) for level in range(3)}
+    (opening,), (asked,), (replied,) = (backbone.encode(text) for text in (CANDIDATES, RECOMMENDED, ASK_USER))
+    demonstrator = Demonstrator(split, backbone, np.random.default_rng(6))
+    found: list[tuple[list[int], list[int], int]] = []
+    while len(found) < n:
+        tokens, _ = demonstrator.row(guided=False)
+        if opening in tokens:
+            continue
+        for turn in "".join(chr(token) for token in tokens).split(chr(asked))[1:]:
+            told, _, said = turn.partition(chr(replied))
+            heard = [ord(token) for token in told]
+            first = next((n for n, token in enumerate(heard) if token in levels), len(heard))
+            assert backbone.decode(heard[first:]).count("peer") == sum(token in levels for token in heard)
+            named = [items[token] for token in heard[first:] if token in items]
+            action = next(actions[ord(token)] for token in said if ord(token) in actions)
+            found.append(([levels[token] for token in heard if token in levels], named, action))
+    return found
+
+
+def test_what_demonstrated_peers_say_means_nothing(lab: Any, split: Split) -> None:
+    turns = opinions_and_answers(lab.backbone(), split, 1500)
+    assert chi_square(Counter(len(levels) for levels, _, _ in turns), 4) < 16.3  # none to three; 3 degrees, 999 in 1000
+    assert chi_square(Counter(level for levels, _, _ in turns for level in levels), 3) < 13.8
+    assert chi_square(Counter(item for _, named, _ in turns for item in named), split.dataset.num_items) < 98.3
+    # the answer does not hang on the nearest peer's level, nor on whether there is one
+    table = np.zeros((4, len(ACTIONS)))
+    for levels, _, action in turns:
+        table[levels[0] if levels else 3, action] += 1
+    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
+    assert ((table - expected) ** 2 / expected).sum() < 27.9  # 9 degrees, 999 in 1000
 
 
 def test_a_guided_reply_agrees_with_its_hindsight_and_is_all_that_is_learnt(lab: Any, split: Split) -> None:

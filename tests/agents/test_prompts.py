@@ -17,6 +17,7 @@ from agents.prompts import (
     parse_recommendation,
     prompt,
     score_texts,
+    without_opinions,
 )
 from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Role, Task, Turn, clamp_strength
 from coars_env.testing import toy_dataset, toy_episodes
@@ -45,7 +46,7 @@ def test_the_recommender_is_told_history_and_candidates_then_only_what_is_new() 
 
 
 def test_the_user_is_told_history_and_proposal_but_no_candidates() -> None:
-    dialogue = Dialogue(TASK, ITEMS)
+    dialogue = Dialogue(replace(TASK, opinions=()), ITEMS)
     dialogue.recommend(1, "A crime film.")
     first = prompt(USER, dialogue.observe(USER), ITEMS, "\n-")
     assert first.system == USER_SYSTEM
@@ -56,6 +57,39 @@ def test_the_user_is_told_history_and_proposal_but_no_candidates() -> None:
     dialogue.reply(action=1, strength=0.3, message="")
     dialogue.recommend(0, "")
     assert "".join(told(dialogue, USER)) == ("Recommended: Brazil (1985)\nReply with a Reason, an Action and a Score.")
+
+
+def test_the_user_is_told_what_peers_say_of_each_proposal() -> None:
+    dialogue = Dialogue(TASK, ITEMS)
+    dialogue.recommend(1, "A crime film.")
+    heard = "".join(told(dialogue, USER))
+    assert heard.endswith(
+        "\nRecommended: Heat (1995)\nBecause: A crime film."
+        "\nA peer somewhat like you took it after Alien (1979) and Fargo (1996)"
+        "\nA peer little like you took it after Fargo (1996)\nA peer little like you took it"
+        "\nReply with a Reason, an Action and a Score."
+    )
+    silent = prompt(USER, without_opinions(dialogue.observe(USER)), ITEMS, "\n-").content
+    assert silent == prompt(USER, unheard(dialogue).observe(USER), ITEMS, "\n-").content
+    dialogue.reply(action=1, strength=0.3, message="")
+    assert "peer" not in "".join(told(dialogue, RECOMMENDER))
+    dialogue.recommend(2, "")
+    assert "peer" not in "".join(told(dialogue, USER))  # nobody took it
+    dialogue.reply(action=1, strength=0.3, message="")
+    dialogue.recommend(0, "")
+    assert "".join(told(dialogue, USER)) == (
+        "Recommended: Brazil (1985)\nA peer much like you took it after Alien (1979)"
+        "\nReply with a Reason, an Action and a Score."
+    )
+
+
+def unheard(dialogue: Dialogue) -> Dialogue:
+    """The same dialogue of a task without opinions."""
+    other = Dialogue(replace(TASK, opinions=()), ITEMS)
+    for turn in dialogue.turns:
+        assert turn.proposal is not None
+        other.recommend(TASK.candidates.index(turn.proposal), turn.rationale)
+    return other
 
 
 def test_a_message_that_could_not_be_read_is_told_as_such() -> None:
@@ -75,7 +109,7 @@ def test_titles_of_one_token_stand_in_a_list_without_separator() -> None:
 def test_no_prompt_depends_on_the_target(role: Role) -> None:
     seen = set()
     for target in TASK.candidates:
-        dialogue = Dialogue(replace(TASK, target=target, peer_similarity=()), ITEMS)
+        dialogue = Dialogue(replace(TASK, target=target), ITEMS)
         pieces: list[Pieces] = []
         for position in (1, 0, 2):
             pieces.append(told(dialogue, RECOMMENDER) if role == RECOMMENDER else ())
