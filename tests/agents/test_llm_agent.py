@@ -48,6 +48,7 @@ def test_it_is_an_agent(lab: Any, kind: str, role: Role) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_the_weights_every_reply_can_be_read(lab: Any, kind: str) -> None:
+    acted = set()
     for seed in range(3):
         played = lab.play(lab.policy(kind, scale=1.0, seed=seed), 12, seed=seed, max_turns=4)
         for transcript in played.transcripts:
@@ -57,7 +58,8 @@ def test_whatever_the_weights_every_reply_can_be_read(lab: Any, kind: str) -> No
                 assert turn.user_error is None
                 low, high = (*STRENGTH_EDGES, 1.01)[turn.action : turn.action + 2]
                 assert low <= turn.strength < high
-        assert len({turn.action for t in played.transcripts for turn in t.turns}) == len(ACTIONS)
+                acted.add(turn.action)
+    assert len(acted) == len(ACTIONS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,7 +165,7 @@ def test_recorded_logprobs_equal_those_of_a_fresh_pass(
     lab: Any, plain_logprobs: Any, kind: str, temperature: float
 ) -> None:
     policy = lab.policy(kind)
-    played = lab.play(policy, 6, temperature=temperature)
+    played = lab.play(policy, 6, temperature=temperature, seed=1)
     if temperature:
         assert len({len(t.turns) for t in played.transcripts}) > 1  # the dialogues end at different turns
     for role in ROLES:
