@@ -6,9 +6,12 @@ from typing import Any
 from coars_env import ConfigError
 
 BASELINES = {
+    "caser": "baselines.caser:Caser",
+    "gru4rec": "baselines.gru4rec:Gru4Rec",
     "item_knn": "baselines.item_knn:ItemKnn",
     "popularity": "baselines.popularity:Popularity",
     "random": "baselines.random_agent:RandomAgent",
+    "sasrec": "baselines.sasrec:SasRec",
 }
 """Name -> import path of a class with `fit(split)`. Resolved on use: popularity must not load torch for another."""
 
