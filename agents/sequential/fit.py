@@ -222,6 +222,7 @@ def run_epochs(
     *,
     seed: int,
     title: str,
+    begin: int = 1,
 ) -> Training:
     """Train until the criterion of the held-out users has not grown for `patience` epochs; keep the best weights.
 
@@ -233,11 +234,17 @@ def run_epochs(
         settings: batch, patience, most epochs.
         seed: of the order.
         title: stands beside the progress bar.
+        begin: the first epoch whose weights may be kept.
 
     Raises:
         TaskError: no window.
-        ConfigError: a loss that is not finite.
+        ConfigError: a loss that is not finite, or no epoch that may be kept.
     """
+    if begin > settings.max_epochs:
+        raise ConfigError(
+            f"A training must have an epoch that may be kept. Expected max_epochs >= {begin} for {title}, found "
+            f"{settings.max_epochs}. Raise it."
+        )
     if not len(windows.all_places):
         raise TaskError("A model is trained on windows. Expected one item or more, found none. Use more data.")
     generator = torch.Generator().manual_seed(seed)
@@ -256,11 +263,11 @@ def run_epochs(
                         f"Lower the learning rate, {settings.learning_rate}."
                     )
             hit = validate(net, held)
-            if hit > best:
+            if hit > best and epoch >= begin:
                 best, best_epoch, kept = hit, epoch, copy.deepcopy(net.state_dict())
             state = f"epoch {epoch}, loss {np.mean(losses):.3f}, validation {hit:.3f}, best {best:.3f} at {best_epoch}"
             progress.update(bar, advance=1, state=state)
-            if epoch - best_epoch >= settings.patience:
+            if epoch - max(best_epoch, begin) >= settings.patience:
                 break
     net.load_state_dict(kept)
     return Training(epoch, best_epoch, best)
