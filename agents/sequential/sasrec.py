@@ -25,7 +25,7 @@ class SasRecEncoder(nn.Module):
     """
 
     name: ClassVar[str] = "sasrec"
-    l2: ClassVar[float] = 1e-5
+    l2: ClassVar[float] = 1e-3
 
     def __init__(self, num_items: int, hidden: int, dropout: Dropout) -> None:
         super().__init__()
