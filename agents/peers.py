@@ -7,7 +7,7 @@ from agents.sequential import load_sasrec, sasrec_folder
 from coars_env import PeersOf, Split, SvdPeers, VectorPeers
 
 Source = Literal["auto", "sasrec", "svd", "none"]
-SASREC_EDGES = (0.35, 0.6)
+SASREC_EDGES = (0.4, 0.7)
 """`VectorPeers.level_edges` for vectors of SASRec, which lie closer together; ours. About a third of the three nearest
 owners of uniform candidates of MovieLens 100K, LLaRA's split, fall into each level, as by `SvdPeers` with its own."""
 
