@@ -36,7 +36,7 @@ CARD, WEIGHTS = "model.json", "model.safetensors"
 FORMAT = 1
 DECIMALS = 6
 AT_ONCE = 1024
-"""Histories scored in one pass, and rows of scores remembered by `scorer`."""
+"""Histories scored in one pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class SequentialModel:
         self.card = card
         self._net = net.double().eval().requires_grad_(False)
         self._num_items = net.head.out_features
-        self._row = lru_cache(AT_ONCE)(lambda history: self.scores([history])[0])
+        self._row = lru_cache(max(1, 2**24 // self._num_items))(self._scored)  # at most 128 MB
 
     @property
     def num_parameters(self) -> int:
@@ -137,8 +137,11 @@ class SequentialModel:
 
     def scorer(self, history: IntArray, items: IntArray) -> FloatArray:
         """The model as a `coars_env.Scorer`: `TopCandidates(model.scorer)`. Histories asked again cost nothing."""
-        row: FloatArray = self._row(tuple(history.tolist()))
-        return row[items]
+        return np.asarray(self._row(tuple(history.tolist()))[items])
+
+    def _scored(self, history: tuple[int, ...]) -> FloatArray:
+        row: FloatArray = self.scores([history])[0]
+        return row
 
     @torch.inference_mode()
     def _batched(self, histories: Sequence[Sequence[int]], net: nn.Module, width: int) -> FloatArray:
