@@ -167,16 +167,8 @@ def test_an_ablation_is_printed_drawn_and_not_trained_twice(tmp_path: Path) -> N
 # Names and defaults ---------------------------------------------------------------------------------------------------
 
 HOMES = (
-    *(
-        "coars_env",
-        "agents.peers",
-        "agents.train",
-        "agents.evaluate",
-        "agents.llm_agent",
-        "agents.policy",
-        "agents.prompts",
-    ),
-    *("agents.samples", "agents.backbones.backbone", "agents.backbones.pocket"),
+    *("coars_env", "agents.train", "agents.evaluate", "agents.llm_agent", "agents.policy", "agents.prompts"),
+    *("agents.peers", "agents.samples", "agents.backbones.backbone", "agents.backbones.pocket"),
 )
 """Where the names in the tables of settings are looked up."""
 ROW = re.compile(r"^\| [^|]+ \| (?P<names>`[A-Za-z_.]+`(?:, `[A-Za-z_.]+`)*) \| (?:`(?P<default>[^`]+)`)?", re.M)
