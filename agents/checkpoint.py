@@ -39,7 +39,7 @@ def surroundings() -> dict[str, Any]:
         "commit": commit(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores",
-        "command": " ".join(["coars", *sys.argv[1:]]),
+        "command": " ".join([_program(), *sys.argv[1:]]),
         "versions": {name: version(name) for name in PACKAGES},
     }
 
@@ -54,6 +54,11 @@ def commit() -> str:
         for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
     ]
     return said[0] + ("+changes" if said[1] else "")
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "coars" if name == "cli.py" else name
 
 
 def _cores() -> int:

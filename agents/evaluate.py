@@ -15,17 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.backbones import load
-from agents.checkpoint import ADAPTERS_FOLDER, read_config, surroundings
+from agents.checkpoint import ADAPTERS_FOLDER, surroundings
 from agents.llm_agent import LLMAgent
-from agents.peers import PeersConfig, peers_of
+from agents.peers import peers_of
 from agents.policy import Policy
-from agents.train import CoarsConfig, DataConfig, RewardConfig, TrainConfig, open_split
+from agents.train import TrainConfig, open_split, run_config
 from coars_env import (
     RECOMMENDER,
     USER,
     Agent,
     CandidateRule,
-    CheckpointError,
     ConfigError,
     Difference,
     EpisodeSet,
@@ -74,6 +73,10 @@ class Scores:
         """The same system trained with more seeds."""
         return Scores(self.name, [*self.runs, *other.runs], [*self.simulations, *other.simulations])
 
+    def repeated(self, seeds: int) -> "Scores":
+        """What has no seeds of its own, beside a system that was trained with several."""
+        return Scores(self.name, self.runs * seeds, self.simulations * seeds)
+
 
 def bench(
     split: Split,
@@ -101,6 +104,24 @@ def score_policy(
         LLMAgent(policy, role, split.dataset.items, temperature=0.0, opinions=opinions) for role in (RECOMMENDER, USER)
     )
     return score_agents(recommender, user, questions, name=name, seed=seed, simulate=True)
+
+
+def score_untrained(config: TrainConfig, split: Split, questions: Bench, *, name: str) -> Scores:
+    """The agents that a run of this configuration begins with."""
+    policy = Policy(load(config.backbone, split))
+    return score_policy(policy, split, questions, name=name, opinions=config.peers.opinions)
+
+
+def score_runs(folders: Sequence[Path], split: Split, questions: Bench, *, name: str) -> Scores:
+    """Finished runs of one configuration, each a seed."""
+    scores: Scores | None = None
+    for folder in folders:
+        config = run_config(folder)
+        policy = Policy.load(load(config.backbone, split), folder / ADAPTERS_FOLDER)
+        found = score_policy(policy, split, questions, name=name, opinions=config.peers.opinions)
+        scores = found if scores is None else scores.joined(found)
+    assert scores is not None
+    return scores
 
 
 def score_agents(
@@ -222,26 +243,6 @@ class EvaluateConfig:
     """Folder for table, meters, transcripts and a record; nothing is written without."""
 
 
-def run_config(folder: Path) -> TrainConfig:
-    """The TrainConfig of a finished run."""
-    saved = read_config(folder)
-    try:
-        data, peers, coars, reward = (saved.pop(name) for name in ("data", "peers", "coars", "reward"))
-        data["data_dir"] = data["data_dir"] and Path(data["data_dir"])
-        return TrainConfig(
-            **{**saved, "out": folder},
-            data=DataConfig(**data),
-            peers=PeersConfig(**peers),
-            coars=CoarsConfig(**coars),
-            reward=RewardConfig(**reward),
-        )
-    except (TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"A run is read by the version that wrote it. Expected the settings of this one in {folder}, found other "
-            f"ones ({error}). Train again, or use that version."
-        ) from error
-
-
 def main(argv: Sequence[str]) -> None:
     """`coars evaluate --runs runs/a runs/b`."""
     config = tyro.cli(EvaluateConfig, prog="coars evaluate", args=list(argv))
@@ -255,20 +256,11 @@ def main(argv: Sequence[str]) -> None:
     split, peers = open_split(configs[0].data), configs[0].peers
     console.print(f"peers: {peers.source}")
     questions = bench(split, subset=config.subset, draws=config.draws, rule=config.rule, peers=peers_of(peers, split))
-    before: Scores | None = None
-    after: Scores | None = None
-    for folder in config.runs:
-        with console.status(f"playing {folder}"):
-            if before is None:
-                backbone = load(configs[0].backbone, split)
-                before = score_policy(Policy(backbone), split, questions, name="before", opinions=peers.opinions)
-            backbone = load(configs[0].backbone, split)
-            policy = Policy.load(backbone, folder / ADAPTERS_FOLDER)
-            scores = score_policy(policy, split, questions, name="CoARS", opinions=peers.opinions)
-            after = scores if after is None else after.joined(scores)
-    assert before is not None
-    assert after is not None
-    repeated = Scores(before.name, before.runs * len(after.runs), before.simulations * len(after.runs))
+    with console.status("playing the agents before training"):
+        before = score_untrained(configs[0], split, questions, name="before")
+    with console.status(f"playing {', '.join(str(folder) for folder in config.runs)}"):
+        after = score_runs(config.runs, split, questions, name="CoARS")
+    repeated = before.repeated(len(after.runs))
     rows, differences = table_rows([before, after]), comparison_rows(after, repeated)
     title = describe(split, config.subset, config.draws, len(after.runs))
     show_tables(rows, differences, title=title, console=console)
@@ -281,6 +273,21 @@ def main(argv: Sequence[str]) -> None:
         (config.out / "trust.md").write_text(trust_page([before, after], split), encoding="utf-8")
         record = {"config": dataclasses.asdict(config), **surroundings()}
         (config.out / "evaluation.json").write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
+
+
+def where_it_ran(command: str, folders: Sequence[Path]) -> list[str]:
+    """Lines of a page of results: its command, where it and its runs were made, and how long training took."""
+    around = surroundings()
+    commits = [json.loads((folder / "config.json").read_text(encoding="utf-8"))["commit"] for folder in folders]
+    seconds = [json.loads((folder / "seconds.json").read_text(encoding="utf-8")) for folder in folders]
+    versions = around["versions"]
+    return [
+        f"Command: `{command}`, commit {', '.join(dict.fromkeys(commits))} (training) and {around['commit']} (this "
+        f"page), {around['machine']}, Python {around['python']}, torch {versions['torch']}, transformers "
+        f"{versions['transformers']}.",
+        f"Training took {', '.join(f'{s / 60:.1f}' for s in seconds)} minutes (one number a run, whatever else the "
+        "machine did).",
+    ]
 
 
 def describe(split: Split, subset: str, draws: int, seeds: int) -> str:

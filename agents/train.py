@@ -5,6 +5,7 @@ names none), a baseline and group normalisation (Eq. 11-12 have neither).
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from agents.backbones import load
-from agents.checkpoint import new_run_folder, save_adapters, write_config
+from agents.checkpoint import ADAPTERS_FOLDER, new_run_folder, read_config, save_adapters, write_config
 from agents.credit import TeacherKind, distilled_advantages, teacher_logprobs
 from agents.curves import draw_curves
 from agents.llm_agent import LLMAgent
@@ -33,6 +34,7 @@ from coars_env import (
     ROLES,
     USER,
     Action,
+    CheckpointError,
     CoarsError,
     CoarsReward,
     ConfigError,
@@ -366,6 +368,59 @@ def run_training(config: TrainConfig, split: Split, policy: Policy, *, console: 
     draw_curves(rows, folder / "curves.png", title=title)
     write_transcripts(folder / "transcripts" / "last_step.jsonl", last)
     (folder / "dialogues.txt").write_text(told_dialogues(last[:8], split.dataset.items), encoding="utf-8")
+    return folder
+
+
+def run_config(folder: Path) -> TrainConfig:
+    """The TrainConfig of a finished run."""
+    saved = read_config(folder)
+    try:
+        data, peers, coars, reward = (saved.pop(name) for name in ("data", "peers", "coars", "reward"))
+        data["data_dir"] = data["data_dir"] and Path(data["data_dir"])
+        return TrainConfig(
+            **{**saved, "out": folder},
+            data=DataConfig(**data),
+            peers=PeersConfig(**peers),
+            coars=CoarsConfig(**coars),
+            reward=RewardConfig(**reward),
+        )
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"A run is read by the version that wrote it. Expected the settings of this one in {folder}, found other "
+            f"ones ({error}). Train again, or use that version."
+        ) from error
+
+
+def train_seeds(config: TrainConfig, split: Split, seeds: Sequence[int]) -> list[Path]:
+    """A finished run of each seed, in the folders `config.out` and "-s" and the seed. See `train_once`."""
+    name = config.out.name
+    return [
+        train_once(
+            replace(config, out=config.out.with_name(f"{name}-s{seed}"), coars=replace(config.coars, seed=seed)), split
+        )
+        for seed in seeds
+    ]
+
+
+def train_once(config: TrainConfig, split: Split) -> Path:
+    """The folder of a finished run of this configuration; trains where there is none. What an interrupted run left is
+    removed.
+
+    Raises:
+        ConfigError: the folder holds a finished run of another configuration.
+    """
+    folder = config.out
+    if (folder / ADAPTERS_FOLDER).is_dir():
+        if (found := run_config(folder)) != replace(config, peers=settle(config.peers, split)):
+            raise ConfigError(
+                f"A finished run is kept. Expected one of {config} in {folder}, found {found}. Name another folder, or "
+                "remove it."
+            )
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.perf_counter()
+    run_training(config, split, new_policy(config, split))
+    (folder / "seconds.json").write_text(json.dumps(time.perf_counter() - started), encoding="utf-8")
     return folder
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from coars_env import METERS, CoarsWarning
+from agents.backbones.pocket import PocketConfig, load_pocket
+from coars_env import METERS, CoarsWarning, load_split
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -142,11 +143,32 @@ def test_the_growth_of_the_cost_is_printed_and_drawn(tmp_path: Path) -> None:
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".md", ".png"]
 
 
+@pytest.mark.slow
+def test_an_ablation_is_printed_drawn_and_not_trained_twice(tmp_path: Path) -> None:
+    split = load_split("synthetic", "llara", source="synthetic")
+    config = PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8)
+    load_pocket(split, config, cache_dir=tmp_path / "pocket")
+    (backbone,) = (tmp_path / "pocket").iterdir()
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    words = ["--what", "alpha", "--seeds", "0", "--draws", "1", "--base.out", str(runs), "--out", str(out)]
+    words += ["--base.backbone", str(backbone), "--base.data.source", "synthetic"]
+    words += ["--base.coars.steps", "1", "--base.coars.episodes-per-step", "8"]
+    printed = run_example("ablation.py", *words)
+    assert [line.split(" | ")[0] for line in printed.splitlines() if line.startswith("| alpha")] == [
+        *("| alpha 0.1", "| alpha 0.0", "| alpha 0.3")
+    ]
+    assert "| metric | alpha 0.3 minus alpha 0.1 |" in printed
+    assert sorted(path.suffix for path in out.iterdir()) == [".md", ".png"]
+    made = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
+    run_example("ablation.py", *words)
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == made
+
+
 # Names and defaults ---------------------------------------------------------------------------------------------------
 
 HOMES = (
     *("coars_env", "agents.train", "agents.evaluate", "agents.llm_agent", "agents.policy", "agents.prompts"),
-    *("agents.samples", "agents.backbones.backbone", "agents.backbones.pocket"),
+    *("agents.peers", "agents.samples", "agents.backbones.backbone", "agents.backbones.pocket"),
 )
 """Where the names in the tables of settings are looked up."""
 ROW = re.compile(r"^\| [^|]+ \| (?P<names>`[A-Za-z_.]+`(?:, `[A-Za-z_.]+`)*) \| (?:`(?P<default>[^`]+)`)?", re.M)
