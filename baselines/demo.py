@@ -26,6 +26,7 @@ from agents.evaluate import (
     show_tables,
     table_rows,
 )
+from agents.peers import peers_of
 from agents.train import CoarsConfig, DataConfig, TrainConfig, new_policy, open_split, run_training, told_dialogues
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     console.print(Panel(title, title="CoARS: a recommender and a user learn from their conversations"))
     train_config = TrainConfig(out=folder / "training", data=config.data, coars=config.coars)
     policy = new_policy(train_config, split)
-    questions = bench(split, draws=config.draws)
+    questions = bench(split, draws=config.draws, peers=peers_of(train_config.peers, split))
     with console.status("playing the baselines and the agents before training"):
         systems = [score_agents(agent, FixedUser(), questions, name=name) for name, agent in baselines(split).items()]
         before = score_policy(policy, split, questions, name="before training")

@@ -15,9 +15,11 @@ from agents.backbones.backbone import Backbone
 from agents.backbones.causal_lm import load_causal_lm
 from agents.backbones.pocket import PocketConfig, load_pocket, open_pocket
 from agents.llm_agent import LLMAgent
+from agents.peers import PeersConfig
 from agents.policy import Policy
 from agents.prompts import PHRASES
 from agents.samples import TrainingSample, training_sample
+from agents.train import CoarsConfig, TrainConfig, train_seeds
 from coars_env import (
     RECOMMENDER,
     ROLES,
@@ -204,6 +206,32 @@ def plain_logprobs() -> Callable[..., list[float]]:
         return found
 
     return compute
+
+
+# A finished run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def world() -> Split:
+    """Large enough for lists of twenty."""
+    return load_split("synthetic", users=24, items=80, interactions=400)
+
+
+@pytest.fixture(scope="session")
+def run_settings(world: Split, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """One update, at so high a rate that it changes what is said, of a user that hears no opinions."""
+    folder = tmp_path_factory.mktemp("runs")
+    load_pocket(world, PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8), cache_dir=folder / "pocket")
+    (backbone,) = (folder / "pocket").iterdir()
+    coars = CoarsConfig(steps=1, episodes_per_step=8, max_turns=2, learning_rate_user=5.0)
+    peers = PeersConfig(opinions=False)
+    return TrainConfig(out=folder / "run", backbone=str(backbone), lora_rank=2, peers=peers, coars=coars)
+
+
+@pytest.fixture(scope="session")
+def finished_run(run_settings: TrainConfig, world: Split) -> Path:
+    (folder,) = train_seeds(run_settings, world, [3])
+    return folder
 
 
 # A model whose probabilities stand in a table -------------------------------------------------------------------------

@@ -1,5 +1,21 @@
-from agents.evaluate import Scores, bench, trust_page
-from coars_env import FixedUser, OracleUser, RandomRecommender, evaluate, load_split, user_simulation
+from dataclasses import replace
+from pathlib import Path
+
+from agents.backbones import load
+from agents.checkpoint import ADAPTERS_FOLDER
+from agents.evaluate import Bench, Scores, bench, score_policy, score_runs, score_untrained, trust_page
+from agents.policy import Policy
+from agents.train import TrainConfig
+from coars_env import (
+    FixedUser,
+    OracleUser,
+    RandomRecommender,
+    Split,
+    SvdPeers,
+    evaluate,
+    load_split,
+    user_simulation,
+)
 
 
 def test_the_page_on_trust_has_the_meters_of_all_and_the_cards_of_users() -> None:
@@ -12,3 +28,29 @@ def test_the_page_on_trust_has_the_meters_of_all_and_the_cards_of_users() -> Non
     assert page.count("| accepts_first_miss | 1.000 [1.000, 1.000] |") == 2
     assert page.count("Reliability at 1:1:") == 1
     assert page.index("**chance**") < page.index("**oracle**: synthetic") < page.index("**oracle**: 30 users")
+
+
+def test_the_same_peers_speak_in_the_episodes_and_in_the_test_of_users(world: Split) -> None:
+    questions = bench(world, draws=1)
+    (test,) = questions.user_tests
+    peers = SvdPeers(world)
+    assert [user.opinions for user in test.users] == [
+        peers(user.user, user.history, user.questions).opinions for user in test.users
+    ]
+    assert any(any(number >= 0 for number in task.opinions) for task in questions.episodes[0])
+    silent = bench(world, draws=1, peers=lambda split: None)
+    assert not any(task.opinions for task in (*silent.episodes[0], *silent.user_tests[0].tasks()))
+
+
+def test_a_run_is_scored_as_it_was_trained(run_settings: TrainConfig, finished_run: Path, world: Split) -> None:
+    (test,) = bench(world, draws=1).user_tests
+    questions = Bench((), (replace(test, users=test.users[:4]),))
+    policy = Policy.load(load(run_settings.backbone, world), finished_run / ADAPTERS_FOLDER)
+    deaf, hearing = (
+        score_policy(policy, world, questions, name="", opinions=opinions).simulations[0][0].transcripts
+        for opinions in (False, True)
+    )
+    assert score_runs([finished_run], world, questions, name="").simulations[0][0].transcripts == deaf
+    assert [t.turns for t in deaf] != [t.turns for t in hearing]
+    before = score_untrained(run_settings, world, questions, name="").simulations[0][0].transcripts
+    assert [t.turns for t in before] != [t.turns for t in deaf]

@@ -1,6 +1,10 @@
 """The training loop: both sides move, the base does not, and what is the same stays the same."""
 
+import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,20 +15,34 @@ from torch import Tensor
 from agents.backbones.pocket import PocketConfig, load_pocket
 from agents.credit import distilled_advantages, teacher_logprobs
 from agents.llm_agent import LLMAgent
+from agents.peers import PeersConfig
 from agents.policy import Policy
 from agents.samples import collate
-from agents.train import CoarsConfig, Explorer, StepMetrics, schedule, train
+from agents.train import (
+    CoarsConfig,
+    Explorer,
+    RewardConfig,
+    StepMetrics,
+    TrainConfig,
+    run_config,
+    schedule,
+    train,
+    train_seeds,
+)
 from coars_env import (
     RECOMMENDER,
     ROLES,
     USER,
+    CheckpointError,
     CoarsError,
     CoarsReward,
     ConfigError,
     Dialogue,
     FixedUser,
+    Split,
     TaskBuilder,
     Transcript,
+    VectorPeers,
     builder,
     episode_metrics,
     freeze,
@@ -38,7 +56,9 @@ SIDES = ("rec", "user")
 STILL = {"learning_rate_recommender": 0.0, "learning_rate_user": 0.0}
 
 
-def a_run(policy: Policy, build: TaskBuilder, **settings: Any) -> list[tuple[StepMetrics, list[Transcript]]]:
+def a_run(
+    policy: Policy, build: TaskBuilder, *, opinions: bool = True, **settings: Any
+) -> list[tuple[StepMetrics, list[Transcript]]]:
     """Metrics, without times, and dialogues of each step."""
     told: list[tuple[StepMetrics, list[Transcript]]] = []
 
@@ -47,7 +67,7 @@ def a_run(policy: Policy, build: TaskBuilder, **settings: Any) -> list[tuple[Ste
         told.append(({k: v for k, v in metrics.items() if "seconds" not in k}, list(transcripts)))
 
     config = CoarsConfig(**{"steps": 2, "episodes_per_step": 8, "max_turns": 3, "explored_share": 0.0, **settings})
-    train(policy, build, config, on_step=on_step)
+    train(policy, build, config, opinions=opinions, on_step=on_step)
     assert len(told) == config.steps
     return told
 
@@ -178,6 +198,59 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
     assert max(factors) == factors[4]  # the warm-up is over
     assert factors[4:] == sorted(factors[4:], reverse=True)
     assert factors[-1] == pytest.approx(0.1, abs=0.001)
+
+
+# What peers say, and runs ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Silent:
+    """Peers who count in q and say nothing."""
+
+    peers: VectorPeers
+
+    def batch(self, asked: Sequence[Any]) -> list[Any]:
+        return [said._replace(opinions=()) for said in self.peers.batch(asked)]
+
+
+def test_what_is_kept_out_of_the_prompt_still_counts_in_the_reward(lab: Any, build: TaskBuilder) -> None:
+    """Training with deaf ears is, to the bit, training in a game whose peers are silent."""
+    assert build.peers is not None
+    runs = []
+    for peers, opinions in ((build.peers, False), (Silent(build.peers), True), (build.peers, True)):
+        silent: Any = replace(build, peers=peers)
+        ((metrics, transcripts),) = a_run(lab.policy(), silent, steps=1, opinions=opinions)
+        runs.append((metrics, [t.turns for t in transcripts], [t.rewards for t in transcripts]))
+    assert runs[0] == runs[1]
+    assert runs[0][0]["user_gradient"] != runs[2][0]["user_gradient"]
+
+
+def test_a_run_writes_down_its_peers_and_is_kept(run_settings: TrainConfig, finished_run: Path, world: Split) -> None:
+    assert finished_run == run_settings.out.with_name("run-s3")
+    settled = replace(run_settings, out=finished_run, peers=PeersConfig(source="svd", opinions=False))
+    assert run_config(finished_run) == replace(settled, coars=replace(settled.coars, seed=3))
+    made = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    assert train_seeds(run_settings, world, [3]) == [finished_run]
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == made
+    with pytest.raises(ConfigError, match=r"A finished run is kept\. Expected one of .*alpha=0\.3.*found .*alpha=0\.1"):
+        train_seeds(replace(run_settings, reward=RewardConfig(alpha=0.3)), world, [3])
+
+
+def test_what_an_interrupted_run_left_is_removed(run_settings: TrainConfig, world: Split) -> None:
+    left = run_settings.out.with_name("run-s0") / "metrics.jsonl"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}\n{}\n")
+    (folder,) = train_seeds(run_settings, world, [0])
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_of_a_version_without_peers_is_refused(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "old")
+    body = json.loads((finished_run / "config.json").read_text())
+    del body["config"]["peers"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(body))
+    with pytest.raises(CheckpointError, match=r"A run is read by the version that wrote it\..*'peers'"):
+        run_config(tmp_path / "old")
 
 
 # Learning -------------------------------------------------------------------------------------------------------------
