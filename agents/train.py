@@ -62,7 +62,7 @@ from coars_env import (
 class CoarsConfig:
     """Settings of the algorithm. "published" is the paper's, "ours" fills a gap the paper leaves."""
 
-    steps: int = 200
+    steps: int = 120
     """Updates of both adapters; ours."""
     episodes_per_step: int = 192
     """Dialogues an update, of distinct users; ours."""

@@ -27,13 +27,16 @@ from agents.evaluate import (
     table_rows,
     where_it_ran,
 )
-from agents.peers import peers_of, settle
+from agents.peers import peers_of
+from agents.sequential import load_sasrec
 from agents.train import TrainConfig, open_split, train_seeds
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
-from coars_env import CandidateRule, FixedUser, Split, SplitName
+from baselines.sasrec import SasRec
+from coars_env import Agent, CandidateRule, FixedUser, Split, SplitName
 
+KNN, SASREC = "item-kNN (last 10)", "SASRec, one seed"
 SASREC_PUBLISHED = 0.4105
 """Hit@1 of SASRec on LLaRA's 95 test users, arXiv:2410.20027, Table 4; quoted, not run here."""
 
@@ -56,19 +59,26 @@ class Options:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    words = ["--data.split", options.split, "--data.source", "real", *options.extra]
-    config = replace(tyro.cli(TrainConfig, args=words), out=options.runs / options.split)
+    config = train_config(options)
     split = open_split(config.data)
-    config = replace(config, peers=settle(config.peers, split))
     folders = train_seeds(config, split, options.seeds)
     questions = bench(split, draws=options.draws, rule=options.rule, peers=peers_of(config.peers, split))
     before = score_untrained(config, split, questions, name="pocket before training")
     after = score_runs(folders, split, questions, name="CoARS after training")
-    baselines = [
-        score_agents(kind.fit(split), FixedUser(), questions, name=name)
-        for name, kind in (("random", RandomAgent), ("popularity", Popularity), ("item-kNN (last 10)", ItemKnn))
-    ]
+    recommenders: dict[str, Agent] = {
+        "random": RandomAgent.fit(split),
+        "popularity": Popularity.fit(split),
+        KNN: ItemKnn.fit(split),
+        SASREC: SasRec(load_sasrec(split)),
+    }
+    baselines = [score_agents(a, FixedUser(), questions, name=name) for name, a in recommenders.items()]
     write_page(options, split, folders, baselines, before, after)
+
+
+def train_config(options: Options) -> TrainConfig:
+    """Of the runs: real data, peers by SASRec."""
+    words = ["--data.split", options.split, "--data.source", "real", "--peers.source", "sasrec", *options.extra]
+    return replace(tyro.cli(TrainConfig, args=words), out=options.runs / options.split)
 
 
 def write_page(
@@ -78,13 +88,13 @@ def write_page(
     seeds = len(folders)
     systems = [*baselines, before, after]
     repeated = {s.name: s.repeated(seeds) for s in [*baselines, before]}
-    knn = repeated["item-kNN (last 10)"]
-    d = hit_difference(after, knn)
     stem = f"movielens_{options.split}_{options.rule}_cpu_{date.today().isoformat()}"
     options.out.mkdir(parents=True, exist_ok=True)
     shutil.copy(folders[0] / "curves.png", options.out / f"{stem}.png")
     config = json.loads((folders[0] / "config.json").read_text())
     command = f"python examples/reproduce_movielens.py --split {options.split} --rule {options.rule}"
+    if options.extra:
+        command += " --extra " + " ".join(options.extra)
     lines = [
         f"# MovieLens 100K, {options.split}, {options.rule} candidates: does CoARS train both agents?",
         f"{describe(split, 'test', options.draws, seeds)}. Students only, greedy, no hindsight in any prompt. "
@@ -93,8 +103,7 @@ def write_page(
         markdown_rows(table_rows(systems)),
         "After minus before, paired by user:",
         markdown_rows(comparison_rows(after, repeated[before.name])),
-        f"After minus item-kNN, final Hit@1, paired by user: {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], "
-        f"p = {d.p_value:.4f}.",
+        *(beside(after, repeated[name]) for name in (KNN, SASREC)),
         f"![learning curves of seed {options.seeds[0]}]({stem}.png)",
         "Configuration of the runs:",
         f"```json\n{json.dumps(config['config'], indent=1)}\n```",
@@ -103,6 +112,12 @@ def write_page(
         lines.insert(8, f"Quoted, not run here: SASRec {SASREC_PUBLISHED} (arXiv:2410.20027, Table 4), LLaRA's rule.")
     (options.out / f"{stem}.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     print("\n\n".join(lines[:9]))
+
+
+def beside(after: Scores, other: Scores) -> str:
+    d = hit_difference(after, other)
+    told = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p_value:.4f}"
+    return f"After minus {other.name}, final Hit@1, paired by user: {told}."
 
 
 if __name__ == "__main__":
