@@ -23,5 +23,7 @@ def load_sasrec(split: Split, *, cache_dir: Path | None = None) -> SequentialMod
     """The SASRec of a split with default settings and seed 0: trained at the first call, minutes on one core."""
     folder = sasrec_folder(split, cache_dir=cache_dir)
     if not folder.exists():
-        fit(split, SasRecEncoder).save(folder)
+        model = fit(split, SasRecEncoder)
+        if not folder.exists():  # another process may have been quicker
+            model.save(folder)
     return SequentialModel.load(folder, split, system=SasRecEncoder.name)
