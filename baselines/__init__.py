@@ -6,11 +6,14 @@ from typing import Any
 from coars_env import ConfigError
 
 BASELINES = {
+    "bpr": "baselines.bpr:Bpr",
     "item_knn": "baselines.item_knn:ItemKnn",
+    "markov": "baselines.markov:Markov",
     "popularity": "baselines.popularity:Popularity",
     "random": "baselines.random_agent:RandomAgent",
 }
-"""Name -> import path of a class with `fit(split)`. Resolved on use: popularity must not load torch for another."""
+"""Name -> import path of a class with `fit(split, seed=...)`. Resolved on use: popularity must not load torch for
+another."""
 
 
 def load_baseline(name: str) -> Any:
