@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.backbones import load
-from agents.checkpoint import ADAPTERS_FOLDER, read_config, surroundings
+from agents.checkpoint import ADAPTERS_FOLDER, read_config
 from agents.llm_agent import LLMAgent
 from agents.policy import Policy
 from agents.train import CoarsConfig, DataConfig, RewardConfig, TrainConfig, open_split
@@ -42,6 +42,7 @@ from coars_env import (
     simulation_difference,
     simulation_report,
     summarize,
+    surroundings,
     user_card,
     user_simulation,
     user_test,

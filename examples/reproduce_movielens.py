@@ -19,7 +19,7 @@ from pathlib import Path
 import tyro
 
 from agents.backbones import load
-from agents.checkpoint import ADAPTERS_FOLDER, surroundings
+from agents.checkpoint import ADAPTERS_FOLDER
 from agents.evaluate import (
     Bench,
     Scores,
@@ -37,7 +37,7 @@ from agents.train import DataConfig, open_split
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
-from coars_env import CandidateRule, FixedUser, Split, SplitName
+from coars_env import CandidateRule, FixedUser, Split, SplitName, surroundings
 
 SASREC_PUBLISHED = 0.4105
 """Hit@1 of SASRec on LLaRA's 95 test users, arXiv:2410.20027, Table 4; quoted, not run here."""

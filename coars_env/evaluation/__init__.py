@@ -47,6 +47,7 @@ from coars_env.evaluation.simulation import (
     user_simulation,
     user_test,
 )
+from coars_env.evaluation.surroundings import surroundings
 
 __all__ = [
     "METERS",
@@ -87,6 +88,7 @@ __all__ = [
     "simulation_difference",
     "simulation_report",
     "summarize",
+    "surroundings",
     "target_ranks",
     "user_card",
     "user_simulation",
