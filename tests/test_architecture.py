@@ -27,7 +27,7 @@ LADDERS = {
 }
 """Each module imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}
-LOADS_ALL_BASELINES = {"baselines.compare", "baselines.demo"}
+LOADS_ALL_BASELINES = {"baselines.cell", "baselines.compare", "baselines.demo"}
 
 
 @dataclass(frozen=True)
