@@ -2,20 +2,14 @@
 
 import dataclasses
 import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from agents.policy import Policy
-from coars_env import CheckpointError, ConfigError, Provenance
+from coars_env import CheckpointError, ConfigError, Provenance, surroundings
 
 ADAPTERS_FOLDER = "adapters"
-PACKAGES = ("coars-env", "numpy", "torch", "transformers", "peft", "tokenizers", "gymnasium", "pettingzoo")
 
 
 def new_run_folder(folder: Path) -> Path:
@@ -31,38 +25,6 @@ def new_run_folder(folder: Path) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def surroundings() -> dict[str, Any]:
-    """Commit, versions and machine; part of every result."""
-    return {
-        "commit": commit(),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores",
-        "command": " ".join([_program(), *sys.argv[1:]]),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-
-
-def commit() -> str:
-    """Commit of the source this runs from, "+changes" where it was edited; "installed" outside a checkout."""
-    here = Path(__file__).resolve().parent.parent
-    if not (here / ".git").exists():
-        return f"installed, version {version('coars-env')}"
-    said = [
-        subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
-        for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-    ]
-    return said[0] + ("+changes" if said[1] else "")
-
-
-def _program() -> str:
-    name = Path(sys.argv[0]).name
-    return "coars" if name == "cli.py" else name
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def save_adapters(policy: Policy, folder: Path) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.backbones import load
-from agents.checkpoint import ADAPTERS_FOLDER, surroundings
+from agents.checkpoint import ADAPTERS_FOLDER
 from agents.llm_agent import LLMAgent
 from agents.peers import peers_of
 from agents.policy import Policy
@@ -44,6 +44,7 @@ from coars_env import (
     simulation_difference,
     simulation_report,
     summarize,
+    surroundings,
     user_card,
     user_simulation,
     user_test,

@@ -4,78 +4,101 @@ Item-based collaborative filtering by the cosine of co-occurrence, summed over t
 2001, doi:10.1145/371920.372071): score(c) = sum over h in the history of |U_c and U_h| / sqrt(|U_c| |U_h|), where U_i
 are the training users who took item i. All neighbours count; there is no k.
 
-Turn t proposes the best candidate which the user has not rejected (dislike or skip). A starred proposal is not
-rejected, so it is made again. Reproduce its row by `python -m baselines.item_knn`.
+Plays as `coars_env.GreedyRecommender`. Reproduce its row by `python -m baselines.item_knn`.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from coars_env import Action, FixedUser, Item, Observation, Split, builder, evaluate, freeze, load_split, summarize
+from coars_env import (
+    HISTORY_LENGTH,
+    Action,
+    FixedUser,
+    GreedyRecommender,
+    Observation,
+    Split,
+    builder,
+    evaluate,
+    freeze,
+    item_counts,
+    load_split,
+    summarize,
+)
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 class ItemKnn:
     """A recommender that knows which items were taken together in training."""
 
-    def __init__(self, owners: npt.NDArray[np.bool_], items: Sequence[Item], *, last: int = 10) -> None:
-        self._owners = owners  # [I, U] whether user u took item i
-        self._norms = np.sqrt(np.maximum(owners.sum(1), 1))  # [I]
-        self._items = items
+    def __init__(self, split: Split, *, last: int = HISTORY_LENGTH) -> None:
+        self._items = split.dataset.items
         self._last = last
+        self._taken = [np.array(sequence.items) for sequence in split.train]
+        self._owners: list[list[int]] = [[] for _ in self._items]  # of each item the rows of those who took it
+        for row, sequence in enumerate(split.train):
+            for item in sequence.items:
+                self._owners[item].append(row)
+        self._norms = np.sqrt(np.maximum(item_counts(split), 1))  # [I]
+        self._row = lru_cache(max(1, 2**24 // len(self._items)))(self._cosines)  # at most 128 MB
+        self._player = GreedyRecommender(self._score, self._reason)
+        self.num_parameters = sum(map(len, self._taken))
+        """It remembers every training interaction."""
 
     @classmethod
-    def fit(cls, split: Split, *, last: int = 10) -> "ItemKnn":
+    def fit(cls, split: Split, *, seed: int = 0, last: int = HISTORY_LENGTH) -> "ItemKnn":
         """Note who took what in the training part.
 
         Args:
             split: only its training part is read.
+            seed: ignored, nothing is drawn.
             last: how many of the latest items of the visible history count; at most 10 are visible.
         """
-        owners = np.zeros((split.dataset.num_items, len(split.train)), dtype=np.bool_)
-        for user, sequence in enumerate(split.train):
-            owners[list(sequence.items), user] = True
-        return cls(owners, split.dataset.items, last=last)
+        return cls(split, last=last)
 
-    def similarity(self, items: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Cosine of co-occurrence in [0, 1], shape [items, others]; 0 for items never taken in training."""
-        together = self._owners[items].astype(np.float64) @ self._owners[others].T.astype(np.float64)
-        return together / np.outer(self._norms[items], self._norms[others])
+    def similarity(self, items: Sequence[int] | IntArray, others: Sequence[int] | IntArray | None = None) -> FloatArray:
+        """Cosine of co-occurrence in [0, 1], shape [items, others]; 0 for items never taken in training.
+
+        Without `others` with every item of the catalogue.
+        """
+        rows = [self._row(int(item)) for item in items]
+        every = np.stack(rows) if rows else np.zeros((0, len(self._items)))
+        return every if others is None else every[:, others]
+
+    def scores(self, histories: Sequence[Sequence[int]]) -> FloatArray:
+        """Summed cosine of every item with each history. [M, I]"""
+        return np.stack([self.similarity(history[-self._last :]).sum(0) for history in histories])
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
-        self._rngs = [np.random.default_rng(seed) for seed in seeds]
-        self._plans: dict[int, tuple[list[int], list[str]]] = {}
+        self._player.start(seeds)
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return {n: self._propose(n, observation) for n, observation in observations.items()}
+        return self._player.act(observations)
 
-    def _propose(self, n: int, observation: Observation) -> Action:
-        candidates = observation["candidates"]
-        if n not in self._plans:
-            self._plans[n] = self._plan(n, observation["history"], candidates)
-        answers = zip(observation["proposals"].tolist(), observation["actions"].tolist(), strict=True)
-        rejected = {item for item, action in answers if action in (0, 1)}  # dislike, skip
-        order, reasons = self._plans[n]
-        position = next((p for p in order if int(candidates[p]) not in rejected), order[0])
-        return {"item": position, "message": reasons[position]}
+    def _cosines(self, item: int) -> FloatArray:
+        """Of one item with all, [I]."""
+        counts = np.zeros(len(self._items))
+        if self._owners[item]:
+            together = np.concatenate([self._taken[row] for row in self._owners[item]])
+            counts += np.bincount(together, minlength=len(counts))
+        return np.asarray(counts / (self._norms[item] * self._norms))
 
-    def _plan(
-        self, n: int, history: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64]
-    ) -> tuple[list[int], list[str]]:
-        """Positions from best to worst, and the reason for each position."""
+    def _score(self, history: IntArray, items: IntArray) -> FloatArray:
+        return np.asarray(self.similarity(history[-self._last :], items).sum(0))
+
+    def _reason(self, observation: Observation, item: int) -> str:
+        history = observation["history"]
         shown = history[history >= 0][-self._last :]
-        ties = self._rngs[n].permutation(len(candidates))
         if not len(shown):
-            return ties.tolist(), ["A first guess."] * len(candidates)
-        similarity = self.similarity(shown, candidates)  # [H, K]
-        order = np.lexsort((ties, -similarity.sum(0))).tolist()
-        closest = [self._items[int(shown[h])].title for h in similarity.argmax(0)]
-        reasons = [
-            f"Often taken together with {title}." if best > 0 else "Nothing here goes with what you took; a guess."
-            for title, best in zip(closest, similarity.max(0), strict=True)
-        ]
-        return order, reasons
+            return "A first guess."
+        cosines = self.similarity(shown, [item])[:, 0]
+        if not cosines.any():
+            return "Nothing here goes with what you took; a guess."
+        return f"Often taken together with {self._items[int(shown[cosines.argmax()])].title}."
 
 
 def main() -> None:

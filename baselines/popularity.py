@@ -3,8 +3,7 @@
 Uniform negatives are mostly rare items, so on them popularity is strong; with negatives drawn by popularity it is near
 chance. The non-personalized TopPop of P. Cremonesi, Y. Koren and R. Turrin (RecSys 2010, doi:10.1145/1864708.1864721).
 
-Turn t proposes the most popular candidate which the user has not rejected (dislike or skip). A starred proposal is not
-rejected, so it is made again. Reproduce its row by `python -m baselines.popularity`.
+Plays as `coars_env.GreedyRecommender`. Reproduce its row by `python -m baselines.popularity`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,41 +11,50 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from coars_env import Action, FixedUser, Observation, Split, builder, evaluate, freeze, load_split, summarize
+from coars_env import (
+    ACTIONS,
+    Action,
+    FixedUser,
+    GreedyRecommender,
+    Observation,
+    Split,
+    builder,
+    evaluate,
+    freeze,
+    item_counts,
+    load_split,
+    popularity_scorer,
+    summarize,
+)
 
 
 class Popularity:
     """A recommender that knows how often each item was taken in training."""
 
-    def __init__(self, counts: npt.NDArray[np.float64]) -> None:
-        self._counts = counts  # [I]
+    def __init__(self, split: Split) -> None:
+        self._counts = item_counts(split)  # [I]
+        self._player = GreedyRecommender(popularity_scorer(split), _reason)
+        self.num_parameters = len(self._counts)
 
     @classmethod
-    def fit(cls, split: Split) -> "Popularity":
-        """Count the interactions of the training part."""
-        counts = np.zeros(split.dataset.num_items)
-        for sequence in split.train:
-            np.add.at(counts, list(sequence.items), 1.0)
-        return cls(counts)
+    def fit(cls, split: Split, *, seed: int = 0) -> "Popularity":
+        """Count the interactions of the training part. Nothing is drawn: the seed is ignored."""
+        return cls(split)
+
+    def scores(self, histories: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+        """Training interactions of every item, whatever the history. [M, I]"""
+        return np.tile(self._counts, (len(histories), 1))
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
-        self._rngs = [np.random.default_rng(seed) for seed in seeds]
-        self._orders: dict[int, list[int]] = {}
+        self._player.start(seeds)
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return {n: self._propose(n, observation) for n, observation in observations.items()}
+        return self._player.act(observations)
 
-    def _propose(self, n: int, observation: Observation) -> Action:
-        candidates = observation["candidates"]
-        if n not in self._orders:
-            ties = self._rngs[n].permutation(len(candidates))
-            self._orders[n] = np.lexsort((ties, -self._counts[candidates])).tolist()
-        answers = zip(observation["proposals"].tolist(), observation["actions"].tolist(), strict=True)
-        rejected = {item for item, action in answers if action in (0, 1)}  # dislike, skip
-        order = self._orders[n]
-        position = next((p for p in order if int(candidates[p]) not in rejected), order[0])
-        message = f"Of {'what is left' if rejected else 'all these'}, the one taken most often."
-        return {"item": position, "message": message}
+
+def _reason(observation: Observation, item: int) -> str:
+    rejected = np.isin(observation["actions"], [ACTIONS.index("dislike"), ACTIONS.index("skip")]).any()
+    return f"Of {'what is left' if rejected else 'all these'}, the one taken most often."
 
 
 def main() -> None:

@@ -14,9 +14,11 @@ from coars_env import Action, FixedUser, Observation, Split, builder, evaluate, 
 class RandomAgent:
     """A recommender that knows nothing."""
 
+    num_parameters = 0
+
     @classmethod
-    def fit(cls, split: Split) -> "RandomAgent":
-        """There is nothing to learn; the split is ignored."""
+    def fit(cls, split: Split, *, seed: int = 0) -> "RandomAgent":
+        """There is nothing to learn; split and seed are ignored."""
         return cls()
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:

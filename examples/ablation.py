@@ -15,7 +15,6 @@ from typing import Literal
 
 import tyro
 
-from agents.checkpoint import surroundings
 from agents.evaluate import (
     Scores,
     bench,
@@ -29,7 +28,7 @@ from agents.evaluate import (
 )
 from agents.peers import peers_of, settle
 from agents.train import DataConfig, TrainConfig, open_split, train_seeds
-from coars_env import Estimate, simulation_report, summarize
+from coars_env import Estimate, simulation_report, summarize, surroundings
 
 
 def variants(base: TrainConfig) -> dict[str, dict[str, TrainConfig]]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import tyro
-from baseline_table import revision
 from held_out import Question
 from tqdm import tqdm
 
@@ -30,6 +29,7 @@ from coars_env import (
     metric_values,
     paired_difference,
     summarize,
+    surroundings,
 )
 
 STACKS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -93,8 +93,9 @@ def head(options: Options, question: Question) -> list[str]:
         f"episodes ({question.test.sha256[:12]}), one draw; training seeds {', '.join(map(str, options.seeds))}. "
         "Trained on tasks of the training part, greedy in the test. Intervals: 95 %, users and seeds resampled; with "
         "one seed for what is not trained.",
-        f"Command: `python examples/plugin_table.py --source {options.source} --out docs/results`, {revision()}, "
-        f"{platform.system()} {platform.machine()}, one thread, Python {platform.python_version()}, {libraries}.",
+        f"Command: `python examples/plugin_table.py --source {options.source} --out docs/results`, commit "
+        f"{surroundings()['commit']}, {platform.system()} {platform.machine()}, one thread, "
+        f"Python {platform.python_version()}, {libraries}.",
     ]
 
 

@@ -106,13 +106,6 @@ def test_the_quickstart_prints_a_dialogue() -> None:
 
 
 @pytest.mark.slow
-def test_the_table_of_baselines_is_printed() -> None:
-    printed = run_example("baseline_table.py", "--source", "synthetic", "--draws", "1")
-    assert "| popularity |" in printed
-    assert "synthetic data" in printed
-
-
-@pytest.mark.slow
 def test_every_scripted_partner_meets_every_other() -> None:
     printed = run_example("cross_play.py", "--dataset", "synthetic", "--tasks", "60", "--seeds", "1")
     assert "| hit_final | oracle | errs in 20 % | accepts all | adversary | svd user | picky svd user |" in printed
@@ -134,6 +127,14 @@ def test_the_speed_of_the_environment_is_printed() -> None:
     assert "| make_vec, 1024 games |" in printed
     assert "this share passes outside the agents: in VectorDialogueEnv " in printed
     assert "`import coars_env` takes " in printed
+
+
+@pytest.mark.slow
+def test_the_seconds_of_a_full_ranking_are_printed() -> None:
+    words = ("--users", "100", "--items", "150", "--interactions", "4000", "--repeats", "1")
+    printed = run_example("benchmarks/full_ranking.py", *words)
+    assert "| HR and NDCG at 5, 10, 20 |" in printed
+    assert "all of it: " in printed
 
 
 @pytest.mark.slow

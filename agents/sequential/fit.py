@@ -16,14 +16,13 @@ from agents.sequential.model import (
     Card,
     EncoderClass,
     FitSettings,
-    FloatArray,
     IntArray,
     NextItemNet,
     SequentialModel,
     fingerprint,
     pad,
 )
-from coars_env import HISTORY_LENGTH, NUM_CANDIDATES, ConfigError, Split, TaskError, UserSequence
+from coars_env import HISTORY_LENGTH, ConfigError, Split, TaskError, UserSequence, expected_hit, target_ranks
 
 
 def fit(split: Split, encoder: EncoderClass, *, seed: int = 0, settings: FitSettings | None = None) -> SequentialModel:
@@ -172,36 +171,19 @@ def divide(split: Split, seed: int) -> tuple[list[UserSequence], Held]:
     )
 
 
-def expected_hit(scores: FloatArray, target: int, owned: IntArray, *, k: int = NUM_CANDIDATES) -> float:
-    """Hit@1 expected over all uniform lists of the target and k - 1 items that the user does not own.
-
-    C(N - r, k - 1) / C(N, k - 1) with N such items, r of them scored as high as the target or higher; in [0, 1]. Where
-    N < k - 1 the list is all of them.
-
-    Args:
-        scores: [I].
-        target: the right item.
-        owned: the user's items, the target not among them.
-        k: length of the list.
-    """
-    better = scores >= scores[target]
-    better[owned] = False
-    r, n = int(better.sum()) - 1, len(scores) - 1 - len(owned)
-    drawn = np.arange(min(k - 1, n))
-    return float(np.prod(np.maximum(n - r - drawn, 0) / (n - drawn)))
-
-
 @torch.inference_mode()
 def validate(net: nn.Module, held: Held) -> float:
-    """Mean of `expected_hit` over the held-out users; the net is left in training mode."""
+    """Mean of `coars_env.expected_hit` over the held-out users: Hit@1 over all uniform lists of the target and 19 items
+    that the user does not own. The net is left in training mode.
+    """
     net.eval()
-    hits: list[float] = []
+    hits = []
     for first in range(0, len(held.targets), AT_ONCE):
-        logits = net(held.histories[first : first + AT_ONCE]).double().numpy()
-        asked = zip(logits, held.targets[first:].tolist(), held.owned[first:], strict=False)
-        hits.extend(expected_hit(row, target, owned) for row, target, owned in asked)
+        part = slice(first, first + AT_ONCE)
+        logits = net(held.histories[part]).double().numpy()
+        hits.append(expected_hit(target_ranks(logits, held.targets[part], held.owned[part])))
     net.train()
-    return float(np.mean(hits))
+    return float(np.concatenate(hits).mean())
 
 
 @dataclass(frozen=True)

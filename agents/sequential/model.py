@@ -82,7 +82,7 @@ class Card:
     """Epochs trained; the weights are those of `best_epoch`."""
     best_epoch: int
     validation: float
-    """The criterion of that epoch, see `agents.sequential.fit.expected_hit`."""
+    """The criterion of that epoch, see `agents.sequential.fit.validate`."""
     figures: dict[str, float] = field(default_factory=dict)
     """What else is to be known of the training, for instance of Q-values."""
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})

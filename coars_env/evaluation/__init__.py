@@ -9,7 +9,7 @@ be trusted, `cross_play` how far a score depends on the partner. All but those t
 from coars_env.evaluation.calibration import ReliabilityBin
 from coars_env.evaluation.card import UserCard, user_card
 from coars_env.evaluation.crossplay import CrossPlay, cross_play
-from coars_env.evaluation.intervals import Difference, Estimate, bootstrap_interval, paired_difference
+from coars_env.evaluation.intervals import Difference, Estimate, bootstrap_interval, holm, paired_difference
 from coars_env.evaluation.meters import (
     METERS,
     MeterReport,
@@ -19,7 +19,23 @@ from coars_env.evaluation.meters import (
     position_bias,
 )
 from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
-from coars_env.evaluation.reports import Report, Runs, evaluate, markdown_table, metric_values, summarize
+from coars_env.evaluation.ranking import (
+    Ranker,
+    Ranks,
+    expected_hit,
+    full_ranking,
+    ranking_metrics,
+    target_ranks,
+)
+from coars_env.evaluation.reports import (
+    Report,
+    Runs,
+    evaluate,
+    joint_estimates,
+    markdown_table,
+    metric_values,
+    summarize,
+)
 from coars_env.evaluation.simulation import (
     SIMULATION_METRICS,
     Simulation,
@@ -31,6 +47,7 @@ from coars_env.evaluation.simulation import (
     user_simulation,
     user_test,
 )
+from coars_env.evaluation.surroundings import surroundings
 
 __all__ = [
     "METERS",
@@ -41,6 +58,8 @@ __all__ = [
     "Estimate",
     "MeterReport",
     "PositionBias",
+    "Ranker",
+    "Ranks",
     "ReliabilityBin",
     "Report",
     "Runs",
@@ -56,14 +75,21 @@ __all__ = [
     "episode_meters",
     "episode_metrics",
     "evaluate",
+    "expected_hit",
+    "full_ranking",
+    "holm",
+    "joint_estimates",
     "markdown_table",
     "meter_report",
     "metric_values",
     "paired_difference",
     "position_bias",
+    "ranking_metrics",
     "simulation_difference",
     "simulation_report",
     "summarize",
+    "surroundings",
+    "target_ranks",
     "user_card",
     "user_simulation",
     "user_test",

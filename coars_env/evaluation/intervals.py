@@ -98,6 +98,21 @@ def paired_difference(
     )
 
 
+def holm(p_values: Sequence[float] | FloatArray) -> FloatArray:
+    """Adjusted p-values of several tests: rejecting those below a level errs anywhere with at most that probability.
+
+    The i-th smallest of m is multiplied by m - i + 1, then made at least as large as those before it and at most 1
+    (S. Holm, Scandinavian Journal of Statistics 1979, 6(2):65-70). The tests may depend on each other. [m] -> [m], same
+    order; NaN is no test, stays NaN and does not count.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN is last
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.full(len(p), np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    return adjusted
+
+
 def difference(
     a: FloatArray,
     b: FloatArray,

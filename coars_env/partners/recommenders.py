@@ -1,6 +1,6 @@
 """Scripted recommenders: chance, a fixed place of the list, and the best by a score."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -40,6 +40,10 @@ class FixedRecommender:
         return {n: dict(self._action) for n in observations}
 
 
+Reason = Callable[[Observation, int], str]
+"""(what the recommender sees, catalogue index of what it proposes) -> its message."""
+
+
 class GreedyRecommender:
     """Proposes the candidate of the highest score that the user has not rejected (dislike or skip).
 
@@ -47,16 +51,20 @@ class GreedyRecommender:
     `GreedyRecommender(popularity_scorer(split))`.
     """
 
-    def __init__(self, scorer: Scorer, message: str = "The best of what is left.") -> None:
+    def __init__(self, scorer: Scorer, message: str | Reason = "The best of what is left.") -> None:
         self._scorer = scorer
-        self._message = message
+        self._reason: Reason = (lambda observation, item: message) if isinstance(message, str) else message
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
         self._orders: dict[int, IntArray] = {}
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return {n: {"item": self._best(n, o), "message": self._message} for n, o in observations.items()}
+        return {n: self._propose(n, observation) for n, observation in observations.items()}
+
+    def _propose(self, n: int, observation: Observation) -> Action:
+        place = self._best(n, observation)
+        return {"item": place, "message": self._reason(observation, int(observation["candidates"][place]))}
 
     def _best(self, n: int, observation: Observation) -> int:
         candidates = observation["candidates"]

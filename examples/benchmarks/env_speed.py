@@ -30,7 +30,6 @@ import tyro
 
 from agents.backbones.backbone import Backbone
 from agents.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
-from agents.checkpoint import surroundings
 from agents.llm_agent import LLMAgent
 from agents.policy import Policy
 from coars_env import (
@@ -54,6 +53,7 @@ from coars_env import (
     markdown_table,
     play,
     single_agent,
+    surroundings,
 )
 
 DRAWN = 256

@@ -123,11 +123,9 @@ def main() -> None:
         print(f"{size:,} interactions: {grown[-1].wall:.0f} s", flush=True)
     print(table(grown))
     if config.out:
-        from agents.checkpoint import surroundings  # loads torch: not before the measuring
-
         name = f"growth_cpu_{date.today().isoformat()}"
         draw(grown, config.out / f"{name}.png")
-        around = surroundings()
+        around = coars_env.surroundings()
         page = (
             "# What do tasks cost, from one to 25 million interactions?\n\n"
             "Command: `python examples/benchmarks/growth.py --out docs/results`, commit "

@@ -23,7 +23,6 @@ from transformers import DynamicCache
 
 from agents.backbones.backbone import Backbone
 from agents.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
-from agents.checkpoint import surroundings
 from agents.credit import distilled_advantages, teacher_logprobs
 from agents.llm_agent import LLMAgent
 from agents.losses import coars_loss
@@ -45,6 +44,7 @@ from coars_env import (
     markdown_table,
     play,
     sample_train_tasks,
+    surroundings,
 )
 
 

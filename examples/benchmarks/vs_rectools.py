@@ -203,7 +203,7 @@ def main() -> None:
             print(f"{name}: {epochs[name][-1].processor:.1f} s", flush=True)
     print(table(epochs))
     if config.out:
-        from agents.checkpoint import surroundings
+        from coars_env import surroundings
 
         around = surroundings()
         lines = [

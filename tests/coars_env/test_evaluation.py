@@ -37,6 +37,7 @@ from coars_env import (
     constant_stage,
     episode_metrics,
     evaluate,
+    holm,
     leave_last,
     metric_values,
     opinions_heard,
@@ -249,6 +250,19 @@ def test_wrong_arguments_are_named() -> None:
         bootstrap_interval(np.zeros((1, 1, 1, 1)))
     with pytest.raises(ConfigError, match="Expected 0 < level < 1, found 95"):
         bootstrap_interval([1.0], level=95)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted: .01 * 4 = .04, .02 * 3 = .06, .03 * 2 = .06, .5 * 1 = .5.
+    np.testing.assert_allclose(holm([0.03, 0.5, 0.01, 0.02]), [0.06, 0.5, 0.04, 0.06])
+    # .04 * 2 = .08; then .05 * 1 = .05 may not be below it.
+    np.testing.assert_allclose(holm([0.04, 0.05]), [0.08, 0.08])
+
+
+def test_holm_stays_a_probability_and_leaves_out_what_is_no_test() -> None:
+    np.testing.assert_allclose(holm([0.6, np.nan, 0.7]), [1.0, np.nan, 1.0])
+    assert holm([0.2]).tolist() == [0.2]
+    assert holm([]).tolist() == []
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------

@@ -176,6 +176,13 @@ def test_the_greedy_recommender_goes_down_its_list_and_never_back() -> None:
     assert [turn.proposal for turn in first.turns] == [1, 1, 1, 1]  # a star is no rejection
 
 
+def test_the_greedy_recommender_may_give_a_reason_for_what_it_proposes() -> None:
+    recommender = GreedyRecommender(POPULARITY, lambda seen, item: f"turn {seen['turn']}, {TOY.items[item].title}")
+    for transcript in played(recommender, FixedUser("dislike", 0.1), max_turns=2):
+        expected = [f"turn {n}, {TOY.items[t.proposal or 0].title}" for n, t in enumerate(transcript.turns)]
+        assert [turn.rationale for turn in transcript.turns] == expected
+
+
 def test_ties_are_drawn_by_the_seed_of_the_dialogue() -> None:
     dialogues = [Dialogue(TOY.tasks[0], TOY.items, max_turns=1) for _ in range(300)]
     play(dialogues, GreedyRecommender(lambda history, items: np.zeros(len(items))), FixedUser())

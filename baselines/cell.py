@@ -1,0 +1,238 @@
+"""Cell: one system under one seed, fitted and played in a process of its own; `baselines.compare` has many of them.
+
+A cell's folder holds what it left behind:
+
+    cell.json           written last: settings, cost, and the cause if it failed
+    values.json         per user: Hit@1 of every draw, and full-ranking figures
+    transcripts-dN.jsonl, log.txt
+    trained/            the model as soon as it is trained, for systems with `save`; gone through once, never again
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from itertools import accumulate
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines.names import load_baseline
+from coars_env import (
+    Agent,
+    CoarsError,
+    ConfigError,
+    EpisodeSet,
+    FixedUser,
+    Split,
+    evaluate,
+    full_ranking,
+    metric_values,
+    ranking_metrics,
+    surroundings,
+    write_transcripts,
+)
+
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Game:
+    """What everybody learns from and plays."""
+
+    split: Split
+    subset: Literal["validation", "test"]
+    """The part that is played."""
+    episodes: tuple[EpisodeSet, ...]
+    """Its frozen tasks, one set for each candidate draw."""
+
+    def settings(self) -> dict[str, str]:
+        """What must be equal for two cells to be compared: the data and every draw, with digests cut short."""
+        provenance = self.split.dataset.provenance
+        return {
+            "dataset": f"{provenance.source} data {provenance.origin} ({provenance.sha256[:12]})",
+            "episodes": ", ".join(f"{draw.name} ({draw.sha256[:12]})" for draw in self.episodes),
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A system under a seed, and the folder for what it leaves behind."""
+
+    system: str
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}, seed {self.seed}"
+
+    def finished(self) -> bool:
+        """Whether it was played to its end and did not fail."""
+        return (self.folder / "cell.json").exists() and self.record()["cause"] is None
+
+    def record(self) -> dict[str, Any]:
+        """What `cell.json` says of a cell that was played; "cause" is None unless it failed."""
+        return _read(self.folder / "cell.json")
+
+    def values(self) -> dict[str, FloatArray]:
+        """Of a finished cell: "hit_final" [D, N], and [N] each of `ranking_metrics` if it ranks all items."""
+        found = _read(self.folder / "values.json")
+        return {name: np.array(values, dtype=np.float64) for name, values in found.items()}
+
+    def refuse_other_settings(self, settings: dict[str, str]) -> None:
+        """Nothing is redone or joined that was made otherwise. A failed cell is no result and will be played again.
+
+        Raises:
+            ConfigError: what lies there, finished or trained, was made with other data, episodes or code.
+        """
+        notes = [self.record()] if self.finished() else []
+        notes += [_read(path) for path in self.folder.glob("trained/training.json")]
+        for made in notes:
+            pairs = [(wanted, made["settings"][what]) for what, wanted in settings.items()]
+            changed = [name for name, digest in made["code"].items() if _digest(name) != digest]
+            if changed:
+                pairs.append(("the code as it is now", f"other code of {', '.join(changed[:3])}"))
+            for wanted, found in pairs:
+                if wanted != found:
+                    raise ConfigError(
+                        f"What is compared must be made alike. Expected {wanted} in {self.folder}, found {found}. "
+                        "Choose another --out, or remove that folder to have the cell made again."
+                    )
+
+
+def play_alone(cell: Cell, game: Game) -> None:
+    """Have a cell played by a process of its own, with one thread; what happens to it stands in `cell.json`."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # of the processes to come
+    process = get_context("spawn").Process(target=_work, args=(cell, game))
+    process.start()
+    try:
+        process.join()
+    finally:
+        process.kill()  # if this one was interrupted
+        process.join()
+    code = process.exitcode or 0
+    if code:
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}, see log.txt"
+        _write(cell.folder / "cell.json", {"system": cell.system, "seed": cell.seed, "cause": f"The process: {how}."})
+
+
+def _work(cell: Cell, game: Game) -> None:
+    """What the process does."""
+    with open(cell.folder / "log.txt", "ab", buffering=0) as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    try:
+        body = _play(cell, game)
+    except Exception as error:
+        traceback.print_exc()
+        body = {"cause": str(error) if isinstance(error, CoarsError) else f"{type(error).__name__}: {error}"}
+    _write(cell.folder / "cell.json", {"system": cell.system, "seed": cell.seed, **body})
+
+
+def _play(cell: Cell, game: Game) -> dict[str, Any]:
+    """Fit or load, play, rank, and write all but the record, which is returned."""
+    kind, made = load_baseline(cell.system), surroundings()
+    code = _code(kind, {})  # as it is now, should somebody edit it meanwhile
+    fitted, training = _fitted(cell, kind, game, code)
+    recommender, user = players(fitted)
+    (draws,) = runs = evaluate(recommender, user, game.episodes, seeds=(cell.seed,))
+    for number, draw in enumerate(draws):
+        write_transcripts(cell.folder / f"transcripts-d{number}.jsonl", draw)
+    metrics = metric_values(runs)
+    values = {"hit_final": metrics["hit_final"][0]}  # [D, N]
+    if hasattr(fitted, "scores"):
+        values |= ranking_metrics(full_ranking(fitted, game.split, game.subset))
+    _write(cell.folder / "values.json", {name: array.tolist() for name, array in values.items()}, indent=None)
+    return {
+        "cause": None,
+        "settings": game.settings(),
+        "code": _code(kind, code),
+        "made": made,
+        "parameters": getattr(fitted, "num_parameters", None),
+        "training_seconds": training["seconds"],
+        "memory_mb": max(training["memory_mb"], _peak_memory()),
+        "failed_dialogues": int(metrics["failed"].sum()),
+    }
+
+
+def players(fitted: Any) -> tuple[Agent, Agent]:
+    """The recommender and the user that play for a system: so far itself, and a user that clicks what comes first."""
+    return fitted, FixedUser()
+
+
+def _fitted(cell: Cell, kind: Any, game: Game, code: dict[str, str]) -> tuple[Any, dict[str, Any]]:
+    """The system, and what its training cost; a trained one is loaded."""
+    home = cell.folder / "trained"
+    if home.exists():
+        return kind.load(home / "model", game.split), _read(home / "training.json")
+    began = time.process_time()
+    fitted = kind.fit(game.split, seed=cell.seed)
+    training = {"seconds": time.process_time() - began, "memory_mb": _peak_memory()}
+    if hasattr(fitted, "save"):
+        with tempfile.TemporaryDirectory(dir=cell.folder, prefix=".trained.") as stage:
+            fitted.save(Path(stage, "trained", "model"))
+            note = {**training, "settings": game.settings(), "code": _code(kind, code)}
+            _write(Path(stage, "trained", "training.json"), note)
+            os.replace(Path(stage, "trained"), home)
+    return fitted, training
+
+
+def _peak_memory() -> float:
+    """Highest resident memory of this process so far, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux; getrusage tells there of the process that started this one, too
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024 / 1e6
+    import resource  # not on every system
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _code(kind: type, known: dict[str, str]) -> dict[str, str]:
+    """Digest of each module of this project, and of the system's own package, that this process has loaded.
+
+    What is known already is not read again. The list of names is left out: a further system changes nothing for those
+    that are there.
+    """
+    tops = {"agents", "baselines", "coars_env", kind.__module__.partition(".")[0]}
+    loaded = sorted(name for name in sys.modules if name.partition(".")[0] in tops)
+    return {name: known.get(name) or _digest(name) for name in loaded if name != "baselines.names"}
+
+
+def _digest(module: str) -> str:
+    """Of its source, which is not run; "missing" if there is none."""
+    path: Sequence[str] | None = None
+    spec = None
+    for parent in accumulate(module.split("."), "{}.{}".format):
+        spec = PathFinder.find_spec(parent, path)
+        path = spec.submodule_search_locations if spec else []
+    if spec is None or spec.origin is None:
+        return "missing"
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:12]
+
+
+def _write(path: Path, body: dict[str, Any], *, indent: int | None = 1) -> None:
+    """JSON, so that a reader sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(f".{path.name}.part")
+    whole.write_text(json.dumps(body, indent=indent) + "\n", encoding="utf-8")
+    os.replace(whole, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return body

@@ -1,0 +1,278 @@
+"""`coars compare`: systems and seeds on the same frozen episodes, one table with intervals and paired differences.
+
+Every system under every seed is a cell, see `baselines.cell`, played one after the other. What is finished stays, so
+an interrupted comparison goes on where it stopped, and systems and seeds can be added to it. See docs/compare.md.
+"""
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from baselines.cell import Cell, FloatArray, Game, play_alone
+from baselines.names import baseline_path
+from baselines.tables import RANKING, Cost, Row, draw_forest, printed, to_csv, to_markdown
+from coars_env import (
+    CandidateRule,
+    ConfigError,
+    Estimate,
+    Source,
+    SplitName,
+    bootstrap_interval,
+    builder,
+    freeze,
+    holm,
+    load_split,
+    paired_difference,
+    surroundings,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Play systems on the same frozen episodes, and lay out how they differ."""
+
+    dataset: str = "movielens"
+    """Name of the dataset."""
+    variant: str | None = None
+    """Version of it; None takes the dataset's first."""
+    split: SplitName | None = None
+    """Rule that says what is held out; None takes the one that fits the data."""
+    subset: Literal["validation", "test"] = "test"
+    """Held-out part that is played."""
+    rule: CandidateRule = "uniform"
+    """Rule by which the negatives are drawn."""
+    draws: int = 5
+    """Number of candidate draws."""
+    source: Source = "auto"
+    """"real" fails where there are no real data, in place of playing a synthetic world."""
+    data_dir: Path | None = None
+    """Where the files lie; else COARS_DATA, else the user cache."""
+    systems: tuple[str, ...] = ("random", "popularity", "markov", "item_knn")
+    """Baselines by name, or classes of your own as module:Class. The default ones need no extra."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of training, and of ties in play."""
+    reference: str = "item_knn"
+    """System that the others are compared with; it is played, too."""
+    out: Path = Path("runs/compare")
+    """Folder of cells, episodes, tables and picture. The same call again goes on with what is missing."""
+
+    def __post_init__(self) -> None:
+        for name in (*self.systems, self.reference):
+            baseline_path(name)
+        if self.draws < 1 or not self.seeds or min(self.seeds) < 0:
+            raise ConfigError(
+                f"Something must be played. Expected draws >= 1 and seeds that are >= 0, found {self.draws} and "
+                f"{self.seeds}. Raise them."
+            )
+
+    def game(self) -> Game:
+        """The data, divided, and the episodes, frozen.
+
+        Raises:
+            ConfigError: nobody is held out.
+        """
+        variant = {} if self.variant is None else {"variant": self.variant}
+        split = load_split(self.dataset, self.split, source=self.source, data_dir=self.data_dir, **variant)
+        build = builder(split, self.rule)
+        draws = tuple(freeze(build, self.subset, rule=self.rule, draw=draw) for draw in range(self.draws))
+        if not len(draws[0]):
+            raise ConfigError(
+                f"Something must be held out. Expected users in the part {self.subset!r} of {split.name!r}, found "
+                "none. Play another part, or take another split."
+            )
+        return Game(split, self.subset, draws)
+
+    @property
+    def played(self) -> tuple[str, ...]:
+        """The systems, each once, the reference among them."""
+        return tuple(dict.fromkeys((*self.systems, self.reference)))
+
+    def command(self, systems: Sequence[str], source: str, out: Path) -> str:
+        """The call that plays some of the systems in some folder, from data of this source."""
+        options: dict[str, Sequence[object]] = {
+            "dataset": [self.dataset],
+            "variant": [self.variant],
+            "split": [self.split],
+            "subset": [self.subset],
+            "rule": [self.rule],
+            "source": [source],
+            "draws": [self.draws],
+            "systems": systems,
+            "seeds": self.seeds,
+            "reference": [self.reference],
+            "out": [out],
+        }
+        words = [(f"--{name}", *map(str, values)) for name, values in options.items() if values != [None]]
+        return shlex.join(["coars", "compare", *chain.from_iterable(words)])
+
+
+def _plain(system: str) -> str:
+    """A name for files."""
+    return system.replace(":", ".")
+
+
+def main(argv: Sequence[str]) -> None:
+    """`coars compare`."""
+    config = tyro.cli(CompareConfig, prog="coars compare", args=list(argv))
+    compare(config, config.game(), console=Console())
+
+
+def compare(config: CompareConfig, game: Game, *, console: Console) -> list[Row]:
+    """Play what is missing, then write table.csv, table.md and forest.png and print the table.
+
+    Raises:
+        ConfigError: the folder holds cells that were made with other data, episodes or code.
+    """
+    cells = [
+        Cell(system, seed, config.out / "cells" / f"{_plain(system)}-s{seed}")
+        for system in config.played
+        for seed in dict.fromkeys(config.seeds)
+    ]
+    for cell in cells:
+        cell.refuse_other_settings(game.settings())
+    _play(cells, game, config.out, console)
+    rows = table_rows(config, cells, game.split.dataset.provenance.source)
+    without_picture = _write(config, game, rows, cells)
+    _show(rows, config.reference, console)
+    console.print(
+        f"table.csv, table.md{', ' + without_picture if without_picture else ' and forest.png'} in {config.out}"
+    )
+    return rows
+
+
+def _play(cells: Sequence[Cell], game: Game, out: Path, console: Console) -> None:
+    """All cells that are not finished, one after the other. The bar counts cells and guesses no time."""
+    missing = [cell for cell in cells if not cell.finished()]
+    console.print(f"{len(cells)} cells, {len(cells) - len(missing)} of them finished before, in {out}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=len(cells), completed=len(cells) - len(missing))
+        for cell in missing:
+            progress.update(bar, description=cell.name)
+            began = time.perf_counter()
+            play_alone(cell, game)
+            console.print(f"{cell.name}: {_told(cell)} ({time.perf_counter() - began:.0f} s)", markup=False)
+            progress.advance(bar)
+        progress.update(bar, description="all played")
+
+
+def _told(cell: Cell) -> str:
+    record = cell.record()
+    if record["cause"] is not None:
+        return f"failed. {record['cause']}"
+    return f"Hit@1 {cell.values()['hit_final'].mean():.3f}"
+
+
+def table_rows(config: CompareConfig, cells: Sequence[Cell], source: str) -> list[Row]:
+    """One row a system, from the cells as they lie there.
+
+    Args:
+        config: which systems, and which of them is the reference.
+        cells: of all of them, played.
+        source: of the data, for the commands.
+    """
+    done = {name: [c for c in cells if c.system == name and c.finished()] for name in config.played}
+    values = {name: [cell.values() for cell in own] for name, own in done.items() if own}
+    hits = {name: np.stack([v["hit_final"] for v in own]) for name, own in values.items()}  # [S, D, N]
+    others = [name for name in hits if name != config.reference and config.reference in hits]
+    differences = {name: paired_difference(hits[name], hits[config.reference]) for name in others}
+    adjusted = dict(zip(others, holm([differences[name].p_value for name in others]).tolist(), strict=True))
+    return [
+        Row(
+            system=name,
+            seeds=tuple(cell.seed for cell in done[name]),
+            hit=bootstrap_interval(hits[name]) if name in hits else None,
+            difference=differences.get(name),
+            p_holm=adjusted.get(name, np.nan),
+            ranking=_ranking(values.get(name, [])),
+            cost=_cost([cell.record() for cell in done[name]]),
+            command=config.command([name], source, Path("runs") / f"again-{_plain(name)}"),
+            notes=tuple(note for cell in cells if cell.system == name for note in _notes(cell)),
+        )
+        for name in config.played
+    ]
+
+
+def _ranking(values: Sequence[dict[str, FloatArray]]) -> dict[str, Estimate]:
+    """Of the seeds of a system that ranks all items; empty for others."""
+    names = [name for name in RANKING if all(name in seed for seed in values)] if values else []
+    return {name: bootstrap_interval(np.stack([seed[name][None] for seed in values])) for name in names}
+
+
+def _cost(records: Sequence[dict[str, Any]]) -> Cost | None:
+    """Over the seeds of a system: parameters of the first, mean seconds, highest memory; None if all failed."""
+    if not records:
+        return None
+    seconds = float(np.mean([record["training_seconds"] for record in records]))
+    return Cost(records[0]["parameters"], seconds, max(record["memory_mb"] for record in records))
+
+
+def _notes(cell: Cell) -> Iterator[str]:
+    record = cell.record()
+    if record["cause"] is not None:
+        yield f"seed {cell.seed}: {record['cause']}"
+    elif record["failed_dialogues"]:
+        yield f"seed {cell.seed}: {record['failed_dialogues']} dialogues broke and count as misses, see log.txt"
+
+
+def _write(config: CompareConfig, game: Game, rows: Sequence[Row], cells: Sequence[Cell]) -> str | None:
+    """The files; returns why there is no picture, None if there is one."""
+    dataset = game.split.dataset
+    provenance, made = (
+        dataset.provenance,
+        [cell.record()["made"] for cell in cells if cell.finished()] or [surroundings()],
+    )
+    title = f"{dataset.name}, {game.split.name}, {game.subset}, {config.rule} candidates"
+    (config.out / "table.csv").write_text(to_csv(rows, config.reference), encoding="utf-8")
+    try:
+        draw_forest(rows, config.reference, config.out / "forest.png", title=title)
+        missing = None
+    except ModuleNotFoundError as error:
+        missing = f'no picture, since {error.name} is not installed: pip install "coars-env[llm]"'
+    libraries = sorted({f"{name} {number}" for one in made for name, number in one["versions"].items()})
+    head = (
+        f"{provenance.source.upper()} data {provenance.origin} ({provenance.sha256[:12]}), {len(game.episodes[0])} "
+        f"users, {len(game.episodes)} candidate draws, seeds {', '.join(map(str, config.seeds))}; {date.today()}.",
+        f"Command: `{config.command(config.systems, provenance.source, config.out)}`, commit {_all(made, 'commit')}, "
+        f"{_all(made, 'machine')}, one thread, Python {_all(made, 'python')}, {', '.join(libraries)}.",
+    )
+    page = to_markdown(
+        rows,
+        config.reference,
+        title=title,
+        head=head,
+        picture=None if missing else "forest.png",
+        digests=[f"{draw.name}: `{draw.sha256[:12]}`" for draw in game.episodes],
+    )
+    (config.out / "table.md").write_text(page, encoding="utf-8")
+    return missing
+
+
+def _all(made: Sequence[dict[str, Any]], what: str) -> str:
+    """Cells of several commits or machines may stand in one table."""
+    return " and ".join(sorted({one[what] for one in made}))
+
+
+def _show(rows: Sequence[Row], reference: str, console: Console) -> None:
+    """The table in three parts that fit a terminal of 80 columns, and what failed."""
+    lines = printed(rows, reference)
+    columns = list(lines[0])
+    for part in (columns[1:4], columns[4:6], columns[6:]):
+        table = Table("system", *part)
+        for line in lines:
+            table.add_row(line["system"], *(line[column] for column in part))
+        console.print(table)
+    for row in rows:
+        for note in row.notes:
+            console.print(f"{row.system}, {note}", markup=False, highlight=False)

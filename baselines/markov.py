@@ -1,0 +1,91 @@
+"""Markov: the candidate that most often followed the last item of the history; popularity where that says nothing.
+
+A first-order chain with counts as they are, without smoothing: score(c) = n(h, c), how often c came directly after h in
+a training sequence, h being the last visible item; ties go by the training interactions of c. Most pairs never occur,
+so ties decide often. The chain that is alike for all users, from which S. Rendle, C. Freudenthaler and L.
+Schmidt-Thieme begin (WWW 2010, doi:10.1145/1772690.1772773).
+
+Where rows have no order (`random_holdout`, LastFM) neighbours in a sequence are neighbours by chance: it then is a weak
+item-kNN. Plays as `coars_env.GreedyRecommender`. Reproduce its row by `python -m baselines.markov`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from coars_env import (
+    Action,
+    FixedUser,
+    GreedyRecommender,
+    Item,
+    Observation,
+    Split,
+    builder,
+    evaluate,
+    freeze,
+    item_counts,
+    load_split,
+    summarize,
+)
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+class Markov:
+    """A recommender that knows what followed what in training."""
+
+    def __init__(self, followers: Sequence[Counter[int]], counts: FloatArray, items: Sequence[Item]) -> None:
+        self._followers = followers  # [I] how often each item came directly after this one
+        self._fractions = counts / (counts.max() + 1)  # [I] below 1, so that they decide between equal counts only
+        self._items = items
+        self._player = GreedyRecommender(self._score, self._reason)
+        self.num_parameters = len(counts) + sum(map(len, followers))
+        """The counts of items, and those of pairs that occur."""
+
+    @classmethod
+    def fit(cls, split: Split, *, seed: int = 0) -> "Markov":
+        """Count the neighbours in the sequences of the training part. Nothing is drawn: the seed is ignored."""
+        followers: list[Counter[int]] = [Counter() for _ in split.dataset.items]
+        for sequence in split.train:
+            for item, following in pairwise(sequence.items):
+                followers[item][following] += 1
+        return cls(followers, item_counts(split), split.dataset.items)
+
+    def scores(self, histories: Sequence[Sequence[int]]) -> FloatArray:
+        """n(h, c) plus a fraction that grows with popularity. [M, I]"""
+        found = np.tile(self._fractions, (len(histories), 1))
+        for row, history in zip(found, histories, strict=True):
+            if len(history):
+                after = self._followers[history[-1]]
+                row[list(after)] += list(after.values())
+        return found
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._player.start(seeds)
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        return self._player.act(observations)
+
+    def _score(self, history: IntArray, items: IntArray) -> FloatArray:
+        return np.asarray(self.scores([history.tolist()])[0, items])
+
+    def _reason(self, observation: Observation, item: int) -> str:
+        history = observation["history"][observation["history"] >= 0]
+        if len(history) and item in self._followers[history[-1]]:
+            return f"Others took it right after {self._items[int(history[-1])].title}."
+        return "The one taken most often of what is left."
+
+
+def main() -> None:
+    """Print the row of docs/baselines.md: ml-100k, leave-last, uniform candidates, 5 draws."""
+    split = load_split("movielens", "leave_last")
+    draws = [freeze(builder(split), "test", rule="uniform", draw=draw) for draw in range(5)]
+    print(summarize("markov", evaluate(Markov.fit(split), FixedUser(), draws)).to_markdown())
+
+
+if __name__ == "__main__":
+    main()

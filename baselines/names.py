@@ -1,0 +1,49 @@
+"""BASELINES: the systems by name, and how a name becomes a class."""
+
+from importlib import import_module
+from typing import Any
+
+from coars_env import ConfigError
+
+BASELINES = {
+    "bpr": "baselines.bpr:Bpr",
+    "caser": "baselines.caser:Caser",
+    "gru4rec": "baselines.gru4rec:Gru4Rec",
+    "item_knn": "baselines.item_knn:ItemKnn",
+    "markov": "baselines.markov:Markov",
+    "popularity": "baselines.popularity:Popularity",
+    "proxy": "baselines.sqn_sac:Proxy",
+    "proxy-caser": "baselines.sqn_sac:ProxyCaser",
+    "proxy-gru4rec": "baselines.sqn_sac:ProxyGru4Rec",
+    "random": "baselines.random_agent:RandomAgent",
+    "sac": "baselines.sqn_sac:Sac",
+    "sac-caser": "baselines.sqn_sac:SacCaser",
+    "sac-gru4rec": "baselines.sqn_sac:SacGru4Rec",
+    "sasrec": "baselines.sasrec:SasRec",
+    "sqn": "baselines.sqn_sac:Sqn",
+    "sqn-caser": "baselines.sqn_sac:SqnCaser",
+    "sqn-gru4rec": "baselines.sqn_sac:SqnGru4Rec",
+}
+"""Name -> import path of a class with `fit(split, seed=...)`. Resolved on use: popularity must not load torch for
+another."""
+
+
+def baseline_path(name: str) -> str:
+    """The import path "module:Class" of a baseline; the path of a class of one's own is its own name.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    path = BASELINES.get(name, name)
+    if ":" not in path:
+        raise ConfigError(
+            f"Unknown baseline. Expected one of {sorted(BASELINES)}, or a class of your own as module:Class, found "
+            f"{name!r}. Name one of them."
+        )
+    return path
+
+
+def load_baseline(name: str) -> Any:
+    """The class of a baseline, see `baseline_path`."""
+    module, attribute = baseline_path(name).split(":")
+    return getattr(import_module(module), attribute)

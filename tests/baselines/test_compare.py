@@ -1,0 +1,320 @@
+"""`coars compare`: tables of cells written by hand, one run of two cells, and (slow) cells that break or are killed."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from baselines.cell import Cell, Game
+from baselines.compare import CompareConfig, compare, main, table_rows
+from baselines.tables import draw_forest, printed, to_csv
+from coars_env import ConfigError, builder, freeze, holm, load_split, paired_difference, read_transcripts
+
+HIT = "hit_final"
+
+
+def small_game(draws: int = 2) -> Game:
+    split = load_split("synthetic", users=40, items=120, interactions=1200)
+    build = builder(split)
+    return Game(split, "test", tuple(freeze(build, "test", rule="uniform", draw=draw) for draw in range(draws)))
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+# --- tables of cells written by hand ----------------------------------------------------------------------------------
+
+
+def cell(folder: Path, system: str, seed: int, hits: Sequence[Sequence[float]], **values: list[float]) -> Cell:
+    """A finished cell with these hits [D, N]."""
+    made = Cell(system, seed, folder / f"{system}-s{seed}")
+    made.folder.mkdir()
+    (made.folder / "values.json").write_text(json.dumps({HIT: hits, **values}))
+    record: dict[str, Any] = {"system": system, "seed": seed, "cause": None, "failed_dialogues": 0, "parameters": 7}
+    record |= {"training_seconds": 1.0 + seed, "memory_mb": 100.0 + seed, "settings": {}, "code": {}}
+    (made.folder / "cell.json").write_text(json.dumps(record))
+    return made
+
+
+def failed(folder: Path, system: str, seed: int, cause: str) -> Cell:
+    made = Cell(system, seed, folder / f"{system}-s{seed}")
+    made.folder.mkdir()
+    (made.folder / "cell.json").write_text(json.dumps({"system": system, "seed": seed, "cause": cause}))
+    return made
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> CompareConfig:
+    return CompareConfig(systems=("markov", "bpr", "random"), seeds=(0, 1), out=tmp_path / "out")
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[Cell]:
+    """Eight users, two seeds. Markov hits one user more than item_knn, bpr all; a seed of random was killed."""
+    some, more, every = [[1.0, 0, 0, 0, 0, 0, 0, 0]], [[1.0, 1, 0, 0, 0, 0, 0, 0]], [[1.0] * 8]
+    ranking = {"HR@10": [1.0] * 4 + [0.0] * 4, "NDCG@10": [0.5] * 4 + [0.0] * 4}
+    return [
+        *(cell(tmp_path, "markov", seed, more, **ranking) for seed in (0, 1)),
+        *(cell(tmp_path, "bpr", seed, every, **ranking) for seed in (0, 1)),
+        cell(tmp_path, "random", 0, [[0.0] * 8]),
+        failed(tmp_path, "random", 1, "The process: killed by SIGKILL."),
+        *(cell(tmp_path, "item_knn", seed, some, **ranking) for seed in (0, 1)),
+    ]
+
+
+def test_a_row_holds_means_costs_and_differences_to_the_reference(config: CompareConfig, cells: list[Cell]) -> None:
+    markov, bpr, chance, knn = table_rows(config, cells, "real")
+    assert [row.system for row in (markov, bpr, chance, knn)] == ["markov", "bpr", "random", "item_knn"]
+    assert markov.hit is not None
+    assert markov.difference is not None
+    assert (markov.hit.mean, markov.difference.mean) == (2 / 8, 1 / 8)
+    assert bpr.ranking["HR@10"].mean == 1 / 2
+    assert bpr.ranking["NDCG@10"].mean == 1 / 4
+    assert chance.ranking == {}
+    assert bpr.cost is not None
+    assert (bpr.cost.parameters, bpr.cost.seconds, bpr.cost.memory) == (7, 1.5, 101.0)
+    assert knn.difference is None
+
+
+def test_p_values_are_corrected_for_all_differences_of_the_table(config: CompareConfig, cells: list[Cell]) -> None:
+    rows = {row.system: row for row in table_rows(config, cells, "real")}
+    # Exact tests: one user differs (p = 1), seven do (2 of 2^7 swaps are as extreme), one does.
+    p_values = [1.0, 2 / 2**7, 1.0]
+    names = ("markov", "bpr", "random")
+    for name, p_value, adjusted in zip(names, p_values, holm(p_values), strict=True):
+        difference = rows[name].difference
+        assert difference is not None
+        assert difference.p_value == pytest.approx(p_value)
+        assert rows[name].p_holm == pytest.approx(adjusted)
+    assert rows["bpr"].p_holm == pytest.approx(3 * 2 / 2**7)
+    assert np.isnan(rows["item_knn"].p_holm)
+
+
+def test_seeds_that_failed_are_named_and_left_out(config: CompareConfig, cells: list[Cell]) -> None:
+    rows = {row.system: row for row in table_rows(config, cells, "real")}
+    assert rows["random"].seeds == (0,)
+    assert rows["random"].notes == ("seed 1: The process: killed by SIGKILL.",)
+
+
+def test_a_system_of_which_all_seeds_failed_stays_in_every_table(config: CompareConfig, tmp_path: Path) -> None:
+    cells = [failed(tmp_path, name, seed, "no fit today") for name in ("markov", "bpr", "random") for seed in (0, 1)]
+    cells += [cell(tmp_path, "item_knn", seed, [[1.0, 0.0, 1.0]]) for seed in (0, 1)]
+    rows = table_rows(config, cells, "real")
+    assert [line["Hit@1"] for line in printed(rows, "item_knn")][:3] == ["failed"] * 3
+    lines = list(csv.DictReader(io.StringIO(to_csv(rows, "item_knn"))))
+    assert (lines[0]["hit@1"], lines[0]["memory_mb"]) == ("", "")
+    assert lines[0]["notes"] == "seed 0: no fit today; seed 1: no fit today"
+    draw_forest(rows, "item_knn", tmp_path / "forest.png", title="three failed")
+    assert (tmp_path / "forest.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_the_reference_there_are_figures_but_no_differences(
+    config: CompareConfig, cells: list[Cell], tmp_path: Path
+) -> None:
+    cells = cells[:6] + [failed(tmp_path, "item_knn", seed + 2, "broke") for seed in (0, 1)]
+    rows = table_rows(config, cells, "real")
+    assert rows[0].hit is not None
+    assert [row.difference for row in rows] == [None] * 4
+
+
+def test_dialogues_that_broke_are_told(config: CompareConfig, cells: list[Cell]) -> None:
+    path = cells[0].folder / "cell.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "failed_dialogues": 3}))
+    assert table_rows(config, cells, "real")[0].notes == ("seed 0: 3 dialogues broke and count as misses, see log.txt",)
+
+
+def test_the_command_of_a_row_is_whole(config: CompareConfig, cells: list[Cell]) -> None:
+    command = table_rows(config, cells, "real")[1].command
+    assert command == (
+        "coars compare --dataset movielens --subset test --rule uniform --source real --draws 5 --systems bpr "
+        "--seeds 0 1 --reference item_knn --out runs/again-bpr"
+    )
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_systems_are_refused_before_anything_is_played() -> None:
+    with pytest.raises(ConfigError, match=r"Expected one of .*'markov'.* found 'markow'"):
+        CompareConfig(systems=("markow",))
+    with pytest.raises(ConfigError, match="found 'nobody'"):
+        CompareConfig(reference="nobody")
+
+
+def test_draws_and_seeds_are_counted() -> None:
+    with pytest.raises(ConfigError, match="Expected draws >= 1"):
+        CompareConfig(draws=0)
+    with pytest.raises(ConfigError, match="seeds that are >= 0"):
+        CompareConfig(seeds=())
+
+
+def test_the_reference_is_played_once_wherever_it_stands() -> None:
+    assert CompareConfig(systems=("markov", "random", "markov")).played == ("markov", "random", "item_knn")
+    assert CompareConfig(systems=("item_knn", "random")).played == ("item_knn", "random")
+
+
+def test_a_part_that_holds_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError, match="users in the part 'validation' of 'leave_last', found none"):
+        CompareConfig(dataset="synthetic", subset="validation", draws=1).game()
+
+
+def test_a_cell_of_changed_code_is_refused(cells: list[Cell]) -> None:
+    path = cells[0].folder / "cell.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "code": {"coars_env.rewards": "0" * 12}}))
+    with pytest.raises(ConfigError, match=r"the code as it is now.*other code of coars_env\.rewards\. Choose another"):
+        cells[0].refuse_other_settings({})
+
+
+def test_a_failed_cell_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    broken = failed(tmp_path, "bpr", 0, "no fit today")
+    broken.refuse_other_settings({"dataset": "another"})
+    assert not broken.finished()
+
+
+# --- cells that are played --------------------------------------------------------------------------------------------
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_comparison_is_played_once_written_down_and_closed_to_other_episodes(tmp_path: Path) -> None:
+    game = small_game()
+    config = CompareConfig(dataset="synthetic", systems=("popularity",), reference="markov", seeds=(3,), out=tmp_path)
+    first = compare(config, game, console=quiet())
+
+    folder = tmp_path / "cells" / "popularity-s3"
+    assert {path.name for path in folder.iterdir()} == {
+        *("cell.json", "values.json", "log.txt", "transcripts-d0.jsonl", "transcripts-d1.jsonl")
+    }
+    hits = [[t.final_item == t.task.target for t in read_transcripts(p)] for p in sorted(folder.glob("*.jsonl"))]
+    values = Cell("popularity", 3, folder).values()
+    np.testing.assert_array_equal(values[HIT], hits)
+    assert values["HR@10"].shape == (40,)
+    record = json.loads((folder / "cell.json").read_text())
+    assert record["parameters"] == 120
+    assert 30 < record["memory_mb"] < 1000
+    assert record["code"]["baselines.popularity"]
+    assert not [name for name in record["code"] if name.startswith("agents")]  # counting loads no torch
+
+    (line, reference) = csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text()))
+    assert float(line["hit@1"]) == pytest.approx(np.mean(hits))
+    other = Cell("markov", 3, tmp_path / "cells" / "markov-s3").values()[HIT]
+    assert float(line["p_holm"]) == pytest.approx(paired_difference(hits, other).p_value)
+    assert reference["difference"] == ""
+    page = (tmp_path / "table.md").read_text()
+    assert (
+        "| system | Hit@1 | minus markov | p (Holm) | HR@10 | NDCG@10 | parameters | training, s | memory, MB |" in page
+    )
+    for needed in ("SYNTHETIC data", game.episodes[1].sha256[:12], "commit ", "numpy ", line["command"], "forest.png"):
+        assert needed in page
+    assert (tmp_path / "forest.png").stat().st_size > 10_000
+
+    before, console = files_of(tmp_path / "cells"), quiet()
+    assert compare(config, game, console=console) == first
+    assert files_of(tmp_path / "cells") == before
+    assert "2 cells, 2 of them finished before" in said(console)
+
+    with pytest.raises(ConfigError, match=r"Expected .*uniform/d0 \(\w+\) in .*, found .*uniform/d1 \(\w+\)\. Choose"):
+        compare(config, small_game(draws=1), console=quiet())
+    assert files_of(tmp_path / "cells") == before
+
+
+TOYS = '''
+import os
+import signal
+from pathlib import Path
+
+from baselines.popularity import Popularity
+
+NOTES = Path(__file__).with_name("notes.txt")
+
+
+def note(word):
+    with NOTES.open("a") as notes:
+        notes.write(word + "\\n")
+
+
+class Kept(Popularity):
+    """Can be saved; its process is killed when it is to play for the first time."""
+
+    @classmethod
+    def fit(cls, split, *, seed=0):
+        note("trained")
+        return cls(split)
+
+    def save(self, folder):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("7")
+
+    @classmethod
+    def load(cls, folder, split):
+        note("loaded " + (folder / "weights").read_text())
+        return cls(split)
+
+    def start(self, seeds):
+        if "loaded" not in NOTES.read_text():
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().start(seeds)
+
+
+class Broken:
+    """Cannot be trained."""
+
+    @classmethod
+    def fit(cls, split, *, seed=0):
+        raise ValueError("no fit today")
+'''
+
+
+@pytest.mark.slow
+def test_what_breaks_is_recorded_and_what_was_trained_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toy_systems.py").write_text(TOYS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = tmp_path / "out"
+    systems = ("toy_systems:Broken", "toy_systems:Kept", "popularity")
+    config = CompareConfig(dataset="synthetic", systems=systems, reference="popularity", seeds=(0,), out=out)
+    game, console = small_game(), quiet()
+
+    broken, kept, popularity = compare(config, game, console=console)
+    assert broken.notes == ("seed 0: ValueError: no fit today",)
+    assert kept.notes == ("seed 0: The process: killed by SIGKILL.",)
+    assert popularity.hit is not None
+    assert "toy_systems:Kept, seed 0: failed. The process: killed by SIGKILL." in said(console)
+    assert 'raise ValueError("no fit today")' in (out / "cells" / "toy_systems.Broken-s0" / "log.txt").read_text()
+    assert "- toy_systems:Broken: seed 0: ValueError: no fit today" in (out / "table.md").read_text()
+
+    finished = files_of(out / "cells" / "popularity-s0")
+    broken, kept, popularity = compare(config, game, console=quiet())
+    assert (tmp_path / "notes.txt").read_text().split("\n") == ["trained", "loaded 7", ""]
+    assert kept.hit == popularity.hit
+    assert kept.notes == ()
+    assert broken.hit is None
+    assert files_of(out / "cells" / "popularity-s0") == finished
+
+    (tmp_path / "toy_systems.py").write_text(TOYS + "\n# edited\n")
+    with pytest.raises(ConfigError, match="other code of toy_systems"):
+        compare(config, game, console=quiet())
+
+
+@pytest.mark.slow
+def test_the_command_plays_and_says_where_everything_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--dataset", "synthetic", "--draws", "1", "--systems", "random", "--seeds", "0", "--out", str(tmp_path)]
+    main([*words, "--reference", "popularity"])
+    printed_ = capsys.readouterr().out
+    assert "random, seed 0: Hit@1 0." in printed_
+    assert "table.csv, table.md and forest.png" in printed_.replace("\n", "")
