@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, IntArray
-from coars_env.errors import TaskError
+from coars_env.errors import TaskError, expect, whole_number
 from coars_env.tasks.splits import Split
 
 
@@ -30,7 +30,14 @@ class SvdPeers:
             rank: number of singular vectors.
             k: how many peers count.
             directions: [I, rank], the right singular vectors; None computes them from the split.
+
+        Raises:
+            TaskError: nobody is trained on.
+            ConfigError: it is no split, or a number is smaller than 1.
         """
+        expect(Split, split, "Peers are those of a split.", "`coars_env.load_split` makes one.")
+        rank = whole_number("Vectors have a length.", "rank", rank, 1)
+        k = whole_number("Peers are counted.", "k", k, 1)
         if not split.train:
             raise TaskError(
                 f"Peers are training users. Expected one or more in {split.name!r} of {split.dataset.name!r}, found "
