@@ -11,7 +11,7 @@ import tyro
 from coars_env.datasets import RELEASES, Dataset, Source, load
 from coars_env.datasets.releases import Release, check_plain_digest, choose, find_folder, measure, measure_llara
 from coars_env.datasets.tables import locate
-from coars_env.errors import ConfigError, DatasetError, MissingDataError
+from coars_env.errors import ConfigError, DatasetError, MissingDataError, whole_number
 from coars_env.tasks import NUM_CANDIDATES, Split, freeze, leave_last, random_holdout
 from coars_env.views import CandidateRule, SplitName, builder, load_split
 
@@ -168,6 +168,9 @@ def shape(dataset: Dataset, *, min_rating: float | None = None) -> list[tuple[st
     """Rows of the table of shapes: name and value.
 
     One item of each user is held out, the last, or where there are no times one at random; the rest is training.
+
+    Raises:
+        ConfigError: nobody has three items that are rated so.
     """
     kept = np.ones(len(dataset.users), dtype=np.bool_) if min_rating is None else dataset.ratings >= min_rating
     taken = np.bincount(dataset.item_indices[kept])
@@ -175,6 +178,12 @@ def shape(dataset: Dataset, *, min_rating: float | None = None) -> list[tuple[st
     lengths = lengths[lengths > 0]
     timeless = dataset.times == "none"
     split = (random_holdout if timeless else leave_last)(dataset, min_rating=min_rating)
+    if not split.test:
+        rated = "" if min_rating is None else f" rated {min_rating:g} or more"
+        raise ConfigError(
+            f"There must be something to measure. Expected a user of three items or more{rated} in {dataset.name!r}, "
+            "found none. Take lower ratings, or more data."
+        )
     quantiles = np.percentile(lengths, [0, 5, 25, 50, 75, 90, 95, 99, 100]).astype(int)  # rounded down
     at_least = " / ".join(f"{(lengths >= n).sum():,}" for n in (5, 10, 20))
     return [
@@ -240,8 +249,8 @@ class Episodes:
     """Where the files lie; else COARS_DATA, else the user cache, else the publisher."""
 
     def run(self) -> None:
-        if self.draws < 1:
-            raise ConfigError(f"Something must be drawn. Expected draws >= 1, found {self.draws}. Raise it.")
+        whole_number("Something must be drawn.", "draws", self.draws, 1)
+        whole_number("Something must be drawn by a rule.", "the number of --candidates", len(self.candidates), 1)
         options = _options(self.variant)
         split = load_split(self.name, self.split, source=self.source, data_dir=self.data_dir, **options)
         for rule in self.candidates:

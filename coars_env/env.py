@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from numbers import Integral
 from operator import index
 from typing import Any, ClassVar, cast
 
@@ -11,9 +12,9 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from coars_env.datasets.dataset import Item, Provenance
-from coars_env.errors import ActionError, ConfigError, TaskError
+from coars_env.errors import ActionError, ConfigError, TaskError, expect, whole_number
 from coars_env.rendering import dialogue_lines, show
-from coars_env.rewards import CoarsReward, Reward, RewardTerms
+from coars_env.rewards import Reward, RewardTerms, check_paid, reward_or_default
 from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, EpisodeSet, Opinion, Task, read_opinions
 from coars_env.transcript import (
     ACTIONS,
@@ -30,6 +31,7 @@ from coars_env.transcript import (
     clamp_strength,
     clean_message,
     dialogue_text,
+    find_role,
     opinions_text,
     proposal_text,
 )
@@ -41,6 +43,29 @@ Observation = dict[str, Any]
 """What one side sees; a member of the space described in `CoarsEnv`."""
 Action = Mapping[str, Any]
 """What one side does; a member of its space described in `CoarsEnv`, perhaps with the key `error`."""
+
+
+def checked_seed(seed: int) -> int:
+    """The seed as Python's own integer.
+
+    Raises:
+        ConfigError: no whole number, or negative.
+    """
+    return whole_number("A seed feeds a random generator.", "seed", seed, 0)
+
+
+def asked_task(options: Mapping[str, Any] | None, episodes: EpisodeSet) -> Task | None:
+    """The task that `options["task_id"]` of a reset asks for; None if it asks for none.
+
+    Raises:
+        TaskError: it is not in the set.
+        ConfigError: the options are no dict.
+    """
+    if options is None:
+        return None
+    expect(Mapping, options, "What a reset may be asked for has a name.", "Pass {'task_id': ...}.")
+    task_id = options.get("task_id")
+    return None if task_id is None else episodes[task_id]
 
 
 class UnicodeText(spaces.Text):
@@ -67,11 +92,10 @@ class Dialogue:
     def __init__(
         self, task: Task, items: Sequence[Item], *, max_turns: int = MAX_TURNS, reward: Reward | None = None
     ) -> None:
-        if max_turns < 1:
-            raise ConfigError(f"A dialogue needs turns. Expected max_turns >= 1, found {max_turns}. Raise it.")
+        expect(Task, task, "A dialogue is about a task.", "`freeze` makes some.")
         self.task = task
         self.items = items
-        self.max_turns = max_turns
+        self.max_turns = whole_number("A dialogue needs turns.", "max_turns", max_turns, 1)
         self.turns: list[Turn] = []
         """The last one is open while `speaker` is the user."""
         self.terms: list[RewardTerms] = []
@@ -79,7 +103,7 @@ class Dialogue:
         self.speaker: Role = RECOMMENDER
         self.ending: EndingKind | None = None
         self.cause: str | None = None
-        self._reward = reward or CoarsReward()
+        self._reward = reward_or_default(reward)
         self._lines: dict[Role, list[str]] = {}  # what each side has been shown, kept because it only grows
         self._history = np.full(HISTORY_LENGTH, -1, np.int64)
         self._history[HISTORY_LENGTH - len(task.history) :] = task.history
@@ -123,6 +147,7 @@ class Dialogue:
             user_error=None if usable else clean_message(error or "the message holds no action"),
         )
         terms = self._reward.turn(self.task, turn, len(self.turns), self.max_turns)
+        check_paid(terms, self._reward)
         self.turns[-1] = turn
         self.terms.append(terms)
         self._say(answer_text(len(self.turns), turn))
@@ -163,7 +188,7 @@ class Dialogue:
 
     def observe(self, role: Role) -> Observation:
         """What one side may see now; a member of `observation_space`. Fresh arrays: the caller may change them."""
-        turns, length = self.turns, self.max_turns
+        turns, length, role = self.turns, self.max_turns, find_role(role)
         if role not in self._lines:
             self._lines[role] = dialogue_text(self.task, turns, self.items, role).split("\n")
         proposals, actions = np.full(length, -1, np.int64), np.full(length, -1, np.int64)
@@ -218,10 +243,10 @@ class Dialogue:
         if self.ending is not None or self.speaker != role:
             found = f"an episode that has ended ({self.ending})" if self.ending else f"the half-turn of {self.speaker}"
             raise ActionError(f"The sides speak in turn. Expected the half-turn of {role}, found {found}. Act in turn.")
-        if not 0 <= number <= highest:
+        if not (isinstance(number, Integral) and 0 <= number <= highest):
             raise ActionError(
-                f"An action must lie in its space. Expected 0..{highest} from {role}, found {number}. The last number "
-                "means that nothing could be read."
+                f"An action must lie in its space. Expected 0..{highest} from {role}, found {number!r}. The last of "
+                "them means that nothing could be read."
             )
 
 
@@ -363,6 +388,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         reward: Reward | None = None,
         render_mode: str | None = None,
     ) -> None:
+        expect(EpisodeSet, episodes, "An environment is made of episodes.", "`coars_env.make` makes one from a name.")
         if not len(episodes):
             raise TaskError(
                 f"An environment needs tasks. Expected at least one in {episodes.name!r}, found none. Freeze a part of "
@@ -374,8 +400,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
                 f"All tasks of an environment need equally many candidates. Expected one number in {episodes.name!r}, "
                 f"found {lengths}. Split the set."
             )
-        if max_turns < 1:
-            raise ConfigError(f"A dialogue needs turns. Expected max_turns >= 1, found {max_turns}. Raise it.")
+        max_turns = whole_number("A dialogue needs turns.", "max_turns", max_turns, 1)
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigError(
                 f"There are two ways to render. Expected render_mode None, 'ansi' or 'human', found {render_mode!r}. "
@@ -387,7 +412,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         self.possible_agents: list[str] = list(ROLES)
         self.agents: list[str] = []
         self.dialogue: Dialogue | None = None
-        self.reward: Reward = reward or CoarsReward()
+        self.reward: Reward = reward_or_default(reward)
         self._rng = np.random.default_rng()
         self.episode_seed = 0
         """Seed of the running episode: that of `reset`, or a number of the stream after an unseeded one."""
@@ -422,10 +447,11 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
 
         Raises:
             TaskError: `options["task_id"]` is not in the set; the running episode goes on.
+            ConfigError: the seed is no whole number or negative, or the options are no dict; likewise.
         """
-        task_id = (options or {}).get("task_id")
-        chosen = None if task_id is None else self.episodes[task_id]
+        chosen = asked_task(options, self.episodes)
         if seed is not None:
+            seed = checked_seed(seed)
             self._rng = np.random.default_rng(seed)
         self.episode_seed = int(self._rng.integers(2**31)) if seed is None else seed
         drawn = self.episodes.tasks[self._rng.integers(len(self.episodes))]  # also drawn where it is not played
@@ -454,8 +480,16 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         return self._observations(dialogue), rewards, dict.fromkeys(ROLES, ended), dict.fromkeys(ROLES, False), infos
 
     def render(self) -> str | None:
-        """The dialogue with its rewards, returned for "ansi" and printed for "human"; the target once it has ended."""
+        """The dialogue with its rewards, returned for "ansi" and printed for "human"; the target once it has ended.
+
+        Without a render mode it warns, as other games do, and without an episode there is nothing to show.
+        """
         dialogue = self.dialogue
+        if self.render_mode is None:
+            gymnasium.logger.warn(
+                "You are calling render method without specifying any render mode. Pass render_mode='ansi' or 'human' "
+                "where the environment is made."
+            )
         if self.render_mode is None or dialogue is None:
             return None
         lines = dialogue_lines(dialogue.task, dialogue.turns, dialogue.terms, dialogue.items, dialogue.ending)

@@ -14,8 +14,13 @@
 Beside the tree stands CoarsWarning, a UserWarning.
 
 A message states the broken rule, what was expected, what was found and what to do. What an agent says badly is not an
-error but data: see `coars_env.transcript.Turn`.
+error but data: see `coars_env.transcript.Turn`. At the end stand the checks of settings that are needed all over.
 """
+
+import math
+from numbers import Real
+from operator import index
+from typing import Any
 
 
 class CoarsError(Exception):
@@ -60,3 +65,51 @@ class CheckpointError(CoarsError):
 
 class CoarsWarning(UserWarning):
     """Something works, but not as asked; for instance invented data in place of real ones."""
+
+
+def whole_number(rule: str, name: str, value: object, least: int) -> int:
+    """A setting as Python's own integer.
+
+    Args:
+        rule: what it is for, a sentence.
+        name: of the setting.
+        value: what was passed.
+        least: the smallest that will do.
+
+    Raises:
+        ConfigError: no whole number, or a smaller one.
+    """
+    try:
+        number = index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ConfigError(f"{rule} Expected {name} >= {least}, found {value!r}. Pass a whole number from {least} on.")
+    return number
+
+
+def number_or_nan(value: object) -> float:
+    """A setting as a float; NaN, which lies in no range, where it is no number."""
+    return float(value) if isinstance(value, Real) else math.nan
+
+
+def expect(kind: Any, value: object, rule: str, remedy: str) -> None:
+    """Refuse what is no object of a kind: something else, or the class itself.
+
+    Args:
+        kind: a class or a protocol that can be asked for at run time.
+        value: what was passed.
+        rule: what it is for, a sentence.
+        remedy: what to do, a sentence.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, type):
+        found, remedy = f"the class {value.__name__}", f"Make an object of it: {value.__name__}(...)."
+    elif isinstance(value, kind):
+        return
+    else:
+        found = f"{value!r:.200}"
+    name = getattr(kind, "__name__", kind)  # a union has none
+    raise ConfigError(f"{rule} Expected an object of the kind {name}, found {found}. {remedy}")

@@ -4,15 +4,16 @@ Coupled interaction rewards of CoARS (arXiv:2604.10029, Eq. 7-8). Nothing here n
 random numbers.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray, IntArray
-from coars_env.errors import ConfigError
+from coars_env.errors import ConfigError, expect, number_or_nan
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, ROLES, USER, Transcript, Turn
 
@@ -40,6 +41,7 @@ class RewardTerms:
     """Roles whose message of this turn must not be trained on."""
 
 
+@runtime_checkable
 class Reward(Protocol):
     """What an environment pays: any object with this method, see `coars_env.testing.check_reward`."""
 
@@ -95,9 +97,9 @@ class MirroredStage:
     beta: float = 1 / 3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.beta < 1:
+        if not 0 <= number_or_nan(self.beta) < 1:
             raise ConfigError(
-                f"The stage sensitivity must stay positive. Expected 0 <= beta < 1, found {self.beta}. Lower beta."
+                f"The stage sensitivity must stay positive. Expected 0 <= beta < 1, found {self.beta!r}. Lower beta."
             )
 
     def __call__(self, turn: int, max_turns: int, hit: bool) -> float:
@@ -131,16 +133,19 @@ class CoarsReward:
     """Reward of a message that could not be used, for its author; ours."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < 0.5:
+        if not 0 <= number_or_nan(self.alpha) < 0.5:
             raise ConfigError(
                 f"The user's reward must rise with the strength on a hit. Expected 0 <= alpha < 0.5, found "
-                f"{self.alpha}. Lower alpha."
+                f"{self.alpha!r}. Lower alpha."
             )
-        if unknown := self.exclude_positive_miss - set(ROLES):
+        expect(Callable, self.stage, "The stage sensitivity D is computed.", "Pass a `StageSensitivity`.")
+        if not isinstance(self.exclude_positive_miss, frozenset) or not self.exclude_positive_miss <= set(ROLES):
             raise ConfigError(
-                f"Only the two sides can be excluded. Expected a subset of {ROLES}, found {sorted(unknown)}. "
-                "Use the agents' names."
+                f"Only the two sides can be excluded. Expected a frozenset of some of {ROLES}, found "
+                f"{self.exclude_positive_miss!r}. Use the agents' names."
             )
+        if not math.isfinite(number_or_nan(self.invalid)):
+            raise ConfigError(f"A reward is a finite number. Expected such as `invalid`, found {self.invalid!r}.")
 
     def __call__(self, transcript: Transcript) -> list[RewardTerms]:
         """One entry per turn of a transcript."""
@@ -189,3 +194,32 @@ class CoarsReward:
                 f"of {max_turns}. Correct `stage`."
             )
         return stage
+
+
+def reward_or_default(reward: Reward | None) -> Reward:
+    """The reward that was passed, CoARS's if none was.
+
+    Raises:
+        ConfigError: it is no `Reward`.
+    """
+    if reward is None:
+        return CoarsReward()
+    expect(Reward, reward, "A reward has a method `turn`.", "Write one as in `coars_env.Reward`, or pass None.")
+    return reward
+
+
+def check_paid(terms: object, reward: Reward) -> None:
+    """Refuse what cannot be paid.
+
+    Raises:
+        ConfigError: no `RewardTerms`, or rewards in it that are no finite numbers.
+    """
+    try:
+        paid = isinstance(terms, RewardTerms) and math.isfinite(terms.recommender) and math.isfinite(terms.user)
+    except TypeError:
+        paid = False
+    if not paid:
+        raise ConfigError(
+            f"A reward pays both sides a finite number. Expected such RewardTerms from {reward!r:.200}, found "
+            f"{terms!r:.400}. Correct it; `coars_env.testing.check_reward` shows where."
+        )

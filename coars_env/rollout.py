@@ -1,12 +1,12 @@
 """list[Transcript]: many dialogues played in lockstep, a batch of observations at a time. Re-exports `Agent`."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from coars_env.datasets.dataset import Item, Provenance
-from coars_env.env import MAX_TURNS, Dialogue
-from coars_env.errors import ActionError, CoarsError, ConfigError
-from coars_env.partners.agent import Agent, agent_seed
+from coars_env.env import MAX_TURNS, Dialogue, checked_seed
+from coars_env.errors import ActionError, CoarsError, expect, whole_number
+from coars_env.partners.agent import Agent, agent_seed, check_plays
 from coars_env.rewards import Reward
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, Transcript
@@ -25,6 +25,8 @@ def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed
     wrong set-up and is raised.
     """
     agents: tuple[Agent, Agent] = (recommender, user)
+    for name, agent in zip(("The recommender", "The user"), agents, strict=True):
+        check_plays(agent, name)
     for side, agent in enumerate(agents):
         agent.start([agent_seed(seed, side, first + n) for n in range(len(dialogues))])
     while live := [n for n, dialogue in enumerate(dialogues) if dialogue.ending is None]:
@@ -48,7 +50,7 @@ def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed
 
 
 def rollout(
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     items: Sequence[Item],
     recommender: Agent,
     user: Agent,
@@ -61,11 +63,14 @@ def rollout(
 ) -> list[Transcript]:
     """Play every task once, `batch_size` at a time, and return the transcripts in the same order.
 
-    The batch size changes the speed only, see `Agent`.
+    The batch size changes the speed only, see `Agent`. An `EpisodeSet` will do for the tasks.
+
+    Raises:
+        CoarsError: settings that cannot be, what is no agent, or what an agent raises as such.
     """
-    if batch_size < 1:
-        raise ConfigError(f"A batch holds dialogues. Expected batch_size >= 1, found {batch_size}. Raise it.")
-    transcripts = []
+    batch_size = whole_number("A batch holds dialogues.", "batch_size", batch_size, 1)
+    expect(Provenance, provenance, "A transcript says where its data come from.", "Pass `episodes.provenance`.")
+    tasks, seed, transcripts = tuple(tasks), checked_seed(seed), []
     for first in range(0, len(tasks), batch_size):
         batch = [
             Dialogue(task, items, max_turns=max_turns, reward=reward) for task in tasks[first : first + batch_size]

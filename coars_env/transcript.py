@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from coars_env.datasets.dataset import Item, Provenance
-from coars_env.errors import CoarsError, TranscriptError
+from coars_env.errors import ActionError, CoarsError, ConfigError, TranscriptError
 from coars_env.tasks import Opinion, Task, task_from_row, task_row, write_atomically
 
 Role = Literal["recommender_0", "user_0"]
@@ -36,6 +36,18 @@ LIKENESS = ("little like you", "somewhat like you", "much like you")
 """How a peer of each level is introduced to the user, see `Opinion.level`."""
 
 
+def find_role(name: str) -> Role:
+    """The side that a name means: "recommender" and "user" will do.
+
+    Raises:
+        ConfigError: it means none.
+    """
+    for role in ROLES:
+        if name in (role, role.removesuffix("_0")):
+            return role
+    raise ConfigError(f"There are two sides. Expected role 'recommender' or 'user', found {name!r}. Choose one.")
+
+
 def clamp_strength(action: int, strength: float | None) -> float:
     """The strength moved into the interval of the action, in steps of .01: the action decides (our choice).
 
@@ -43,7 +55,12 @@ def clamp_strength(action: int, strength: float | None) -> float:
 
     >>> clamp_strength(ACTIONS.index("skip"), 0.9)
     0.49
+
+    Raises:
+        ActionError: there is no such action.
     """
+    if not 0 <= action < len(ACTIONS):
+        raise ActionError(f"There are four actions. Expected a number in 0..{len(ACTIONS) - 1}, found {action!r}.")
     low = STRENGTH_EDGES[action]
     high = STRENGTH_EDGES[action + 1] - 0.01 if action + 1 < len(ACTIONS) else 1.0
     if strength is None or math.isnan(strength):
@@ -172,7 +189,11 @@ def _check(transcript: Transcript) -> None:
 
 
 def write_transcripts(path: str | Path, transcripts: Iterable[Transcript]) -> None:
-    """Write JSONL, atomically."""
+    """Write JSONL, atomically.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
     write_atomically(path, "".join(t.to_json() + "\n" for t in transcripts))
 
 
@@ -205,7 +226,7 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
     proposals the user's; nobody is shown the target.
     """
     lines = ["Recently taken, oldest first:", *(f"- {items[i].title}" for i in task.history)]
-    if role == RECOMMENDER:
+    if find_role(role) == RECOMMENDER:
         lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
     for number, turn in enumerate(turns, start=1):
         lines.append(proposal_text(number, turn, items))

@@ -3,16 +3,19 @@ in words, for agents that answer a batch.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Literal, cast, overload
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
+from gymnasium.vector.utils import batch_space
 
 from coars_env.datasets.dataset import FloatArray, IntArray
-from coars_env.env import Action, CoarsEnv, Dialogue, Observation, as_member
-from coars_env.errors import ActionError, ConfigError
+from coars_env.env import Action, CoarsEnv, Dialogue, Observation, as_member, asked_task, checked_seed
+from coars_env.errors import ActionError, ConfigError, TaskError, expect, whole_number
 from coars_env.rewards import BatchReward, TurnArrays
-from coars_env.tasks import HISTORY_LENGTH
+from coars_env.tasks import HISTORY_LENGTH, Task
 from coars_env.transcript import ACTIONS, RECOMMENDER, ROLES, Role, Transcript
 from coars_env.views import make
 from coars_env.views.numeric import ACT_STRENGTHS, NUM_USER_ACTS, STEPS, Floats
@@ -68,6 +71,9 @@ class VectorNumericEnv:
     | terminations, truncations | bool [N], equal for both sides; nothing truncates |
     | infos | `action_mask`: int8 [N, n], 1 where an act is legal; `task`: [N], the place of the task in `episodes` |
 
+    **Spaces.** `observation_space(agent)` and `action_space(agent)` are those of whole batches, as `step` gives and
+    takes them; `single_observation_space` and `single_action_space` those of one game, alike for both sides.
+
     **Automatic reset**, in the same step (Gymnasium's `SAME_STEP`): where a game has ended, the observation, the mask
     and the task are those of the next game already, and no step is lost. The rewards and terminations belong to the
     game that ended, whose last observations are `infos[role]["final_obs"]`, [E, L], one row for each true entry of
@@ -94,13 +100,14 @@ class VectorNumericEnv:
         Raises:
             ConfigError: no games, or a reward that cannot pay many turns at once, see `BatchReward`.
         """
+        expect(NumericEnv, env, "Arrays are those of the game in numbers.", "Make one by make(name, view='numeric').")
         game, self.encoder = env.env, env.encoder
         if not callable(getattr(game.reward, "batch", None)):
             raise ConfigError(
                 f"Many turns are paid at once. Expected a reward with a method `batch`, see BatchReward, found "
                 f"{game.reward!r}. Give it one."
             )
-        self.num_envs = num_envs
+        self.num_envs = whole_number("A vector holds games.", "num_envs", num_envs, 1)
         self.episodes = game.episodes
         self.max_turns = game.max_turns
         self.possible_agents: list[str] = list(ROLES)
@@ -108,8 +115,8 @@ class VectorNumericEnv:
         self.single_action_space = self.encoder.action_space()
         self._reward = cast(BatchReward, game.reward)
         self._tasks = _Tasks(env)
-        self._streams = _Streams(num_envs, len(self.episodes))
-        n, t, k = num_envs, self.max_turns, self.encoder.num_candidates
+        self._streams = _Streams(self.num_envs, len(self.episodes))
+        n, t, k = self.num_envs, self.max_turns, self.encoder.num_candidates
         self._task = np.full(n, -1, np.int64)  # -1 before the first reset
         self._speaker = 0  # of all games: each has two half-turns in a turn, so they stay in step
         self._turn = np.zeros(n, np.int64)  # finished turns
@@ -121,12 +128,37 @@ class VectorNumericEnv:
         self._seen = [np.empty((n, self.encoder.size), np.float32) for _ in ROLES]  # what each side sees now
         self._fresh = [self._write_dynamic(side)[:1].copy() for side in range(len(ROLES))]  # of a game that begins
 
-    def reset(self, seed: int | None = None) -> tuple[ByRole, dict[str, dict[str, Any]]]:
-        """Begin a game everywhere. Without a seed each game goes on with its stream of tasks."""
+    @cached_property
+    def observation_spaces(self) -> dict[str, gymnasium.Space[Any]]:
+        """The batched space of each side's observations. Made when asked for: its bounds are as large as a batch."""
+        return dict.fromkeys(ROLES, batch_space(self.single_observation_space, self.num_envs))
+
+    @cached_property
+    def action_spaces(self) -> dict[str, gymnasium.Space[Any]]:
+        """The batched space of each side's actions."""
+        return {role: batch_space(self.single_action_space, self.num_envs) for role in ROLES}
+
+    def observation_space(self, agent: str) -> gymnasium.Space[Any]:
+        """Box float32 [N, L], the same object on each call; that of one game is `single_observation_space`."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> gymnasium.Space[Any]:
+        """MultiDiscrete [N], the same object on each call; that of one game is `single_action_space`."""
+        return self.action_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[ByRole, dict[str, dict[str, Any]]]:
+        """Begin a game everywhere. Without a seed each game goes on with its stream of tasks.
+
+        Raises:
+            TaskError, ConfigError: as `CoarsEnv.reset`, whose options these are, in all games.
+        """
+        chosen = asked_task(options, self.episodes)
         if seed is not None:
             self._streams.seed(seed)
         self._speaker = 0
-        self._begin(np.arange(self.num_envs))
+        self._begin(np.arange(self.num_envs), chosen)
         return self._observations(), self._infos()
 
     def step(self, actions: Mapping[str, npt.ArrayLike]) -> tuple[ByRole, ByRole, ByRole, ByRole, dict[str, Any]]:
@@ -209,14 +241,31 @@ class VectorNumericEnv:
             peer_similarity=np.where(named, q, 0.0),
             number=self._turn + 1,
         )
-        rewards = np.stack(self._reward.batch(turns, self.max_turns))
+        rewards = self._paid(turns)
         self._turns[np.arange(self.num_envs), self._turn, self.encoder.described :] = self._answers[act]
         self._turn += 1
         return rewards, (named & (action == CLICK)) | (self._turn == self.max_turns)
 
-    def _begin(self, games: IntArray) -> None:
-        """Begin the next episode in these games, and write what both sides see of it."""
-        self._task[games] = self._streams.draw(games)[:, 1]
+    def _paid(self, turns: TurnArrays) -> FloatArray:
+        """Rewards [2, N], checked."""
+        paid = self._reward.batch(turns, self.max_turns)
+        try:
+            rewards = np.array(paid, dtype=np.float64)
+            wrong = rewards.shape != (len(ROLES), self.num_envs) or not np.isfinite(rewards).all()
+        except (TypeError, ValueError):
+            wrong = True
+        if wrong:
+            raise ConfigError(
+                f"A reward pays both sides a finite number for every turn. Expected {len(ROLES)} arrays of "
+                f"{self.num_envs} from {self._reward!r:.200}, found {paid!r:.400}. Correct its method `batch`; "
+                "`coars_env.testing.check_reward` shows where."
+            )
+        return rewards
+
+    def _begin(self, games: IntArray, chosen: Task | None = None) -> None:
+        """Begin the next episode in these games, of the chosen task if there is one, and write what both sides see."""
+        drawn = self._streams.draw(games)[:, 1]  # also drawn where it is not played
+        self._task[games] = drawn if chosen is None else self.episodes.tasks.index(chosen)
         self._turn[games], self._position[games], self._proposed[games], self._turns[games] = 0, -1, False, 0.0
         for seen, static, fresh in zip(self._seen, self._tasks.static, self._fresh, strict=True):
             seen[games, : self.encoder.static_size] = static[self._task[games]]
@@ -271,14 +320,13 @@ class _Streams:
     """Each game's episodes to come, as a single environment of the same seed draws them: seed and place of the task."""
 
     def __init__(self, num_envs: int, num_tasks: int) -> None:
-        if num_envs < 1:
-            raise ConfigError(f"A vector holds games. Expected num_envs >= 1, found {num_envs}. Raise it.")
         self._highs = [2**31, num_tasks]
         self._rngs = np.random.default_rng().spawn(num_envs)
         self._ahead = np.zeros((num_envs, _AHEAD, 2), np.int64)
         self._used = np.full(num_envs, _AHEAD)
 
     def seed(self, seed: int) -> None:
+        seed = checked_seed(seed)
         self._rngs = [np.random.default_rng(seed + n) for n in range(len(self._rngs))]
         self._ahead[:, -1] = [(seed + n, rng.integers(self._highs[1])) for n, rng in enumerate(self._rngs)]
         self._used[:] = _AHEAD - 1
@@ -324,13 +372,14 @@ class VectorDialogueEnv:
         Raises:
             ConfigError: no dialogues.
         """
-        self.num_envs = num_envs
+        expect(CoarsEnv, env, "Dialogues are those of the game in words.", "Make one by coars_env.make(name).")
+        self.num_envs = whole_number("A vector holds games.", "num_envs", num_envs, 1)
         self.episodes = env.episodes
         self.possible_agents: list[str] = list(ROLES)
         self.dialogues: list[Dialogue] = []
         """Running and finished ones; `dialogues[n].terms` holds the rewards with all factors."""
         self._env = env
-        self._streams = _Streams(num_envs, len(self.episodes))
+        self._streams = _Streams(self.num_envs, len(self.episodes))
         self._seeds: list[int] = []
 
     @property
@@ -345,18 +394,35 @@ class VectorDialogueEnv:
         Raises:
             TaskError: one has not ended.
         """
+        if not self.dialogues:
+            raise TaskError("Transcripts are of finished episodes. Expected some, found none. Call reset() and play.")
         pairs = zip(self.dialogues, self._seeds, strict=True)
         return [dialogue.transcript(self.episodes.provenance, seed=seed) for dialogue, seed in pairs]
 
-    def reset(self, seed: int | None = None) -> tuple[dict[int, Observation], dict[str, dict[str, Any]]]:
-        """Begin N dialogues. Without a seed each goes on with its stream of tasks."""
+    def observation_space(self, agent: str) -> gymnasium.Space[Any]:
+        """What a side is shown of one dialogue, see `CoarsEnv`; the same object on each call."""
+        return self._env.observation_space(agent)
+
+    def action_space(self, agent: str) -> gymnasium.Space[Any]:
+        """What a side answers in one dialogue, see `CoarsEnv`; the same object on each call."""
+        return self._env.action_space(agent)
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[int, Observation], dict[str, dict[str, Any]]]:
+        """Begin N dialogues. Without a seed each goes on with its stream of tasks.
+
+        Raises:
+            TaskError, ConfigError: as `CoarsEnv.reset`, whose options these are, in all dialogues.
+        """
+        chosen = asked_task(options, self.episodes)
         if seed is not None:
             self._streams.seed(seed)
         drawn = self._streams.draw(np.arange(self.num_envs))
         self._seeds = drawn[:, 0].tolist()
         tasks, env = self.episodes.tasks, self._env
         self.dialogues = [
-            Dialogue(tasks[task], self.episodes.items, max_turns=env.max_turns, reward=env.reward)
+            Dialogue(chosen or tasks[task], self.episodes.items, max_turns=env.max_turns, reward=env.reward)
             for task in drawn[:, 1].tolist()
         ]
         return self._observe(), self._infos()
@@ -371,9 +437,10 @@ class VectorDialogueEnv:
                 then.
         """
         speaker, running = self.speaker, [n for n, dialogue in enumerate(self.dialogues) if dialogue.ending is None]
-        if not running or set(actions) != set(running):
+        if not running or not isinstance(actions, Mapping) or set(actions) != set(running):
             raise ActionError(
-                f"Every running dialogue needs an action. Expected numbers {running}, found {sorted(actions)}. "
+                f"Every running dialogue needs an action. Expected numbers {running}, found "
+                f"{list(actions) if isinstance(actions, Mapping) else actions!r}. "
                 f"{'Answer all observations.' if running else 'Call reset() first.'}"
             )
         space = self._env.action_spaces[speaker]

@@ -15,7 +15,7 @@ from coars_env.datasets.lastfm import load_lastfm
 from coars_env.datasets.movielens import load_movielens
 from coars_env.datasets.releases import Release, choose
 from coars_env.datasets.synthetic import synthetic_world
-from coars_env.errors import CoarsWarning, ConfigError, DatasetError, MissingDataError
+from coars_env.errors import CoarsWarning, ConfigError, DatasetError, MissingDataError, expect
 
 __all__ = [
     "RELEASES",
@@ -83,7 +83,10 @@ def register(name: str, loader: Loader) -> None:
 
     Raises:
         DatasetError: if the name is taken.
+        ConfigError: the name is no text, or the loader no function.
     """
+    expect(str, name, "A dataset has a name.", "Pass a text.")
+    expect(Callable, loader, "A loader is a function that returns a Dataset.", "Pass `lambda: my_dataset`.")
     if name in _ENTRIES:
         raise DatasetError(
             f"Each dataset has its own name. Expected a name other than {', '.join(list_datasets())}, found {name!r}. "
@@ -105,7 +108,8 @@ def load(name: str, *, source: Source = "auto", data_dir: str | Path | None = No
             `url`, see `load_movielens`; so do "lastfm" ("hetrec", "afl") and "instruments" ("lcrec", "2014", "2018",
             "2023", "2023-reviews"); "synthetic" takes `users`, `items`, `interactions` and `seed`.
         source: "auto" reads the real data, fetching them if need be, and where none can be had warns and returns an
-            invented world of the same shape; "real" raises instead; "synthetic" invents without looking.
+            invented world of the same shape; "real" raises instead; "synthetic" invents without looking. A publisher
+            that gave no answer is not asked again for a minute.
         data_dir: where the files lie or shall be put; else `COARS_DATA`, else the cache folder.
         options: go to the loader.
 
@@ -114,7 +118,7 @@ def load(name: str, *, source: Source = "auto", data_dir: str | Path | None = No
         MissingDataError: no data can be had and nothing may stand in.
         ConfigError: unknown source or option, or data of a kind that does not exist.
     """
-    if name not in _ENTRIES:
+    if name not in list(_ENTRIES):
         raise DatasetError(
             f"The dataset must be known. Expected one of {', '.join(list_datasets())}, found {name!r}. "
             "Choose one of these, or add yours with coars_env.datasets.register."
@@ -155,7 +159,9 @@ def _invent(name: str, entry: _Entry, source: Source, options: dict[str, Any]) -
 def _read(name: str, loader: Loader, data_dir: str | Path | None, options: dict[str, Any]) -> Dataset:
     _check_options(name, loader, options)
     takes_folder = "data_dir" in inspect.signature(loader).parameters
-    return loader(**options, **({"data_dir": data_dir} if takes_folder else {}))
+    dataset = loader(**options, **({"data_dir": data_dir} if takes_folder else {}))
+    expect(Dataset, dataset, f"The loader of {name!r} returns its data.", "Correct the loader.")
+    return dataset
 
 
 def _check_options(name: str, loader: Loader, options: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 import tempfile
+import time
 import urllib.request
 import zipfile
 import zlib
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
+from urllib.error import HTTPError, URLError
 
 import platformdirs
 
@@ -22,7 +24,11 @@ MAX_ARCHIVE_BYTES = 2 * 1024**3
 """Largest archive we fetch; the largest we know is below 1 GB. Our choice."""
 MAX_UNPACKED_BYTES = 4 * 1024**3
 """Largest sum of unpacked members; guards against zip bombs. Our choice."""
+AGAIN_AFTER = 60.0
+"""Seconds for which a host that gave no answer is not asked again, so that who makes many environments without a
+network waits once. Our choice."""
 _CHUNK = 1 << 16
+_SILENT: dict[str, tuple[float, str]] = {}  # host -> when it last gave no answer, by the monotonic clock, and why
 
 
 def cache_folder() -> Path:
@@ -56,7 +62,8 @@ def fetch(
         The destination.
 
     Raises:
-        MissingDataError: if the address cannot be reached or stops in the middle.
+        MissingDataError: if the address cannot be reached or stops in the middle, or if its host gave no answer less
+            than `AGAIN_AFTER` seconds ago.
         DatasetError: if the file is too long or has another digest.
     """
     if url.split(":", 1)[0].lower() not in ("http", "https", "file"):
@@ -64,22 +71,41 @@ def fetch(
             f"Data are fetched from http, https or file addresses only. Expected one of these, found {url!r}. "
             "Correct the address."
         )
+    _refuse_silent(url)
     if licence:
         print(f"Downloading {url}\nLicence: {licence}", file=sys.stderr)
     with _beside(destination) as partial:
         try:
             with urllib.request.urlopen(url, timeout=timeout) as answer, partial.open("wb") as out:
                 _copy(answer, out, url, max_bytes)
-        except (OSError, HTTPException) as reason:
-            raise MissingDataError(
-                f"The data must be reachable. Expected an answer from {url}, found: {reason}. "
-                "Check the connection, or fetch the file by hand and pass its folder as data_dir or in COARS_DATA."
-            ) from reason
+        except (OSError, HTTPException, ValueError) as reason:  # ValueError: an address that is none
+            silent = isinstance(reason, URLError | TimeoutError) and not isinstance(reason, HTTPError)
+            if silent and (host := _host(url)):  # the address of a file has none
+                _SILENT[host] = time.monotonic(), str(reason)
+            raise _unreachable(url, str(reason)) from reason
         for algorithm, expected in (("md5", md5), ("sha256", sha256)):
             if expected is not None:
                 check_digest(partial, expected, algorithm, origin=url)
         os.replace(partial, destination)
     return destination
+
+
+def _refuse_silent(url: str) -> None:
+    if known := _SILENT.get(_host(url)):
+        ago = time.monotonic() - known[0]
+        if ago < AGAIN_AFTER:
+            raise _unreachable(url, f"{known[1]} {ago:.0f} s ago; the host is asked again after {AGAIN_AFTER:.0f} s")
+
+
+def _host(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0]
+
+
+def _unreachable(url: str, reason: str) -> MissingDataError:
+    return MissingDataError(
+        f"The data must be reachable. Expected an answer from {url}, found: {reason}. "
+        "Check the connection, or fetch the file by hand and pass its folder as data_dir or in COARS_DATA."
+    )
 
 
 def check_digest(path: Path, expected: str, algorithm: str = "sha256", *, origin: str = "") -> None:

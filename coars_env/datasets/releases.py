@@ -16,7 +16,7 @@ from coars_env.datasets.dataset import Dataset
 from coars_env.datasets.download import cache_folder, check_digest, fetch, unzip
 from coars_env.datasets.llara import MIN_RATING, llara_sequences
 from coars_env.datasets.tables import AGAIN, fault, locate
-from coars_env.errors import DatasetError, MissingDataError
+from coars_env.errors import DatasetError, MissingDataError, expect
 
 _CHUNK = 1 << 20
 
@@ -58,6 +58,7 @@ class Release:
 def roots(data_dir: str | Path | None) -> list[Path]:
     """Folders that are searched, in this order: the one given, or `$COARS_DATA` and then the cache folder."""
     if data_dir is not None:
+        expect(str | os.PathLike, data_dir, "Data lie in a folder.", "Pass its path.")
         return [Path(data_dir).expanduser()]
     from_environment = os.environ.get("COARS_DATA")
     return [*([Path(from_environment).expanduser()] if from_environment else []), cache_folder()]
@@ -240,7 +241,7 @@ def choose(releases: Mapping[str, Release], dataset: str, variant: str) -> Relea
     Raises:
         DatasetError: there is none.
     """
-    if variant not in releases:
+    if variant not in list(releases):
         raise DatasetError(
             f"The variant of {dataset} must be known. Expected one of {', '.join(releases)}, found {variant!r}. "
             "Choose one of these."

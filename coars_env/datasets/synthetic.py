@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coars_env.datasets.dataset import Dataset, FloatArray, IntArray, Item
-from coars_env.errors import DatasetError
+from coars_env.errors import DatasetError, whole_number
 
 THEMES = 36
 FAVOURITES = 3
@@ -92,7 +92,11 @@ def generate(*, users: int = 943, items: int = 1_682, interactions: int = 100_00
     Raises:
         DatasetError: if a size is not positive, or there are fewer interactions than users or more than half of the
             possible pairs.
+        ConfigError: one of the four is no whole number, or negative.
     """
+    sizes = {"users": users, "items": items, "interactions": interactions, "seed": seed}
+    for name, value in sizes.items():
+        whole_number("A synthetic world has sizes and a seed.", name, value, 0)
     _check_sizes(users, items, interactions)
     rng = np.random.default_rng(seed)
     theme_of_item = rng.integers(THEMES, size=items)

@@ -45,6 +45,9 @@ def user_card(system: str, runs: SimulationRuns) -> UserCard:
     Args:
         system: name of the agent, with its version: a score against a user means nothing without it.
         runs: runs[s][d], the answers of the agent of seed s to draw d of the test, see `user_simulation`.
+
+    Raises:
+        ShapeError: the runs do not answer the same tests, or there are none.
     """
     report = simulation_report(system, runs)
     bins = {

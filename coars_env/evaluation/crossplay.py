@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from coars_env.datasets.dataset import FloatArray
 from coars_env.env import MAX_TURNS
-from coars_env.errors import ConfigError
+from coars_env.errors import ConfigError, expect
 from coars_env.evaluation.intervals import Estimate, bootstrap_interval
 from coars_env.evaluation.metrics import METRICS
 from coars_env.evaluation.reports import Runs, evaluate, markdown_table, metric_values
-from coars_env.partners.agent import Agent
+from coars_env.partners.agent import Agent, check_plays
 from coars_env.tasks import EpisodeSet
 
 
@@ -47,7 +47,16 @@ def cross_play(
     seeds: Sequence[int] = (0,),
     max_turns: int = MAX_TURNS,
 ) -> CrossPlay:
-    """Play every recommender with every user, by name, on every set (one per candidate draw) under every seed."""
+    """Play every recommender with every user, by name, on every set (one per candidate draw) under every seed.
+
+    Raises:
+        CoarsError: as `evaluate`; or the agents have no names.
+    """
+    for kind, agents in (("recommender", recommenders), ("user", users)):
+        rule = f"Each {kind} has a name in the table."
+        expect(Mapping, agents, rule, f"Pass {{'its name': the {kind}}}.")
+        for name, agent in agents.items():
+            check_plays(agent, f"The {kind} {name!r}")
     return CrossPlay(
         {
             (recommender, user): evaluate(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray
-from coars_env.errors import ConfigError, ShapeError
+from coars_env.errors import ConfigError, ShapeError, expect, number_or_nan, whole_number
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ def difference(
     undefined: int = 0,
 ) -> Difference:
     """`paired_difference` of any single statistic of components [S, N, C]."""
+    permutations = whole_number("A test is made of permutations.", "permutations", permutations, 1)
     rng = own_rng(rng)
     point, low, high = interval([a, b], statistic, level=level, resamples=resamples, rng=rng)
     p_value = _swap_test(a.mean(0), b.mean(0), statistic, permutations, rng)
@@ -133,14 +134,21 @@ def difference(
 
 def own_rng(rng: np.random.Generator | None) -> np.random.Generator:
     """The generator passed, or one of a fixed seed."""
-    return np.random.default_rng(0) if rng is None else rng
+    if rng is None:
+        return np.random.default_rng(0)
+    expect(np.random.Generator, rng, "Samples are drawn from a generator.", "Pass numpy.random.default_rng(seed).")
+    return rng
 
 
 def _three_axes(values: npt.ArrayLike) -> FloatArray:
-    array = np.asarray(values, dtype=np.float64)
-    if not 1 <= array.ndim <= 3:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as reason:
+        raise ShapeError(f"Values are an array of numbers. Expected one, found {values!r:.200}.") from reason
+    if not 1 <= array.ndim <= 3 or np.isinf(array).any():
         raise ShapeError(
-            f"Values have up to three axes. Expected [N], [D, N] or [S, D, N], found {list(array.shape)}. Reshape them."
+            f"Values are finite or NaN and have up to three axes. Expected [N], [D, N] or [S, D, N], found "
+            f"{list(array.shape)} with {int(np.isinf(array).sum())} infinite. Reshape them, or leave those out."
         )
     return array.reshape((1,) * (3 - array.ndim) + array.shape)
 
@@ -168,8 +176,9 @@ def interval(
     sides: Sequence[FloatArray], statistic: Statistic, *, level: float, resamples: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Point, low and high, [M] each, of the statistic of one side [S, N, C], or of first minus second."""
-    if not 0 < level < 1:
-        raise ConfigError(f"A level is a probability. Expected 0 < level < 1, found {level}. Use 0.95.")
+    if not 0 < number_or_nan(level) < 1:
+        raise ConfigError(f"A level is a probability. Expected 0 < level < 1, found {level!r}. Use 0.95.")
+    resamples = whole_number("An interval is made of samples.", "resamples", resamples, 1)
     n = sides[0].shape[1]
     point = _minus([_seed_mean(_statistics(np.ones((1, n)), side, statistic), None) for side in sides])[0]  # [M]
     bounds = np.full((2, len(point)), np.nan)

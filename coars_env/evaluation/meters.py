@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray, IntArray, Item, Provenance
-from coars_env.evaluation.intervals import Estimate
+from coars_env.errors import ShapeError, whole_number
+from coars_env.evaluation.intervals import Estimate, own_rng
 from coars_env.evaluation.reports import Runs, joint_estimates, markdown_table, metric_values
 from coars_env.transcript import ACTIONS, Transcript
 
@@ -38,8 +39,16 @@ def episode_meters(
         transcripts: the episodes.
         items: the catalogue, for its titles.
         popularity: [I], how often each item was taken in training, see `item_counts`.
+
+    Raises:
+        ShapeError: the popularity is of other items, or NaN.
     """
     counts = np.asarray(popularity, dtype=np.float64)
+    if counts.shape != (len(items),) or np.isnan(counts).any():
+        raise ShapeError(
+            f"Every item has its popularity. Expected {len(items)} numbers, found shape {list(counts.shape)} with "
+            f"{int(np.isnan(counts).sum())} NaN. Pass item_counts(split)."
+        )
     rows = [_episode(transcript, items, counts) for transcript in transcripts]
     return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in METERS}
 
@@ -134,7 +143,14 @@ def position_bias(
         transcripts: episodes with equally many candidates each.
         simulations: number of simulated samples.
         rng: their source; a fixed one by default.
+
+    Raises:
+        ShapeError: there are no transcripts.
+        ConfigError: no simulations.
     """
+    simulations = whole_number("The test is made of simulations.", "simulations", simulations, 1)
+    if not transcripts:
+        raise ShapeError("Places are counted over episodes. Expected a transcript or more, found none. Play some.")
     places = [
         transcript.task.candidates.index(transcript.turns[0].proposal)
         for transcript in transcripts
@@ -144,8 +160,7 @@ def position_bias(
     counts = np.bincount(np.array(places, dtype=np.int64), minlength=k)
     if not places:
         return PositionBias(counts, np.nan, np.nan)
-    rng = np.random.default_rng(0) if rng is None else rng
-    drawn = rng.multinomial(len(places), np.full(k, 1 / k), size=simulations)
+    drawn = own_rng(rng).multinomial(len(places), np.full(k, 1 / k), size=simulations)
     expected = len(places) / k
     chi_square = float(((counts - expected) ** 2).sum() / expected)
     extreme = ((drawn - expected) ** 2).sum(1) / expected >= chi_square - 1e-9

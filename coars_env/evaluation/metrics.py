@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray
+from coars_env.errors import expect
 from coars_env.rewards import CoarsReward
 from coars_env.transcript import RECOMMENDER, USER, Transcript
 
@@ -31,8 +32,14 @@ METRICS = {
 
 
 def episode_metrics(transcripts: Sequence[Transcript], *, reward: CoarsReward | None = None) -> dict[str, FloatArray]:
-    """Each of `METRICS`, shape [N], for N episodes. `reward` is the one to score with, CoARS's by default."""
-    rows = [_episode(transcript, reward or CoarsReward()) for transcript in transcripts]
+    """Each of `METRICS`, shape [N], for N episodes. `reward` is the one to score with, CoARS's by default.
+
+    Raises:
+        ConfigError: the reward is another than `CoarsReward`.
+    """
+    reward = CoarsReward() if reward is None else reward
+    expect(CoarsReward, reward, "Metrics read what the turns are made of.", "Pass a `CoarsReward`, or None.")
+    rows = [_episode(transcript, reward) for transcript in transcripts]
     return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in METRICS}
 
 

@@ -1,13 +1,13 @@
 """Report: what a pair of agents did on frozen episodes, with intervals over users and seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, Provenance
-from coars_env.env import MAX_TURNS
-from coars_env.errors import ShapeError
+from coars_env.env import MAX_TURNS, checked_seed
+from coars_env.errors import ConfigError, ShapeError
 from coars_env.evaluation.intervals import Estimate, interval, mean_components, means, own_rng
 from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
 from coars_env.partners.agent import Agent
@@ -59,9 +59,13 @@ class Report:
 
 
 def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """Markdown of plain cells."""
+    """Markdown of plain cells, whatever they hold: a line break becomes a blank, and "|" is escaped."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(content: object) -> str:
+    return " ".join(str(content).splitlines()).replace("|", r"\|")
 
 
 def evaluate(
@@ -76,7 +80,11 @@ def evaluate(
     """Play every set (one per candidate draw) under every seed of sampling. Returns runs[s][d][n].
 
     Trained systems have one pair of agents per training seed: call this once for each and join the outer lists.
+
+    Raises:
+        CoarsError: as `rollout`; or the sets or seeds are no lists of such.
     """
+    episode_sets, seeds = check_sets(episode_sets), check_seeds(seeds)
     return [
         [
             rollout(
@@ -95,13 +103,46 @@ def evaluate(
     ]
 
 
+def check_sets(episode_sets: Sequence[EpisodeSet]) -> list[EpisodeSet]:
+    """The episode sets as a list.
+
+    Raises:
+        ConfigError: it is one set, is empty, or holds something else.
+    """
+    sets = list(episode_sets) if isinstance(episode_sets, Iterable) else [episode_sets]
+    if not sets or isinstance(episode_sets, EpisodeSet) or not all(isinstance(draw, EpisodeSet) for draw in sets):
+        raise ConfigError(
+            "There is an episode set for each candidate draw. Expected a list of EpisodeSets, found "
+            f"{episode_sets!r:.200}. Pass [episodes], also for one."
+        )
+    return sets
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds as a list of Python's own integers.
+
+    Raises:
+        ConfigError: it is none, or holds something else.
+    """
+    if not isinstance(seeds, Iterable):
+        raise ConfigError(f"There are several seeds of sampling. Expected a list, found {seeds!r}. Pass [{seeds!r}].")
+    return [checked_seed(seed) for seed in seeds]
+
+
 def metric_values(runs: Runs, *, reward: CoarsReward | None = None) -> dict[str, FloatArray]:
     """Each of `METRICS`, shape [S, D, N]. Rows are taken as independent: one task per user, as `freeze` makes them.
 
     Raises:
-        ShapeError: the rows of the runs are not the same users and targets in the same order, or there are none.
+        ShapeError: the rows of the runs are not the same users and targets in the same order, or there are none, or
+            the runs are nested otherwise.
     """
-    rows = {tuple((t.task.user, t.task.target) for t in draw) for seed in runs for draw in seed}
+    try:
+        rows = {tuple((t.task.user, t.task.target) for t in draw) for seed in runs for draw in seed}
+    except (AttributeError, TypeError) as reason:
+        raise ShapeError(
+            f"Runs are lists of lists of lists. Expected the transcript of each row as runs[seed][draw][row], found "
+            f"{runs!r:.200}. Pass what `evaluate` returns."
+        ) from reason
     if len(rows) != 1 or rows == {()} or len({len(seed) for seed in runs}) != 1:
         raise ShapeError(
             "Runs must hold the same rows. Expected equally many draws of the same users and targets in the same "

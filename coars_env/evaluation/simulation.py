@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, Item, Provenance
-from coars_env.env import MAX_TURNS, Dialogue
-from coars_env.errors import CoarsError, ConfigError, ShapeError, TaskError
+from coars_env.env import MAX_TURNS, Dialogue, checked_seed
+from coars_env.errors import CoarsError, ConfigError, ShapeError, TaskError, expect, whole_number
 from coars_env.evaluation.calibration import calibration_counts, calibration_statistics
 from coars_env.evaluation.intervals import Difference, Estimate, difference, interval, own_rng, ratio_or_nan
 from coars_env.evaluation.reports import markdown_table
-from coars_env.partners.agent import Agent
+from coars_env.partners.agent import Agent, check_plays
 from coars_env.rollout import agent_seed
 from coars_env.tasks import HISTORY_LENGTH, Split, Task, UserSequence, VectorPeers
 from coars_env.transcript import ACTIONS, ROLES, STRENGTH_EDGES, USER, Transcript
@@ -109,19 +109,31 @@ def user_test(
         seed: seed of the family of draws.
         peers: say their opinion of every item in question, as in the game; pass those of its tasks,
             `builder(...).peers`. None leaves opinions out.
+
+    Raises:
+        TaskError: nobody is in that part, all have too few interactions, or there are too few items to ask about.
+        ConfigError: there is no such part, or a number is negative or none.
     """
-    parts = {"validation": split.validation, "test": split.test}
-    if subset not in parts:
-        raise ConfigError(f"Users are tested on a held-out part. Expected one of {sorted(parts)}, found {subset!r}.")
+    expect(Split, split, "Users are taken from a split.", "`load_split` makes one.")
+    if subset not in ("test", "validation"):
+        raise ConfigError(f"Users are tested on a held-out part. Expected 'test' or 'validation', found {subset!r}.")
+    part = split.part(subset)
+    draw = whole_number("Draws and seeds are counted from 0.", "draw", draw, 0)
+    seed = whole_number("Draws and seeds are counted from 0.", "seed", seed, 0)
     trained = {sequence.user for sequence in split.train}
-    seen = any(sequence.user in trained for sequence in parts[subset])
+    seen = any(sequence.user in trained for sequence in part)
     reserved, ratios = (1, HELD_OUT_RATIOS) if seen else (RESERVED, RESERVED_RATIOS)
     num_negatives = max(negatives for _, negatives in ratios.values())
     asked = [
         _user_items(split, sequence, reserved, num_negatives, np.random.default_rng([seed, draw, row, _STREAM]))
-        for row, sequence in enumerate(parts[subset])
+        for row, sequence in enumerate(part)
     ]
     users = [user for user in asked if user.history and user.positives]
+    if not users:
+        raise TaskError(
+            f"Somebody must be asked. Expected a user with an item before the last {reserved} in {subset!r} of "
+            f"{split!r}, found none: all {len(part)} have too few interactions. Use longer histories."
+        )
     if peers is not None:
         said = peers.batch([(user.user, user.history, user.questions) for user in users])
         users = [replace(user, opinions=own.opinions) for user, own in zip(users, said, strict=True)]
@@ -129,7 +141,7 @@ def user_test(
         name=f"{split.dataset.name}/{split.name}/{subset}/user-simulation/d{draw}",
         users=tuple(users),
         ratios=ratios,
-        skipped=len(parts[subset]) - len(users),
+        skipped=len(part) - len(users),
         items=split.dataset.items,
         provenance=split.dataset.provenance,
     )
@@ -282,8 +294,12 @@ def simulation_report(
     resamples: int = 2000,
     rng: np.random.Generator | None = None,
 ) -> SimulationReport:
-    """Means over seeds with intervals: users and seeds are resampled, see `bootstrap_interval`."""
-    test, rng, estimates = runs[0][0].test, own_rng(rng), {}
+    """Means over seeds with intervals: users and seeds are resampled, see `bootstrap_interval`.
+
+    Raises:
+        ShapeError: the runs do not answer the same tests, or there are none.
+    """
+    test, rng, estimates = tests_of(runs)[0], own_rng(rng), {}
     for ratio in test.ratios:
         counts = simulation_counts(runs, ratio)
         bounds = interval([counts], _simulation_statistics, level=level, resamples=resamples, rng=rng)
@@ -318,10 +334,11 @@ def simulation_difference(
     Raises:
         ShapeError: the two did not answer the same questions.
     """
-    if [s.test.sha256 for s in a[0]] != [s.test.sha256 for s in b[0]]:
+    tests, others = tests_of(a), tests_of(b)
+    if [test.sha256 for test in tests] != [test.sha256 for test in others]:
         raise ShapeError(
-            f"A paired difference needs the same questions. Expected {[s.test.name for s in a[0]]} with equal digests, "
-            f"found {[s.test.name for s in b[0]]}. Put one test to both agents."
+            f"A paired difference needs the same questions. Expected {[test.name for test in tests]} with equal "
+            f"digests, found {[test.name for test in others]}. Put one test to both agents."
         )
     if metric not in SIMULATION_METRICS:
         raise ConfigError(f"Expected one of the metrics {list(SIMULATION_METRICS)}, found {metric!r}. Name one.")
@@ -336,15 +353,31 @@ def simulation_difference(
 
 def simulation_counts(runs: SimulationRuns, ratio: str) -> FloatArray:
     """`Simulation.counts` averaged over draws, [S, U, C]."""
-    names = {tuple(simulation.test.sha256 for simulation in seed) for seed in runs}
-    users = {tuple(user.user for user in simulation.test.users) for seed in runs for simulation in seed}
+    tests_of(runs)
+    counts = np.array([[simulation.counts(ratio) for simulation in seed] for seed in runs], dtype=np.float64)
+    return np.asarray(counts.mean(1))
+
+
+def tests_of(runs: SimulationRuns) -> list[UserTest]:
+    """The test of each draw, the same for all seeds.
+
+    Raises:
+        ShapeError: they differ, there are none, or the runs are nested otherwise.
+    """
+    try:
+        names = {tuple(simulation.test.sha256 for simulation in seed) for seed in runs}
+        users = {tuple(user.user for user in simulation.test.users) for seed in runs for simulation in seed}
+    except (AttributeError, TypeError) as reason:
+        raise ShapeError(
+            f"Runs are lists of lists. Expected the answers to each draw of the test as runs[seed][draw], found "
+            f"{runs!r:.200}. Pass [[simulation]] for one."
+        ) from reason
     if len(names) != 1 or len(users) != 1:
         raise ShapeError(
             "All runs must answer the same tests. Expected one list of draws over one list of users, found "
             f"{len(names)} and {len(users)}. Put the same tests to the agents of all seeds."
         )
-    counts = np.array([[simulation.counts(ratio) for simulation in seed] for seed in runs], dtype=np.float64)
-    return np.asarray(counts.mean(1))
+    return [simulation.test for simulation in runs[0]]
 
 
 def user_simulation(
@@ -354,7 +387,13 @@ def user_simulation(
 
     `max_turns` is the horizon the agent is told of; the recorded episodes have one turn. A batch in which the agent
     raises is recorded as failed.
+
+    Raises:
+        CoarsError: settings that cannot be, what is no agent, or what an agent raises as such.
     """
+    check_plays(agent, "The user")
+    expect(UserTest, test, "The questions are those of a test.", "`user_test(split)` makes one.")
+    seed, batch_size = checked_seed(seed), whole_number("A batch holds dialogues.", "batch_size", batch_size, 1)
     tasks, transcripts = test.tasks(), []
     positions = [position for user in test.users for position in range(len(user.questions))]
     for first in range(0, len(tasks), batch_size):

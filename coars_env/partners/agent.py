@@ -1,11 +1,13 @@
 """Agent: the protocol of everything that can play a side."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from coars_env.env import Action, Observation
+from coars_env.env import Action, Observation, checked_seed
+from coars_env.errors import expect
 
 
+@runtime_checkable
 class Agent(Protocol):
     """Plays one side of many dialogues at once.
 
@@ -25,5 +27,18 @@ class Agent(Protocol):
 def agent_seed(seed: int, side: int, number: int) -> tuple[int, ...]:
     """Seed of one side (0 recommender, 1 user) in one dialogue. Ends in a mark of its own: three numbers seed the
     candidates of a task, and an agent must not share that stream.
+
+    Raises:
+        ConfigError: the seed is no whole number, or negative.
     """
-    return (seed, side, number, 1)
+    return (checked_seed(seed), side, number, 1)
+
+
+def check_plays(agent: object, name: str) -> None:
+    """Refuse what cannot play a side, before anything is played.
+
+    Raises:
+        ConfigError: it is no `Agent`.
+    """
+    rule = f"{name} is an agent, with the methods `start` and `act`."
+    expect(Agent, agent, rule, "Pass one, such as RandomRecommender() or FixedUser().")

@@ -6,7 +6,7 @@ import numpy as np
 
 from coars_env.datasets.dataset import IntArray
 from coars_env.env import Action, Observation
-from coars_env.errors import ConfigError
+from coars_env.errors import ConfigError, expect, whole_number
 from coars_env.partners.scorers import visible_history
 from coars_env.tasks import Scorer, scores_of
 from coars_env.transcript import ACTIONS
@@ -26,18 +26,29 @@ class RandomRecommender:
 
 
 class FixedRecommender:
-    """Proposes the same place of the list in every turn, by default the first: at chance unless places tell."""
+    """Proposes the same place of the list in every turn, by default the first: at chance unless places tell.
+
+    Raises:
+        ConfigError: no such place; in `act`, a place that the list does not have.
+    """
 
     def __init__(self, position: int = 0, message: str = "Take this one.") -> None:
-        if position < 0:
-            raise ConfigError(f"Places are counted from 0. Expected position >= 0, found {position}. Raise it.")
-        self._action: Action = {"item": position, "message": message}
+        self._position = whole_number("Places are counted from 0.", "position", position, 0)
+        self._message = message
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         """Nothing to open."""
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return {n: dict(self._action) for n in observations}
+        return {n: self._proposal(len(o["candidates"])) for n, o in observations.items()}
+
+    def _proposal(self, num_candidates: int) -> Action:
+        if self._position >= num_candidates:
+            raise ConfigError(
+                f"A list must have the place that is proposed. Expected position <= {num_candidates - 1} for "
+                f"{num_candidates} candidates, found {self._position}. Lower it."
+            )
+        return {"item": self._position, "message": self._message}
 
 
 Reason = Callable[[Observation, int], str]
@@ -52,6 +63,7 @@ class GreedyRecommender:
     """
 
     def __init__(self, scorer: Scorer, message: str | Reason = "The best of what is left.") -> None:
+        expect(Callable, scorer, "What is recommended is scored.", "Pass a `Scorer`, such as popularity_scorer(split).")
         self._scorer = scorer
         self._reason: Reason = (lambda observation, item: message) if isinstance(message, str) else message
 

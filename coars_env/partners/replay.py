@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from coars_env.env import Action, Observation
+from coars_env.errors import expect
 from coars_env.partners.scorers import visible_history
-from coars_env.transcript import ACTIONS, RECOMMENDER, Role, Transcript, Turn
+from coars_env.transcript import ACTIONS, RECOMMENDER, Role, Transcript, Turn, find_role
 
 
 class Replay:
@@ -16,10 +17,11 @@ class Replay:
     """
 
     def __init__(self, transcripts: Iterable[Transcript], role: Role) -> None:
-        self._role = role
+        self._role = find_role(role)
         self._stored: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Transcript]] = {}
         for transcript in transcripts:
-            seen = transcript.task.candidates if role == RECOMMENDER else ()
+            expect(Transcript, transcript, "What is replayed are transcripts.", "`read_transcripts` reads some.")
+            seen = transcript.task.candidates if self._role == RECOMMENDER else ()
             self._stored.setdefault((transcript.task.history, seen), []).append(transcript)
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:

@@ -1,12 +1,13 @@
 """Scripted users: one answer for all, one that knows the answer, and one that judges by a score."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from coars_env.env import Action, Observation
-from coars_env.errors import ConfigError, TaskError
+from coars_env.errors import ConfigError, TaskError, expect, number_or_nan
 from coars_env.partners.scorers import visible_history
 from coars_env.tasks import Scorer, Task, scores_of
 from coars_env.transcript import ACTIONS, STRENGTH_EDGES
@@ -27,6 +28,8 @@ class FixedUser:
             raise ConfigError(
                 f"A user acts in one of four ways. Expected one of {ACTIONS}, found {action!r}. Name one."
             )
+        if not 0 <= number_or_nan(strength) <= 1:
+            raise ConfigError(f"A strength is a share. Expected 0 <= strength <= 1, found {strength!r}. Use 1.0.")
         self._action: dict[str, Any] = {"action": ACTIONS.index(action), "strength": strength, "message": message}
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
@@ -49,11 +52,12 @@ class OracleUser:
     """
 
     def __init__(self, tasks: Iterable[Task], *, flip: float = 0.0) -> None:
-        if not 0 <= flip <= 1:
-            raise ConfigError(f"An error rate is a probability. Expected 0 <= flip <= 1, found {flip}. Use 0.2.")
+        if not 0 <= number_or_nan(flip) <= 1:
+            raise ConfigError(f"An error rate is a probability. Expected 0 <= flip <= 1, found {flip!r}. Use 0.2.")
         self._flip = flip
         self._taken: dict[tuple[int, ...], set[int]] = {}
         for task in tasks:
+            expect(Task, task, "What was taken next stands in tasks.", "Pass the episode set that is played.")
             self._taken.setdefault(task.history, set()).add(task.target)
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
@@ -86,8 +90,11 @@ class ScorerUser:
     """
 
     def __init__(self, scorer: Scorer, *, threshold: float, scale: float) -> None:
-        if not scale > 0:
-            raise ConfigError(f"Strengths rise with the score. Expected scale > 0, found {scale}. Raise it.")
+        expect(Callable, scorer, "Proposals are scored.", "Pass a `Scorer`, such as popularity_scorer(split).")
+        if not number_or_nan(scale) > 0:
+            raise ConfigError(f"Strengths rise with the score. Expected scale > 0, found {scale!r}. Raise it.")
+        if math.isnan(number_or_nan(threshold)):
+            raise ConfigError(f"A threshold is a score. Expected a number, found {threshold!r}. Use ScorerUser.fit.")
         self._scorer = scorer
         self.threshold = threshold
         self.scale = scale
@@ -98,8 +105,8 @@ class ScorerUser:
 
         The scale is a quarter of the scores' standard deviation, 1 where there is none. No target is read.
         """
-        if not 0 < accept < 1:
-            raise ConfigError(f"A share lies between 0 and 1. Expected 0 < accept < 1, found {accept}. Use 0.1.")
+        if not 0 < number_or_nan(accept) < 1:
+            raise ConfigError(f"A share lies between 0 and 1. Expected 0 < accept < 1, found {accept!r}. Use 0.1.")
         scored = [scores_of(scorer, np.array(t.history, np.int64), np.array(t.candidates, np.int64)) for t in tasks]
         if not scored:
             raise TaskError("A threshold is found on tasks. Expected at least one, found none. Pass an episode set.")

@@ -1,13 +1,13 @@
 """TaskBuilder: from a sequence and a cut to a task; freeze, for a whole part of a split."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from coars_env.errors import ConfigError, TaskError
+from coars_env.errors import TaskError, expect, whole_number
 from coars_env.tasks.candidates import CandidateSampler, TopCandidates, check_enough
 from coars_env.tasks.peers import VectorPeers
 from coars_env.tasks.splits import Split, UserSequence
@@ -30,10 +30,18 @@ class TaskBuilder:
     LLaRA and AFL do, so that about one negative a list was in fact watched."""
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 2:
-            raise ConfigError(
-                f"A choice needs candidates. Expected num_candidates >= 2, found {self.num_candidates}. Raise it."
+        expect(Split, self.split, "Tasks are cut from a split.", "Divide a dataset by leave_last or another split.")
+        expect(
+            Callable | TopCandidates,
+            self.sampler,
+            "Candidates are drawn by a function, or are the best of a scorer.",
+            "Pass uniform_candidates(num_items), a `CandidateSampler` of your own or `TopCandidates`.",
+        )
+        if self.peers is not None:
+            expect(
+                VectorPeers, self.peers, "Peers have opinions.", "Pass SvdPeers(split) or other VectorPeers, or None."
             )
+        whole_number("A choice needs candidates.", "num_candidates", self.num_candidates, 2)
 
     def __call__(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
         """The task whose target is `sequence.items[cut]` and whose history ends before it."""
@@ -104,17 +112,19 @@ def freeze(builder: TaskBuilder, subset: str, *, rule: str, draw: int = 0, seed:
         rule: name of the candidate rule, part of the set's name.
         draw: number of the candidate draw; tasks of two draws differ in candidates and order only.
         seed: seed of the family of draws.
+
+    Raises:
+        TaskError: nobody is in that part, or there are too few items for such lists.
+        ConfigError: there is no such part, or a number is negative or none.
     """
-    parts = {"train": builder.split.train, "validation": builder.split.validation, "test": builder.split.test}
-    if subset not in parts:
-        raise ConfigError(f"A split has three parts. Expected one of {sorted(parts)}, found {subset!r}. Name one.")
-    if min(draw, seed) < 0:
-        raise ConfigError(f"Draws and seeds are counted from 0. Expected >= 0, found {draw} and {seed}. Raise them.")
-    split = builder.split
+    expect(TaskBuilder, builder, "Tasks are made by a builder.", "`coars_env.builder(split)` makes one.")
+    split, sequences = builder.split, builder.split.part(subset)
+    draw = whole_number("Draws and seeds are counted from 0.", "draw", draw, 0)
+    seed = whole_number("Draws and seeds are counted from 0.", "seed", seed, 0)
     stem = f"{split.name}-{subset}-{rule}-d{draw}"
     tasks = builder.batch(
         (f"{stem}-{row:04d}", sequence, len(sequence.items) - 1, np.random.default_rng([seed, draw, row]))
-        for row, sequence in enumerate(parts[subset])
+        for row, sequence in enumerate(sequences)
     )
     name = f"{split.dataset.name}/{split.name}/{subset}/{rule}/d{draw}"
     return EpisodeSet(name, tuple(tasks), split.dataset.items, split.dataset.provenance)
@@ -125,7 +135,13 @@ def sample_train_tasks(builder: TaskBuilder, n: int, rng: np.random.Generator, *
 
     At least three items stand before the cut where the sequence is long enough. Candidates are drawn anew for each, so
     the set of training tasks has no end and no file.
+
+    Raises:
+        TaskError: nobody is trained on, or there are too few items for such lists.
+        ConfigError: a negative number of tasks, or no generator.
     """
+    n = whole_number("Tasks are counted.", "n", n, 0)
+    expect(np.random.Generator, rng, "Tasks are drawn from a generator.", "Pass numpy.random.default_rng(seed).")
     sequences = [sequence for sequence in builder.split.train if len(sequence.items) > 1]
     if not sequences:
         raise TaskError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, IntArray, Item
-from coars_env.errors import TaskError
+from coars_env.errors import TaskError, expect, whole_number
 from coars_env.tasks.splits import Split
 
 CandidateSampler = Callable[[frozenset[int], int, np.random.Generator], IntArray]
@@ -15,6 +15,7 @@ CandidateSampler = Callable[[frozenset[int], int, np.random.Generator], IntArray
 
 def uniform_candidates(num_items: int) -> CandidateSampler:
     """Every allowed item is equally likely."""
+    num_items = whole_number("Candidates are drawn from a catalogue.", "num_items", num_items, 0)
 
     def draw(forbidden: frozenset[int], n: int, rng: np.random.Generator) -> IntArray:
         check_enough(num_items - len(forbidden), n)
@@ -79,6 +80,9 @@ class TopCandidates:
     """True: the target takes the last place if the scorer did not put it among the best. False: the list is what the
     scorer retrieved, with or without the target, and tasks are marked as `retrieved`; the share of tasks that list
     their target then bounds every hit rate."""
+
+    def __post_init__(self) -> None:
+        expect(Callable, self.scorer, "The best items are those of a scorer.", "Pass a `Scorer`.")
 
     def best(self, history: Sequence[int], target: int, barred: frozenset[int], items: Sequence[Item]) -> Iterator[int]:
         """Items that are not barred, best first, each title once.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray, IntArray
-from coars_env.errors import ConfigError, ShapeError, TaskError
+from coars_env.errors import ConfigError, ShapeError, TaskError, expect, whole_number
 from coars_env.tasks.splits import Split
 from coars_env.tasks.task import NUM_OPINIONS, OPINION_WIDTH
 
@@ -65,9 +65,10 @@ class VectorPeers:
         Raises:
             TaskError: the split has no training users.
             ShapeError: `embed` gives something else than a vector of finite numbers for each history.
-            ConfigError: the edges do not ascend.
+            ConfigError: it is no split, nobody is counted, or the edges do not ascend.
         """
         _refuse_nobody(split)
+        k = whole_number("Peers are counted.", "k", k, 1)
         if not -1 <= level_edges[0] <= level_edges[1] <= 1:
             raise ConfigError(
                 f"Levels of likeness are intervals of the cosine. Expected two edges that ascend within [-1, 1], found "
@@ -189,8 +190,10 @@ class SvdPeers(VectorPeers):
 
         Raises:
             TaskError: the split has no training users.
+            ConfigError: it is no split, or a number is smaller than 1.
         """
         _refuse_nobody(split)
+        rank = whole_number("Vectors have a length.", "rank", rank, 1)
         self.directions: FloatArray = _right_singular_vectors(split, rank) if directions is None else directions
         super().__init__(split, self._project, k=k, level_edges=level_edges)
 
@@ -208,6 +211,7 @@ _STEPS = 1e6
 
 
 def _refuse_nobody(split: Split) -> None:
+    expect(Split, split, "Peers are those of a split.", "`coars_env.load_split` makes one.")
     if not split.train:
         raise TaskError(
             f"Peers are training users. Expected one or more in {split.name!r} of {split.dataset.name!r}, found "

@@ -1,5 +1,6 @@
 """Split: which part of each user's sequence may be trained on and what is held out."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy.typing as npt
 
 from coars_env.datasets.dataset import Dataset
 from coars_env.datasets.llara import llara_sequences
-from coars_env.errors import TaskError
+from coars_env.errors import ConfigError, TaskError, expect, number_or_nan, whole_number
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,26 @@ class Split:
         parts = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
         return f"Split({self.name!r} of {self.dataset.name!r}: {parts})"
 
+    def part(self, name: str) -> tuple[UserSequence, ...]:
+        """One of the three parts, by name, somebody in it.
+
+        Raises:
+            ConfigError: there is no such part.
+            TaskError: nobody is in it.
+        """
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        if name not in list(parts):
+            raise ConfigError(f"A split has three parts. Expected one of {sorted(parts)}, found {name!r}. Name one.")
+        if not parts[name]:
+            remedy = "No user has enough interactions: use more data."
+            if any(parts.values()):
+                remedy = (
+                    "Take a part that is not empty, or another split: 'llara' has all three, 'published' those its "
+                    "publisher made."
+                )
+            raise TaskError(f"A part must have users. Expected some in {name!r}, found none in {self!r}. {remedy}")
+        return parts[name]
+
 
 def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:
     """Hold out each user's last item (test); train on the rest. There is no separate validation part.
@@ -48,6 +69,7 @@ def leave_last(dataset: Dataset, *, min_rating: float | None = None) -> Split:
     Raises:
         TaskError: the rows of the dataset are no sequences.
     """
+    _check(dataset, min_rating)
     _refuse_without(dataset, ("seconds", "order"), "leave_last")
     return _last_held_out("leave_last", dataset, _sequences(dataset, min_rating), min_rating)
 
@@ -56,8 +78,10 @@ def random_holdout(dataset: Dataset, *, seed: int = 0, min_rating: float | None 
     """Hold out one item of each user, drawn by seed; train on the rest, in an order drawn by seed.
 
     For data without times, such as LastFM's listens: what is called history is then a set of other items of the user,
-    not a sequence. Users with fewer than three items are left out.
+    not a sequence. Users with fewer than three items are left out. There is no separate validation part.
     """
+    _check(dataset, min_rating)
+    seed = whole_number("A seed feeds a random generator.", "seed", seed, 0)
     ranks = np.random.default_rng(seed).random(len(dataset.users))
     rows = np.lexsort((ranks, dataset.users))  # rows of a user stay together
     items, ratings = dataset.item_indices[rows], dataset.ratings[rows]
@@ -79,6 +103,7 @@ def published(dataset: Dataset) -> Split:
     Raises:
         TaskError: the publisher has none.
     """
+    _check(dataset)
     if dataset.parts is None:
         raise TaskError(
             f"A published split must be part of the data. Expected parts in {dataset.name!r}, found none. Use another "
@@ -101,6 +126,7 @@ def llara(dataset: Dataset) -> Split:
         TaskError: the dataset has no times.
         DatasetError: fewer than ten users with two such ratings.
     """
+    _check(dataset)
     _refuse_without(dataset, ("seconds",), "llara")
     parts, numbers = llara_sequences(dataset), _numbers(dataset)
     train, validation, test = (
@@ -108,6 +134,12 @@ def llara(dataset: Dataset) -> Split:
         for part in (parts.train, parts.validation, parts.test)
     )
     return Split("llara", dataset, train, validation, test, _Owned(dataset, None))
+
+
+def _check(dataset: Dataset, min_rating: float | None = None) -> None:
+    expect(Dataset, dataset, "A dataset is divided.", "`coars_env.load(name)` reads one.")
+    if min_rating is not None and math.isnan(number_or_nan(min_rating)):
+        raise ConfigError(f"Ratings are numbers. Expected one as min_rating, or None, found {min_rating!r}.")
 
 
 def _refuse_without(dataset: Dataset, times: Sequence[str], split: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coars_env.datasets.dataset import Dataset, Item, Provenance
-from coars_env.errors import TaskError
+from coars_env.errors import ConfigError, TaskError, expect
 
 EPISODES_VERSION = 2
 HISTORY_LENGTH = 10
@@ -171,7 +171,11 @@ class EpisodeSet:
         return [_json(task_row(task)) for task in self.tasks]
 
     def save(self, path: str | Path) -> None:
-        """Write JSONL: a header line with the digest, then one task a line. Atomic."""
+        """Write JSONL: a header line with the digest, then one task a line. Atomic.
+
+        Raises:
+            ConfigError: nothing can be written there.
+        """
         lines = [_json({**self._head, "sha256": self.sha256}), *self._rows]
         write_atomically(path, "".join(f"{line}\n" for line in lines))
 
@@ -258,10 +262,21 @@ def _json(value: object) -> str:
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file so that a reader sees all of it or none."""
+    """Write a text file so that a reader sees all of it or none.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    expect(str | os.PathLike, path, "A file has a path.", "Pass one.")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        whole = Path(folder, path.name)
-        whole.write_bytes(text.encode())
-        os.replace(whole, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            whole = Path(folder, path.name)
+            whole.write_bytes(text.encode())
+            os.replace(whole, path)
+    except OSError as reason:
+        raise ConfigError(
+            f"What is written needs a place. Expected a file that can be written at {path}, found {reason!r}. Name "
+            "another."
+        ) from reason

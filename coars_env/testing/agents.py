@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coars_env.env import Action, Dialogue, Observation, action_spaces, as_member
-from coars_env.partners.agent import Agent
+from coars_env.partners.agent import Agent, check_plays
 from coars_env.rollout import play
 from coars_env.testing.toys import NUM_CANDIDATES, ScriptedAgent, toy_episodes
-from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role
+from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, find_role
 
 _PARTNERS: dict[Role, list[Action | Exception]] = {  # of an agent under test: odd, but within the spaces
     RECOMMENDER: [
@@ -36,7 +36,10 @@ def check_agent(agent: Agent, role: Role) -> None:
 
     Raises:
         AssertionError: it does not; the message says what was expected and found.
+        ConfigError: it is no agent, or there is no such side.
     """
+    check_plays(agent, "What is checked")
+    role = find_role(role)
     batch = _played(agent, role, range(4))
     again = _played(agent, role, range(4))
     assert batch == again, f"Equal seeds must give equal dialogues. {_first_difference(batch, again)}"

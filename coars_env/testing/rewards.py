@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray
+from coars_env.errors import expect
 from coars_env.rewards import BatchReward, Reward, TurnArrays
 from coars_env.tasks import task_from_row
 from coars_env.testing.toys import toy_episodes
@@ -23,7 +24,9 @@ def check_reward(reward: Reward) -> None:
 
     Raises:
         AssertionError: it does not; the message says what was expected and found.
+        ConfigError: it is no reward.
     """
+    expect(Reward, reward, "A reward has a method `turn`.", "Write one as in `coars_env.Reward`.")
     strengths = (*((action, s) for action, s in enumerate((0.1, 0.3, 0.6, 0.9))), (2, 0.5), (None, None))
     rows: list[tuple[float, ...]] = []
     for task, number, (action, strength) in product(toy_episodes(), range(1, 5), strengths):

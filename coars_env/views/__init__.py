@@ -4,19 +4,21 @@ The other modules here are further views of the same game: in numbers, for one s
 """
 
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 from coars_env.datasets import Source, load
 from coars_env.env import MAX_TURNS, CoarsEnv
-from coars_env.errors import ConfigError
+from coars_env.errors import ConfigError, expect
 from coars_env.partners import Agent, FixedUser, RandomRecommender
 from coars_env.rewards import Reward
 from coars_env.tasks import (
     NUM_CANDIDATES,
+    CandidateSampler,
     PeersOf,
     Split,
     SvdPeers,
     TaskBuilder,
+    TopCandidates,
     freeze,
     leave_last,
     llara,
@@ -25,10 +27,10 @@ from coars_env.tasks import (
     random_holdout,
     uniform_candidates,
 )
-from coars_env.transcript import RECOMMENDER
+from coars_env.transcript import RECOMMENDER, find_role
 from coars_env.views.numeric import item_features
 from coars_env.views.numeric_env import MaskedEnv, NumericEnv
-from coars_env.views.single import RoleName, SingleAgentEnv, find_role
+from coars_env.views.single import RoleName, SingleAgentEnv
 
 SplitName = Literal["leave_last", "llara", "random_holdout", "published"]
 CandidateRule = Literal["uniform", "popularity", "llara"]
@@ -49,7 +51,7 @@ def load_split(
     "random_holdout".
     """
     splits = {"leave_last": leave_last, "llara": llara, "random_holdout": random_holdout, "published": published}
-    if split is not None and split not in splits:
+    if split is not None and split not in list(splits):
         raise ConfigError(f"Unknown split. Expected one of {', '.join(splits)}, found {split!r}. Name one of them.")
     dataset = load(name, source=source, data_dir=data_dir, **options)
     if split is None:
@@ -59,29 +61,36 @@ def load_split(
 
 def builder(
     split: Split,
-    rule: CandidateRule = "uniform",
+    candidates: CandidateRule | CandidateSampler | TopCandidates = "uniform",
     *,
     num_candidates: int = NUM_CANDIDATES,
     peers: PeersOf = SvdPeers,
 ) -> TaskBuilder:
-    """Candidates by rule, with what peers say of them.
+    """Candidates by the name of a rule or by a sampler of one's own, with what peers say of them.
 
-    "uniform" and "popularity" never offer an item of the user; "llara" is uniform and bars only target and history.
+    No item of the user is offered; but "llara", uniform otherwise, bars only target and history.
 
     Args:
         split: the data.
-        rule: how the negatives are drawn.
+        candidates: how the negatives are drawn.
         num_candidates: K.
         peers: makes the peers of the split; `lambda split: None` for a game without.
+
+    Raises:
+        ConfigError: there is no such rule, it is no sampler, or there are fewer than two candidates.
+        TaskError: nobody is trained on.
     """
-    if rule == "popularity":
-        return TaskBuilder(split, popularity_candidates(split), peers(split), num_candidates)
-    if rule in ("uniform", "llara"):
-        sampler = uniform_candidates(split.dataset.num_items)
-        return TaskBuilder(split, sampler, peers(split), num_candidates, exclude_owned=rule == "uniform")
-    raise ConfigError(
-        f"Unknown candidate rule. Expected 'uniform', 'popularity' or 'llara', found {rule!r}. Name one of them."
-    )
+    expect(Split, split, "Tasks are cut from a split.", "`load_split` makes one.")
+    if isinstance(candidates, str):
+        if candidates not in get_args(CandidateRule):
+            raise ConfigError(
+                f"Unknown candidate rule. Expected 'uniform', 'popularity' or 'llara', found {candidates!r}. Name one "
+                "of them, or pass a sampler."
+            )
+        popular = candidates == "popularity"
+        sampler = popularity_candidates(split) if popular else uniform_candidates(split.dataset.num_items)
+        return TaskBuilder(split, sampler, peers(split), num_candidates, exclude_owned=candidates != "llara")
+    return TaskBuilder(split, candidates, peers(split), num_candidates)
 
 
 @overload
@@ -96,7 +105,7 @@ def make(
     view: View = "text",
     split: SplitName | None = None,
     subset: Literal["train", "validation", "test"] = "test",
-    candidates: CandidateRule = "uniform",
+    candidates: CandidateRule | CandidateSampler | TopCandidates = "uniform",
     draw: int = 0,
     num_candidates: int = NUM_CANDIDATES,
     max_turns: int = MAX_TURNS,
@@ -115,7 +124,8 @@ def make(
         split: "leave_last" holds out each user's last item, "random_holdout" one drawn by seed, "llara" whole users;
             "published" is the publisher's. None takes the one that fits the data, see `load_split`.
         subset: which part is played.
-        candidates: rule by which the negatives are drawn.
+        candidates: by what the negatives are drawn: the name of a rule, or a sampler or `TopCandidates` of one's own,
+            see `builder`. Sets of the latter have "custom" in their name; their digests tell them apart.
         draw: number of the candidate draw.
         num_candidates: K.
         max_turns: T.
@@ -130,12 +140,17 @@ def make(
         CoarsError: unknown names, missing or damaged data, settings that contradict.
     """
     kinds: dict[str, type[NumericEnv] | None] = {"text": None, "numeric": NumericEnv, "masked": MaskedEnv}
-    if view not in kinds:
+    if view not in list(kinds):
         raise ConfigError(f"Unknown view. Expected one of {list(kinds)}, found {view!r}. Name one of them.")
+    if "rule" in options:
+        raise ConfigError(
+            "The rule by which candidates are drawn is the argument `candidates`. Expected "
+            f"candidates={options['rule']!r}, found rule={options['rule']!r}. Rename it."
+        )
     data = load_split(name, split, source=source, data_dir=data_dir, **options)
     peers = SvdPeers(data)
     build = builder(data, candidates, num_candidates=num_candidates, peers=lambda _: peers)
-    episodes = freeze(build, subset, rule=candidates, draw=draw)
+    episodes = freeze(build, subset, rule=candidates if isinstance(candidates, str) else "custom", draw=draw)
     env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, render_mode=render_mode)
     kind = kinds[view]
     if kind is None:
@@ -156,13 +171,13 @@ def single_agent(
         options: go to `make`.
 
     Raises:
-        CoarsError: as `make`; or no such role.
+        CoarsError: as `make`; no such role, a partner that is no agent, or options where there is nothing to make.
     """
     other: Agent = FixedUser() if find_role(role) == RECOMMENDER else RandomRecommender()
-    env = make(game, view="numeric", **options) if isinstance(game, str) else game
-    if not isinstance(env, NumericEnv):
+    if "view" in options or (options and not isinstance(game, str)):
         raise ConfigError(
-            f"One side is played in numbers. Expected the name of a dataset or a NumericEnv, found {env!r}. Make it by "
-            "make(..., view='numeric')."
+            "Options go to `make` beside the name of a dataset, and one side is always played in numbers. Expected no "
+            f"view, and none at all beside an environment, found {options} beside {game!r}. Drop them."
         )
-    return SingleAgentEnv(env, role, partner or other)
+    env = make(game, view="numeric", **options) if isinstance(game, str) else game
+    return SingleAgentEnv(env, role, other if partner is None else partner)

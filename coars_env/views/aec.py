@@ -6,6 +6,7 @@ import gymnasium
 from pettingzoo import AECEnv
 
 from coars_env.env import CoarsEnv
+from coars_env.errors import expect
 from coars_env.transcript import ROLES
 from coars_env.views.numeric import Floats
 from coars_env.views.numeric_env import NumericEnv
@@ -26,6 +27,7 @@ class AecEnv(AECEnv[str, Any, Any]):
     """
 
     def __init__(self, env: CoarsEnv | NumericEnv) -> None:
+        expect(CoarsEnv | NumericEnv, env, "A parallel environment is put in turn order.", "coars_env.make makes one.")
         self.env = env
         self.metadata = env.metadata
         self.render_mode = env.render_mode

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from coars_env.datasets.dataset import Item
 from coars_env.env import Action, Observation, opinions_heard
-from coars_env.transcript import ACTIONS, RECOMMENDER, Role, clamp_strength, peers_text
+from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, clamp_strength, find_role, peers_text
 
 Message = dict[str, str]
 """{"role": "system", "user" or "assistant", "content": ...}."""
@@ -41,6 +41,7 @@ def messages(observation: Observation, role: Role, items: Sequence[Item]) -> lis
         role: whose observation it is.
         items: the catalogue, `env.episodes.items`.
     """
+    role = find_role(role)
     heard = ["Taken so far, oldest first:", *(f"- {items[i].title}" for i in observation["history"] if i >= 0)]
     if role == RECOMMENDER:
         heard += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(observation["candidates"]))]
@@ -73,13 +74,14 @@ def reply_text(action: Action, role: Role, num_candidates: int) -> str:
     return f"Action: {ACTIONS[action['action']]}\nScore: {float(action['strength']):.2f}\nReason: {message}"
 
 
-def read_reply(text: str, role: Role, num_candidates: int) -> Action:
+def read_reply(text: str | None, role: Role, num_candidates: int) -> Action:
     """The action that a reply states, inverse of `reply_text`; never a guess.
 
     Fields stand on lines of their own, in any order; lines after a reason belong to it. A missing score is the middle
     of its action. What is missing, said twice or outside its range makes the whole message one that cannot be read;
-    `error` then says why.
+    `error` then says why. So does None, which servers send in place of an empty reply.
     """
+    text = text or ""
     fields: dict[str, str] = {}
     error, last = None, ""
     for line in text.split("\n"):
@@ -90,7 +92,7 @@ def read_reply(text: str, role: Role, num_candidates: int) -> Action:
         elif last == "reason":
             fields[last] = f"{fields[last]} {line.strip()}".strip()
     reason = fields.get("reason", "")
-    if role == RECOMMENDER:
+    if find_role(role) == RECOMMENDER:
         number = re.fullmatch(r"(\d{1,9})\.?", fields.get("item", ""), re.ASCII)
         if error is None and number and int(number[1]) < num_candidates:
             return {"item": int(number[1]), "message": reason}
@@ -138,4 +140,4 @@ def _own_proposal(observation: Observation, turn: int) -> str:
 def _own_answer(observation: Observation, turn: int) -> str:
     kind = int(observation["actions"][turn])
     action = {"action": kind if kind >= 0 else len(ACTIONS), "strength": observation["strengths"][turn]}
-    return reply_text({**action, "message": observation["replies"][turn]}, "user_0", 0)
+    return reply_text({**action, "message": observation["replies"][turn]}, USER, 0)

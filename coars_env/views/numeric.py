@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from coars_env.datasets.dataset import FloatArray, IntArray
 from coars_env.env import Action, Observation
-from coars_env.errors import ConfigError, ShapeError
+from coars_env.errors import ConfigError, ShapeError, whole_number
 from coars_env.tasks import Split, SvdPeers
 from coars_env.transcript import ACTIONS, RECOMMENDER, ROLES, STRENGTH_EDGES, Role, clamp_strength
 
@@ -47,7 +47,12 @@ def item_features(split: Split, *, size: int = 8, directions: FloatArray | None 
         split: only `train` is read.
         size: how many directions; where there are fewer, the rest is 0.
         directions: [I, rank], `SvdPeers(split).directions` if they are known already.
+
+    Raises:
+        ConfigError: a negative size.
+        TaskError: nobody is trained on.
     """
+    size = whole_number("Directions are counted.", "size", size, 0)
     if directions is None:
         directions = SvdPeers(split).directions
     directions = directions[:, :size]
@@ -143,7 +148,10 @@ class Encoder:
             ShapeError: not a matrix.
             ConfigError: entries outside [-1, 1].
         """
-        features = np.asarray(features, np.float32)
+        try:
+            features = np.asarray(features, np.float32)
+        except (TypeError, ValueError) as reason:
+            raise ShapeError(f"Items need features. Expected an array of numbers, found {features!r:.200}.") from reason
         if features.ndim != 2 or not features.size:
             raise ShapeError(
                 f"Items need features. Expected an array [items, features], found shape {features.shape}. Pass one row "

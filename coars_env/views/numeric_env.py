@@ -1,6 +1,7 @@
 """NumericEnv, MaskedEnv: the game for policies that think in numbers. NumericAgent: such a policy among talkers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from typing import Any, ClassVar
 
 import gymnasium
@@ -8,7 +9,7 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from coars_env.env import Action, CoarsEnv, Dialogue, Observation
-from coars_env.errors import ActionError, ShapeError, TaskError
+from coars_env.errors import ActionError, ShapeError, TaskError, expect
 from coars_env.transcript import RECOMMENDER, ROLES, Role, Transcript
 from coars_env.views.numeric import Encoder, Floats, Mask, to_action
 
@@ -48,6 +49,7 @@ class NumericEnv(ParallelEnv[str, Any, int]):
         Raises:
             ShapeError, ConfigError: the features do not fit.
         """
+        expect(CoarsEnv, env, "The game in numbers is made of the game in words.", "Make one by coars_env.make(name).")
         self.env = env
         self.encoder = Encoder(features, num_candidates=len(env.episodes.tasks[0].candidates), max_turns=env.max_turns)
         if self.encoder.num_items != len(env.episodes.items):
@@ -181,6 +183,17 @@ class NumericAgent:
     """
 
     def __init__(self, policy: NumericPolicy, encoder: Encoder) -> None:
+        """Take a policy and what it sees by.
+
+        Args:
+            policy: (observation, shape [L]; mask of legal acts, shape [n]) -> act.
+            encoder: `env.encoder` of a game in numbers with as many candidates and turns.
+
+        Raises:
+            ConfigError: one of them is no such thing.
+        """
+        expect(Callable, policy, "A policy is a function.", "Pass `lambda observation, mask: ...`.")
+        expect(Encoder, encoder, "A policy sees by an encoder.", "Pass `env.encoder` of a NumericEnv.")
         self._policy = policy
         self._encoder = encoder
 
@@ -188,13 +201,29 @@ class NumericAgent:
         """Nothing to open: what a policy remembers or draws is its own affair."""
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        """One act for each dialogue, in words. An act that is not legal becomes a message that cannot be read."""
+        """One act for each dialogue, in words. An act that is not legal becomes a message that cannot be read.
+
+        Raises:
+            ActionError: an act outside `Discrete(n)`, which no environment would take.
+        """
         actions: dict[int, Action] = {}
         for side, role in enumerate(ROLES):
             asked = [n for n, observation in observations.items() if observation["speaker"] == side]
             if asked:
                 vectors = self._encoder.encode([observations[n] for n in asked], role)
                 for n, vector in zip(asked, vectors, strict=True):
-                    act = self._policy(vector, self._encoder.masks[side, 1].copy())
+                    act = self._in_space(self._policy(vector, self._encoder.masks[side, 1].copy()), role)
                     actions[n] = to_action(act, role, self._encoder.num_candidates)
         return actions
+
+    def _in_space(self, act: object, role: Role) -> int:
+        try:
+            number = index(act)  # type: ignore[arg-type]
+        except TypeError:
+            number = -1
+        if not 0 <= number <= self._encoder.wait:
+            raise ActionError(
+                f"A policy's act must lie in its space. Expected 0..{self._encoder.wait} for {role}, found {act!r}. "
+                "Return one of the acts that the mask allows."
+            )
+        return number

@@ -5,25 +5,13 @@ from typing import Any, Literal
 import gymnasium
 
 from coars_env.env import Action, CoarsEnv, Dialogue
-from coars_env.errors import ConfigError
-from coars_env.partners import Agent, agent_seed
-from coars_env.transcript import RECOMMENDER, ROLES, USER, Role
+from coars_env.errors import expect
+from coars_env.partners import Agent, agent_seed, check_plays
+from coars_env.transcript import RECOMMENDER, ROLES, USER, find_role
 from coars_env.views.numeric import Floats, Mask
 from coars_env.views.numeric_env import NumericEnv
 
 RoleName = Literal["recommender", "user", "recommender_0", "user_0"]
-
-
-def find_role(name: str) -> Role:
-    """The side that a name means.
-
-    Raises:
-        ConfigError: it means none.
-    """
-    for role in ROLES:
-        if name in (role, role.removesuffix("_0")):
-            return role
-    raise ConfigError(f"There are two sides. Expected role 'recommender' or 'user', found {name!r}. Choose one.")
 
 
 class SingleAgentEnv(gymnasium.Env[Any, Any]):
@@ -45,7 +33,12 @@ class SingleAgentEnv(gymnasium.Env[Any, Any]):
             env: the game.
             role: the side to be played; "recommender" and "user" will do.
             partner: plays the other side.
+
+        Raises:
+            ConfigError: one of them is no such thing.
         """
+        expect(NumericEnv, env, "One side is played in numbers.", "Make it by make(..., view='numeric').")
+        check_plays(partner, "The partner")
         self.env = env
         self.role = find_role(role)
         self.partner = partner
@@ -60,9 +53,9 @@ class SingleAgentEnv(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         """See `CoarsEnv.reset`. Where the partner begins, it has spoken."""
-        super().reset(seed=seed)
         game = self.env.env
         _, infos = game.reset(seed, options)
+        super().reset(seed=seed)
         self.partner.start([agent_seed(game.episode_seed, 1 - ROLES.index(self.role), 0)])
         if self.role == USER:
             self._partner_speaks()

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +203,11 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
 # What peers say, and runs ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Silent:
+class Silent(VectorPeers):
     """Peers who count in q and say nothing."""
 
-    peers: VectorPeers
+    def __init__(self, peers: VectorPeers) -> None:
+        self.peers = peers
 
     def batch(self, asked: Sequence[Any]) -> list[Any]:
         return [said._replace(opinions=()) for said in self.peers.batch(asked)]

@@ -124,6 +124,15 @@ def test_freeze_refuses_what_is_not_there(options: dict[str, object], message: s
         freeze(toy_builder(), rule="uniform", **options)  # type: ignore[arg-type]
 
 
+def test_a_part_without_users_is_not_frozen(toy_builder: Any) -> None:
+    parts = r"Split\('leave_last' of 'toy': 4 train, 0 validation, 4 test\)"
+    with pytest.raises(TaskError, match=rf"Expected some in 'validation', found none in {parts}\. Take a part that"):
+        freeze(toy_builder(), "validation", rule="uniform")
+    nobody = replace(TOY_SPLIT, train=(), test=())
+    with pytest.raises(TaskError, match=r"No user has enough interactions: use more data"):
+        freeze(toy_builder(split=nobody), "test", rule="uniform")
+
+
 def test_training_tasks_are_cut_from_training_sequences(toy_builder: Any) -> None:
     rng = np.random.default_rng(0)
     cuts = set()

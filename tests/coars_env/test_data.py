@@ -11,7 +11,7 @@ import pytest
 from coars_env import EpisodeSet, list_datasets, load, load_split, register
 from coars_env.cli import main as coars
 from coars_env.data import main, shape
-from coars_env.errors import ConfigError, DatasetError, MissingDataError
+from coars_env.errors import CoarsError, ConfigError, DatasetError, MissingDataError
 from coars_env.testing import toy_dataset
 
 INTER = {"0": [0, 1, 2], "1": [2, 0, 3, 1]}
@@ -105,6 +105,46 @@ def test_stats_of_any_data_set_are_printed(toy: str, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert out.startswith("toy: custom data, toy, sha256 ")
     assert re.search(r"held out +last of 4 users", out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["stats", "TOY", "--min-rating", "99"],
+            r"a user of three items or more rated 99 or more in 'toy', found none",
+        ),
+        (["stats", "TOY", "--min-rating", "nan"], r"Expected one as min_rating, or None, found nan"),
+        (["stats", "toys"], r"Expected one of .*, found 'toys'"),
+        (["stats", "movielens", "--variant", "2m"], r"Expected one of 100k, 1m, latest-small, found '2m'"),
+        (["stats", "movielens", "--data-dir", "FILE"], r"Nothing could be stored in .*Not a directory"),
+        (["episodes", "TOY", "--draws", "-1"], r"Expected draws >= 1, found -1"),
+        (["episodes", "TOY", "--candidates"], r"Expected the number of --candidates >= 1, found 0"),
+        (["episodes", "TOY", "--num-candidates", "-3"], r"Expected num_candidates >= 2, found -3"),
+        (["episodes", "TOY", "--num-candidates", "30"], r"Expected at least 29 that are not barred, found 3"),
+        (["episodes", "TOY", "--num-candidates", "3", "--subset", "validation"], r"Expected some in 'validation'"),
+        (
+            ["episodes", "TOY", "--num-candidates", "3", "--out", "FILE"],
+            r"a file that can be written at .*NotADirectory",
+        ),
+        (["download", "movielens", "--data-dir", "FILE/x", "--url", "http://[x"], r"Nothing could be stored"),
+        (["download", "movielens", "--data-dir", "FOLDER", "--url", "http://[x"], r"http://\[x, found: Invalid IPv6"),
+        (
+            ["download", "movielens", "--data-dir", "FOLDER", "--url", "there"],
+            r"file addresses only\. .* found 'there'",
+        ),
+        (["verify", "movielens", "--data-dir", "FILE"], r"Expected files of movielens, found none"),
+    ],
+)
+def test_silly_values_are_answered_in_a_sentence(
+    toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    places = {"TOY": toy, "FILE": str(file), "FILE/x": str(file / "x"), "FOLDER": str(tmp_path / "new")}
+    with pytest.raises(CoarsError, match=message):
+        main([places.get(word, word) for word in words])
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_episodes_are_written_under_their_names_with_their_digests(

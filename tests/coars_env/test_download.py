@@ -85,6 +85,31 @@ def test_an_unreachable_host_says_how_to_go_on(tmp_path: Path) -> None:
         fetch("http://127.0.0.1:9/films.zip", tmp_path / "films.zip", timeout=2.0)
 
 
+def test_a_host_that_gave_no_answer_is_not_asked_again_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MissingDataError, match=r"found: .*refused.*\. Check the connection"):
+        fetch("http://127.0.0.1:7/films.zip", tmp_path / "films.zip", licence="for research")
+    assert "Downloading" in capsys.readouterr().err
+    with pytest.raises(
+        MissingDataError, match=r"stars\.zip, found: .*refused.* 0 s ago; the host is asked again after 60 s"
+    ):
+        fetch("http://127.0.0.1:7/stars.zip", tmp_path / "stars.zip", licence="for research")
+    assert capsys.readouterr().err == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_host_that_answered_is_asked_again(tmp_path: Path, server: str) -> None:
+    for page in ("/gone", "/short"):
+        with pytest.raises(MissingDataError):
+            fetch(server + page, tmp_path / "films.bin")
+    with pytest.raises(MissingDataError, match="No such file"):
+        fetch((tmp_path / "gone").as_uri(), tmp_path / "films.bin")
+    (tmp_path / "here").write_bytes(b"1")
+    assert fetch((tmp_path / "here").as_uri(), tmp_path / "films.bin").read_bytes() == b"1"
+    assert fetch(f"{server}/whole", tmp_path / "films.bin").read_bytes() == BODY
+
+
 def test_an_overlong_file_and_an_odd_address_are_refused(tmp_path: Path, server: str) -> None:
     with pytest.raises(DatasetError, match="Expected at most 100 bytes"):
         fetch(f"{server}/whole", tmp_path / "films.bin", max_bytes=100)

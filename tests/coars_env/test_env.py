@@ -643,15 +643,22 @@ def test_nobody_touches_the_global_generator() -> None:
 # Rendering and the tests of PettingZoo --------------------------------------------------------------------------------
 
 
+def test_rendering_without_a_mode_warns_as_other_games_do() -> None:
+    env = toy_env()
+    env.reset(options=TOY_0)
+    with pytest.warns(UserWarning, match=r"You are calling render method without specifying any render mode\. Pass"):
+        assert env.render() is None
+
+
 def test_rendering_returns_or_prints_the_dialogue(capsys: pytest.CaptureFixture[str]) -> None:
-    for mode in ("ansi", "human", None):
+    for mode in ("ansi", "human"):
         env = toy_env(render_mode=mode)
         assert env.render() is None
         env.reset(options=TOY_0)
         env.step(propose(1, "You like crime."))
         shown, printed = env.render(), capsys.readouterr().out
         assert (shown is not None) is (mode == "ansi")
-        assert "proposes Heat (1995): You like crime.\nTurn 1. Peers: " in (shown or printed) or mode is None
+        assert "proposes Heat (1995): You like crime.\nTurn 1. Peers: " in (shown or printed)
         env.close()
 
 

@@ -39,15 +39,18 @@ from coars_env import (
     evaluate,
     holm,
     leave_last,
+    markdown_table,
     metric_values,
     opinions_heard,
     paired_difference,
     simulation_difference,
     simulation_report,
     summarize,
+    user_card,
     user_simulation,
     user_test,
 )
+from coars_env.testing import toy_episodes
 
 DISLIKE, SKIP, STAR, CLICK = range(len(ACTIONS))
 PROVENANCE = Provenance("custom", "toy", "0" * 64)
@@ -250,6 +253,17 @@ def test_wrong_arguments_are_named() -> None:
         bootstrap_interval(np.zeros((1, 1, 1, 1)))
     with pytest.raises(ConfigError, match="Expected 0 < level < 1, found 95"):
         bootstrap_interval([1.0], level=95)
+    with pytest.raises(ConfigError, match="Expected resamples >= 1, found 0"):
+        bootstrap_interval([1.0], resamples=0)
+    with pytest.raises(ConfigError, match="Expected permutations >= 1, found -5"):
+        paired_difference([1.0], [0.0], permutations=-5)
+    with pytest.raises(ConfigError, match=r"Samples are drawn from a generator\. .* found 3"):
+        bootstrap_interval([1.0], rng=3)  # type: ignore[arg-type]
+    for values in (["a"], [[1.0], [1.0, 2.0]]):
+        with pytest.raises(ShapeError, match=r"Values are an array of numbers\. Expected one, found \["):
+            bootstrap_interval(values)
+    with pytest.raises(ShapeError, match=r"found \[2\] with 1 infinite"):
+        bootstrap_interval([1.0, np.inf])
 
 
 def test_holm_by_hand() -> None:
@@ -295,6 +309,27 @@ def test_runs_over_different_rows_are_refused() -> None:
         metric_values([])
     with pytest.raises(ShapeError, match="Runs must hold the same rows"):
         metric_values([[FOUR], [FOUR, FOUR]])
+    for runs in (FOUR, [FOUR], None):
+        with pytest.raises(ShapeError, match=r"as runs\[seed\]\[draw\]\[row\], found .* Pass what `evaluate` returns"):
+            metric_values(runs)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"Metrics read what the turns are made of\. .* found the class CoarsReward"):
+        metric_values([[FOUR]], reward=CoarsReward)  # type: ignore[arg-type]
+
+
+def test_names_with_bars_and_line_breaks_stay_in_their_cells() -> None:
+    table = markdown_table(("a|b", "c\nd"), [("|", 1)])
+    assert table.splitlines() == [r"| a\|b | c d |", "| --- | --- |", r"| \| | 1 |"]
+
+
+@pytest.mark.parametrize("sets", [toy_episodes(), toy_episodes().tasks, [toy_episodes().tasks], [], None, "toy"])
+def test_episode_sets_come_in_a_list(sets: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Expected a list of EpisodeSets, found .* Pass \[episodes\], also for one"):
+        evaluate(RandomRecommender(), FixedUser(), sets)
+
+
+def test_seeds_of_sampling_come_in_a_list() -> None:
+    with pytest.raises(ConfigError, match=r"Expected a list, found 3\. Pass \[3\]"):
+        evaluate(RandomRecommender(), FixedUser(), [toy_episodes()], seeds=3)  # type: ignore[arg-type]
 
 
 class RandomUser:
@@ -426,10 +461,16 @@ def test_questions_carry_the_opinions_of_the_peers_of_the_game() -> None:
 
 
 def test_questions_that_cannot_be_asked_are_refused() -> None:
-    with pytest.raises(ConfigError, match="Expected one of \\['test', 'validation'\\], found 'train'"):
+    with pytest.raises(ConfigError, match="Expected 'test' or 'validation', found 'train'"):
         user_test(held_out_users([23]), "train")
     with pytest.raises(TaskError, match="Expected 18, found"):
         user_test(held_out_users([23], num_items=30))
+    with pytest.raises(TaskError, match=r"Expected some in 'validation', .* 0 train, 0 validation, 1 test\)\. Take"):
+        user_test(held_out_users([23]), "validation")
+    with pytest.raises(TaskError, match=r"an item before the last 10 in 'test' of .* found none: all 2 have too few"):
+        user_test(held_out_users([9, 10]))
+    with pytest.raises(ConfigError, match="Expected draw >= 0, found -1"):
+        user_test(held_out_users([23]), draw=-1)
 
 
 class Taste:
@@ -591,6 +632,18 @@ def test_differences_need_the_same_questions() -> None:
         simulation_report("toy", [[a], [b]])
     with pytest.raises(ConfigError, match="found 'hit'"):
         simulation_difference([[a]], [[a]], "1:1", "hit")
+
+
+def test_a_card_needs_answers() -> None:
+    answers = user_simulation(Taste({1}), many_users(2))
+    for runs in ([], [[]]):
+        with pytest.raises(ShapeError, match="All runs must answer the same tests"):
+            user_card("toy", runs)
+    for nested in (answers, [answers], None):
+        with pytest.raises(ShapeError, match=r"as runs\[seed\]\[draw\], found .* Pass \[\[simulation\]\] for one"):
+            user_card("toy", nested)  # type: ignore[arg-type]
+        with pytest.raises(ShapeError, match=r"as runs\[seed\]\[draw\]"):
+            simulation_difference([[answers]], nested, "1:1")  # type: ignore[arg-type]
 
 
 def test_draws_of_the_user_test_are_pooled_within_a_user() -> None:

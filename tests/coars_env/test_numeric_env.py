@@ -408,14 +408,31 @@ def test_a_policy_talks_with_an_agent_of_words() -> None:
     assert "This may be for you." in user.observed[0][0]["text"]
 
 
-@pytest.mark.parametrize("act", [-1, WAIT, 99])
-def test_an_act_without_a_meaning_is_recorded(act: int) -> None:
+def test_an_act_without_a_meaning_is_recorded() -> None:
     env = toy_env()
-    agent = NumericAgent(lambda observation, mask: act, env.encoder)
+    agent = NumericAgent(lambda observation, mask: WAIT, env.encoder)
     told = rollout(env.env.episodes.tasks, env.env.episodes.items, agent, agent, provenance=env.env.episodes.provenance)
     assert {transcript.ending for transcript in told} == {"max_turns"}
-    assert told[0].turns[0].recommender_error == f"act {act} names no candidate"
-    assert told[0].turns[0].user_error == f"act {act} is no answer"
+    assert told[0].turns[0].recommender_error == f"act {WAIT} names no candidate"
+    assert told[0].turns[0].user_error == f"act {WAIT} is no answer"
+
+
+@pytest.mark.parametrize("act", [-1, WAIT + 1, 1.0, None, [1], np.array([1, 2])])
+def test_an_act_outside_the_space_is_a_wrong_policy(act: Any) -> None:
+    env = toy_env()
+    agent, episodes = NumericAgent(lambda observation, mask: act, env.encoder), env.env.episodes
+    with pytest.raises(
+        ActionError, match=rf"Expected 0\.\.{WAIT} for recommender_0, found .*\. Return one of the acts"
+    ):
+        rollout(episodes.tasks, episodes.items, agent, agent, provenance=episodes.provenance)
+
+
+@pytest.mark.parametrize("act", [np.int64(1), np.array(1)])
+def test_an_act_may_be_an_integer_of_numpy(act: Any) -> None:
+    env = toy_env()
+    agent, episodes = NumericAgent(lambda observation, mask: act, env.encoder), env.env.episodes
+    told = rollout(episodes.tasks, episodes.items, agent, agent, provenance=episodes.provenance)
+    assert [transcript.turns[0].proposal for transcript in told] == [task.candidates[1] for task in episodes]
 
 
 # The tests of PettingZoo ----------------------------------------------------------------------------------------------

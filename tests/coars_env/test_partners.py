@@ -118,7 +118,8 @@ def test_an_oracle_clicks_the_target_alone_and_an_adversary_all_else(task: Task)
 
 def test_a_noisy_user_errs_as_often_as_it_says_and_is_as_good_as_its_seed() -> None:
     dialogues = [Dialogue(task, TOY.items, max_turns=30) for task in TOY.tasks * 10]
-    play(dialogues, FixedRecommender(3), OracleUser(TOY, flip=0.2))  # names nothing: every turn is played
+    nothing = ScriptedAgent([{"item": 3, "message": ""}])
+    play(dialogues, nothing, OracleUser(TOY, flip=0.2))  # nothing is named, so every turn is played
     assert {turn.action for dialogue in dialogues for turn in dialogue.turns} == {0}
     for place in range(3):
         dialogues = [Dialogue(task, TOY.items, max_turns=1) for task in TOY.tasks * 100]
@@ -249,6 +250,13 @@ def test_the_svd_score_is_a_projection_by_hand() -> None:
 def test_partners_that_cannot_be_are_refused(build: Callable[[], Agent], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         build()
+
+
+@pytest.mark.parametrize("position", [3, 99])
+def test_a_place_that_the_list_lacks_is_a_wrong_set_up(position: int) -> None:
+    dialogues = [Dialogue(task, TOY.items) for task in TOY]
+    with pytest.raises(ConfigError, match=rf"Expected position <= 2 for 3 candidates, found {position}\. Lower it"):
+        play(dialogues, FixedRecommender(position), FixedUser())
 
 
 @pytest.mark.parametrize("scores", [None, "good", [1.0], [float("nan")] * 3])

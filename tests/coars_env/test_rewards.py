@@ -273,7 +273,7 @@ def test_with_no_scope_a_liked_miss_costs_both_sides(s: float, q: float) -> None
 
 
 def test_an_unknown_role_cannot_be_excluded() -> None:
-    with pytest.raises(ConfigError, match=r"Only the two sides can be excluded. .* found \['critic_0'\]"):
+    with pytest.raises(ConfigError, match=r"Only the two sides can be excluded. .* found frozenset\({'critic_0'}\)"):
         CoarsReward(exclude_positive_miss=frozenset({"critic_0"}))
 
 

@@ -2,6 +2,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,11 @@ from coars_env import (
     MirroredStage,
     Observation,
     RandomRecommender,
+    RewardTerms,
+    Task,
     TaskBuilder,
     Transcript,
+    Turn,
     constant_stage,
     freeze,
     play,
@@ -193,6 +197,48 @@ def test_an_agent_that_answers_nothing_at_all_fails_its_dialogues() -> None:
 def test_a_wrong_set_up_is_raised() -> None:
     with pytest.raises(ConfigError, match="no such adapter"):
         played(ScriptedAgent([ConfigError("no such adapter")]), FixedUser())
+
+
+@pytest.mark.parametrize("paid", [float("nan"), float("inf"), None, "1"])
+def test_a_reward_that_is_no_finite_number_is_not_paid(paid: Any) -> None:
+    class Odd:
+        def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
+            return replace(CoarsReward().turn(task, turn, number, max_turns), user=paid)
+
+    dialogue = Dialogue(TOY.tasks[0], TOY.items, reward=Odd())
+    dialogue.act(PROPOSE)
+    with pytest.raises(
+        ConfigError, match=r"A reward pays both sides a finite number\. Expected .*Odd.*, found RewardTerms"
+    ):
+        dialogue.reply(3, 1.0, "")
+    assert (dialogue.speaker, dialogue.terms) == (USER, [])
+    with pytest.raises(ConfigError, match="A reward pays both sides a finite number"):
+        played(ScriptedAgent([PROPOSE]), FixedUser(), reward=Odd())
+
+
+def test_a_reward_that_pays_a_pair_is_refused() -> None:
+    class Pair:
+        def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> Any:
+            return 1.0, 1.0
+
+    with pytest.raises(
+        ConfigError, match=r"found \(1\.0, 1\.0\)\. Correct it; `coars_env\.testing\.check_reward` shows"
+    ):
+        played(ScriptedAgent([PROPOSE]), FixedUser(), reward=Pair())
+
+
+def test_an_episode_set_is_a_list_of_tasks_to_a_rollout() -> None:
+    agents = RandomRecommender(), FixedUser()
+    told = [rollout(tasks, TOY.items, *agents, provenance=TOY.provenance, batch_size=3) for tasks in (TOY, TOY.tasks)]
+    assert told[0] == told[1]
+    assert len(told[0]) == 4
+
+
+def test_a_seed_of_numpy_is_stored_as_a_number() -> None:
+    (told,) = rollout(
+        TOY.tasks[:1], TOY.items, RandomRecommender(), FixedUser(), provenance=TOY.provenance, seed=np.int64(3)
+    )
+    assert Transcript.from_json(told.to_json()) == told
 
 
 def test_a_broken_reward_is_raised() -> None:

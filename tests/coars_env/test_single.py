@@ -209,6 +209,13 @@ def test_gymnasium_steps_several_at_once(role: str) -> None:
     envs.close()
 
 
+def test_rendering_without_a_mode_warns_through_gymnasium() -> None:
+    env = gymnasium.make("coars/Synthetic-User-v0", **SMALL)
+    env.reset(seed=0)
+    with pytest.warns(UserWarning, match="You are calling render method without specifying any render mode"):
+        assert env.render() is None  # type: ignore[func-returns-value]
+
+
 def test_roles_and_ids_go_together() -> None:
     assert len(ENV_IDS) == 4 * len(ROLES)
     for env_id in ENV_IDS:

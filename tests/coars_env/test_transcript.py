@@ -13,6 +13,9 @@ from coars_env import (
     MAX_MESSAGE_LENGTH,
     RECOMMENDER,
     USER,
+    ActionError,
+    ConfigError,
+    Dialogue,
     Provenance,
     Transcript,
     TranscriptError,
@@ -212,6 +215,15 @@ def test_the_line_of_a_broken_file_is_named(tmp_path: Path) -> None:
         list(read_transcripts(path))
 
 
+@pytest.mark.parametrize("place", ["file/below", "folder"])
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match=rf"Expected a file that can be written at .*{place}, found \w+Error\("):
+        write_transcripts(tmp_path / place, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes(b"\xff\xfe")
     for name in ("t.jsonl", "absent.jsonl"):
@@ -257,3 +269,18 @@ def test_what_could_not_be_read_is_told_to_both_sides() -> None:
     closed = replace(open_turn, user_error="?")
     assert dialogue_text(TASK, [open_turn], ITEMS, USER).endswith("Turn 1. Recommender proposes (no item): Hm.")
     assert dialogue_text(TASK, [closed], ITEMS, USER).endswith("\nTurn 1. User gives no usable answer.")
+
+
+def test_a_side_goes_by_its_short_name_too_and_another_name_by_none() -> None:
+    for name, role in (("recommender", RECOMMENDER), ("user", USER)):
+        shown = dialogue_text(TASK, (), ITEMS, role)
+        assert dialogue_text(TASK, (), ITEMS, name) == shown  # type: ignore[arg-type]
+        assert Dialogue(TASK, ITEMS).observe(name)["text"] == shown  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Expected role 'recommender' or 'user', found 'critic'"):
+        dialogue_text(TASK, (), ITEMS, "critic")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("action", [-1, 4])
+def test_a_strength_belongs_to_one_of_the_four_actions(action: int) -> None:
+    with pytest.raises(ActionError, match=rf"Expected a number in 0\.\.3, found {action}"):
+        clamp_strength(action, 0.5)

@@ -25,6 +25,7 @@ from coars_env import (
     OracleUser,
     Provenance,
     RandomRecommender,
+    ShapeError,
     Task,
     Transcript,
     Turn,
@@ -42,7 +43,7 @@ from coars_env import (
 )
 from coars_env.evaluation.calibration import BINS, calibration_counts, reliability
 from coars_env.evaluation.meters import names
-from coars_env.testing import toy_episodes
+from coars_env.testing import ScriptedAgent, toy_episodes
 
 TOY = toy_episodes()
 PROVENANCE = Provenance("custom", "toy", "0" * 64)
@@ -242,6 +243,27 @@ def test_every_recommender_meets_every_user() -> None:
     assert "| 1.000 [1.000, 1.000] |" in lines[3]
     with pytest.raises(ConfigError, match=r"Expected one of the metrics .* found 'charm'"):
         matrix.to_markdown("charm")
+
+
+def test_all_are_looked_at_before_the_first_pair_plays() -> None:
+    first = ScriptedAgent([{"item": 0, "message": ""}])
+    with pytest.raises(ConfigError, match=r"The user 'late' is an agent, .* found the class FixedUser"):
+        cross_play({"first": first}, {"early": FixedUser(), "late": FixedUser}, [TOY])  # type: ignore[dict-item]
+    assert first.seeds == []
+    with pytest.raises(ConfigError, match=r"Each recommender has a name in the table\. .* Pass \{'its name': the reco"):
+        cross_play([first], {"user": FixedUser()}, [TOY])  # type: ignore[arg-type]
+
+
+def test_meters_need_the_popularity_of_every_item() -> None:
+    runs = evaluate(RandomRecommender(), FixedUser(), [TOY])
+    for counts, message in (
+        (np.zeros(2), r"found shape \[2\] with 0 NaN"),
+        (np.full(6, np.nan), r"found shape \[6\] with 6 NaN"),
+    ):
+        with pytest.raises(ShapeError, match=rf"Expected 6 numbers, {message}"):
+            meter_report("toy", runs, TOY.items, counts)
+    with pytest.raises(ShapeError, match=r"Places are counted over episodes\. .* found none"):
+        position_bias([])
 
 
 # The card of a user ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
+from gymnasium.spaces import MultiDiscrete
+from gymnasium.vector.utils import batch_space
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -217,6 +219,57 @@ def test_without_a_seed_vectors_differ() -> None:
     assert a.tolist() != b.tolist()
 
 
+def test_batches_lie_in_their_spaces() -> None:
+    vector = VectorNumericEnv(toy_game(), 3)
+    observations, _ = vector.reset(seed=1)
+    for role in ROLES:
+        space = vector.observation_space(role)
+        assert space is vector.observation_space(role) is vector.observation_spaces[role]
+        assert space.contains(observations[role])
+        assert space == batch_space(vector.single_observation_space, 3)
+        assert vector.action_space(role) == MultiDiscrete([21, 21, 21])
+        vector.action_space(role).seed(0)
+    for _ in range(4):
+        vector.step({role: vector.action_space(role).sample() for role in ROLES})
+    assert vector.action_space(RECOMMENDER) is not vector.action_space(USER)  # each draws from a generator of its own
+
+
+def test_dialogues_have_the_spaces_of_a_single_one() -> None:
+    game = CoarsEnv(TOY)
+    vector = VectorDialogueEnv(game, 2)
+    observations, _ = vector.reset(seed=1)
+    for role in ROLES:
+        assert vector.observation_space(role) is game.observation_space(role)
+        assert vector.action_space(role) is game.action_space(role)
+    assert all(vector.observation_space(RECOMMENDER).contains(shown) for shown in observations.values())
+
+
+def test_one_task_may_be_asked_for_everywhere() -> None:
+    vector, words = VectorNumericEnv(toy_game(), 5), VectorDialogueEnv(CoarsEnv(TOY), 5)
+    assert vector.reset(seed=3, options={"task_id": "toy-2", "other": 1})[1][USER]["task"].tolist() == [2] * 5
+    words.reset(seed=3, options={"task_id": "toy-2"})
+    assert {dialogue.task.task_id for dialogue in words.dialogues} == {"toy-2"}
+    after = vector.reset()[1][USER]["task"].tolist()  # the streams have gone on as without the wish
+    vector.reset(seed=3)
+    assert vector.reset()[1][USER]["task"].tolist() == after
+    for env in (vector, words):
+        with pytest.raises(TaskError, match="found 'toy-9'"):
+            env.reset(options={"task_id": "toy-9"})
+
+
+@pytest.mark.parametrize("paid", [(np.array([1.0, np.nan]), np.zeros(2)), (1.0, 2.0), (np.zeros(2),), None])
+def test_what_is_no_reward_for_every_turn_is_not_paid(paid: Any) -> None:
+    class Odd(OneByOne):
+        def batch(self, turns: TurnArrays, max_turns: int) -> Any:
+            return paid
+
+    env = VectorNumericEnv(toy_game(reward=Odd()), 2)
+    env.reset(seed=0)
+    env.step({role: np.zeros(2, np.int64) for role in ROLES})
+    with pytest.raises(ConfigError, match=r"Expected 2 arrays of 2 from .*Odd.*, found .*Correct its method `batch`"):
+        env.step({role: np.zeros(2, np.int64) for role in ROLES})
+
+
 def test_what_is_handed_out_may_be_changed() -> None:
     spoilt, kept = (VectorNumericEnv(toy_game(), 3) for _ in range(2))
     told: list[Any] = [spoilt.reset(seed=1), kept.reset(seed=1)]
@@ -419,6 +472,13 @@ def test_answers_that_do_not_fit_are_refused_and_change_nothing(actions: Any, me
 def test_dialogues_must_be_reset_first() -> None:
     with pytest.raises(ActionError, match=r"found \[0\]\. Call reset\(\) first"):
         VectorDialogueEnv(CoarsEnv(TOY), 1).step({0: PROPOSE})
+    with pytest.raises(TaskError, match=r"Transcripts are of finished episodes\. Expected some, found none"):
+        VectorDialogueEnv(CoarsEnv(TOY), 1).transcripts  # noqa: B018
+    env = VectorDialogueEnv(CoarsEnv(TOY), 1)
+    env.reset(seed=0)
+    for actions, found in ((None, "None"), ({0: PROPOSE, "1": PROPOSE}, r"\[0, '1'\]")):
+        with pytest.raises(ActionError, match=rf"Expected numbers \[0\], found {found}\."):
+            env.step(actions)  # type: ignore[arg-type]
 
 
 # By name --------------------------------------------------------------------------------------------------------------

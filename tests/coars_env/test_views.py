@@ -14,13 +14,18 @@ from coars_env import (
     DatasetError,
     MaskedEnv,
     NumericEnv,
+    SvdPeers,
+    TaskBuilder,
     TaskError,
+    TopCandidates,
     builder,
     constant_stage,
     freeze,
     item_features,
     load_split,
     make,
+    popularity_scorer,
+    uniform_candidates,
 )
 
 SMALL: dict[str, Any] = {"users": 60, "items": 90, "interactions": 1500}
@@ -92,8 +97,12 @@ def test_rewards_and_rendering_are_passed_on() -> None:
     [
         ({"split": "by-taste"}, ConfigError, r"Expected one of leave_last, .*, found 'by-taste'"),
         ({"candidates": "hard"}, ConfigError, r"Expected 'uniform', 'popularity' or 'llara', found 'hard'"),
+        ({"candidates": ["uniform"]}, ConfigError, r"Candidates are drawn by a function, .* found \['uniform'\]"),
+        ({"split": ["llara"]}, ConfigError, r"Unknown split\. .* found \['llara'\]"),
+        ({"view": ["text"]}, ConfigError, r"Unknown view\. .* found \['text'\]"),
+        ({"subset": ["test"]}, ConfigError, r"A split has three parts\. .* found \['test'\]"),
         ({"subset": "dev"}, ConfigError, r"A split has three parts\. .* found 'dev'"),
-        ({"subset": "validation"}, TaskError, r"Expected at least one in 'synthetic/leave_last/validation/uniform/d0'"),
+        ({"subset": "validation"}, TaskError, r"Expected some in 'validation', .* 60 train, 0 validation"),
         ({"num_candidates": 1}, ConfigError, r"A choice needs candidates"),
         ({"num_candidates": 90}, TaskError, r"There must be enough items to draw negatives from"),
         ({"max_turns": 0}, ConfigError, r"A dialogue needs turns"),
@@ -108,8 +117,32 @@ def test_settings_that_cannot_be_are_refused(options: dict[str, Any], error: typ
 
 
 def test_an_unknown_dataset_is_refused() -> None:
-    with pytest.raises(DatasetError, match=r"found 'movies'"):
-        make("movies")
+    for name in ("movies", ["movielens"], 3):
+        with pytest.raises(DatasetError, match=r"found ('movies'|\['movielens'\]|3)\. Choose one"):
+            make(name)  # type: ignore[call-overload]
+
+
+def test_candidates_may_be_drawn_by_a_sampler_of_ones_own() -> None:
+    split = load_split("synthetic", **SMALL)
+    scorer = popularity_scorer(split)
+    for candidates in (uniform_candidates(90), TopCandidates(scorer)):
+        env = make("synthetic", candidates=candidates, view="numeric", **SMALL).env
+        assert env.episodes.name == "synthetic/leave_last/test/custom/d0"
+        by_hand = freeze(TaskBuilder(split, candidates, SvdPeers(split)), "test", rule="custom")
+        assert env.episodes.sha256 == by_hand.sha256
+    uniform, top = (make("synthetic", candidates=c, **SMALL) for c in (uniform_candidates(90), TopCandidates(scorer)))
+    assert uniform.episodes.sha256 != top.episodes.sha256
+    assert env.episodes.tasks[0].candidates == top.episodes.tasks[0].candidates
+
+
+def test_an_argument_under_its_other_name_is_told_its_own() -> None:
+    with pytest.raises(ConfigError, match=r"Expected candidates='popularity', found rule='popularity'\. Rename it"):
+        make("synthetic", rule="popularity", **SMALL)
+    for option in ("candidate", "max_turn"):
+        with pytest.raises(ConfigError, match=rf"any of users, items, interactions, seed, found '{option}'"):
+            make("synthetic", **{option: 1}, **SMALL)  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match=r"for 'movielens' any of variant, download, verify, url, found 'users'"):
+        make("movielens", users=3)
 
 
 def test_making_an_environment_touches_no_global_generator() -> None:
