@@ -21,6 +21,8 @@ def parallel_env(
 ) -> CoarsEnv | NumericEnv:
     """The game in half-turns, both agents passing an action in each.
 
+    In numbers, as RL libraries want it, while `coars_env.make` makes the game in words unless it is told otherwise.
+
     Args:
         name: name of a dataset.
         max_cycles: half-turns at most, two for each turn; an accepted proposal ends the episode before.
@@ -39,7 +41,9 @@ def parallel_env(
 
 
 def env(name: str = "movielens", **options: Any) -> AecEnv:
-    """The same in turn order: of the half-turns each agent plays every second one. Options as `parallel_env`."""
+    """The same in turn order: of the half-turns each agent plays every second one. Options as `parallel_env`, and like
+    there the view is the one in numbers unless `view=` says otherwise.
+    """
     return AecEnv(parallel_env(name, **options))
 
 

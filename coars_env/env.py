@@ -367,6 +367,8 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
     `reset(options={"task_id": ...})` plays one task of the set; other options are ignored.
 
         env = coars_env.make("movielens")
+        for agent in env.possible_agents:
+            env.action_space(agent).seed(0)
         observations, infos = env.reset(seed=0)
         while env.agents:
             actions = {agent: env.action_space(agent).sample() for agent in env.agents}

@@ -5,27 +5,19 @@ python examples/quickstart.py
 
 import coars_env
 
+env = coars_env.make("synthetic")
+for agent in env.possible_agents:
+    env.action_space(agent).seed(0)
+observations, infos = env.reset(seed=0)
+while env.agents:
+    actions = {agent: env.action_space(agent).sample() for agent in env.agents}
+    observations, rewards, terminations, truncations, infos = env.step(actions)
 
-def main() -> None:
-    env = coars_env.make("synthetic", render_mode="ansi")
-    env.reset(seed=0)
-    while env.agents:
-        actions = {agent: env.action_space(agent).sample() for agent in env.agents}
-        _, rewards, _, _, _ = env.step(actions)
-        print({agent: round(reward, 3) for agent, reward in rewards.items()})
+print(env.transcript.ending, "after", len(env.transcript.turns), "turns")
 
-    # many dialogues at once, played by agents that answer a batch of observations
-    transcripts = coars_env.rollout(
-        env.episodes.tasks[:200],
-        env.episodes.items,
-        coars_env.RandomRecommender(),
-        coars_env.FixedUser("click"),
-        provenance=env.episodes.provenance,
-    )
-    hits = coars_env.episode_metrics(transcripts)["hit_final"]
-    print(f"Hit@1 of a random recommender on {transcripts[0].provenance.source} data: {hits.mean():.3f}")
-    print(coars_env.dialogue_text(transcripts[0].task, transcripts[0].turns, env.episodes.items, coars_env.RECOMMENDER))
+user = coars_env.OracleUser(env.episodes, flip=0.2)  # knows what was truly taken next, and errs in one answer of five
+runs = coars_env.evaluate(coars_env.RandomRecommender(), user, [env.episodes])
+print(coars_env.summarize("random", runs).to_markdown())
 
-
-if __name__ == "__main__":
-    main()
+told = runs[0][0][0]  # of the first seed, the first draw of candidates, the first user
+print(coars_env.dialogue_text(told.task, told.turns, env.episodes.items, coars_env.RECOMMENDER))

@@ -101,8 +101,15 @@ def run_example(name: str, *words: str) -> str:
 
 def test_the_quickstart_prints_a_dialogue() -> None:
     printed = run_example("quickstart.py")
-    assert "Hit@1 of a random recommender on synthetic data: 0." in printed
-    assert "Turn 1. User answers click (1.00): Fine." in printed
+    assert run_example("quickstart.py") == printed
+    assert "| hit_final | 0." in printed
+    assert "Turn 1. User answers dislike (0.00): No, not that." in printed
+
+
+def test_the_quickstart_is_that_of_the_readme_on_invented_data() -> None:
+    shown = "\n".join(block.code for block in blocks((ROOT / "README.md").read_text(encoding="utf-8"))[:2])
+    example = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8").partition('"""\n\n')[2]
+    assert example == shown.replace('make("movielens")', 'make("synthetic")')
 
 
 @pytest.mark.slow
