@@ -38,9 +38,7 @@ class TaskBuilder:
             "Pass uniform_candidates(num_items), a `CandidateSampler` of your own or `TopCandidates`.",
         )
         if self.peers is not None:
-            expect(
-                VectorPeers, self.peers, "Peers have opinions.", "Pass SvdPeers(split) or other VectorPeers, or None."
-            )
+            expect(VectorPeers, self.peers, "Peers have opinions.", "Pass SvdPeers(split), or None.")
         whole_number("A choice needs candidates.", "num_candidates", self.num_candidates, 2)
 
     def __call__(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
