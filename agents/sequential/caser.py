@@ -31,7 +31,7 @@ class CaserEncoder(nn.Module):
     """
 
     name: ClassVar[str] = "caser"
-    l2: ClassVar[float] = 1e-5
+    l2: ClassVar[float] = 1e-4
 
     def __init__(self, num_items: int, hidden: int, dropout: Dropout) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ class Gru4RecEncoder(nn.Module):
     """
 
     name: ClassVar[str] = "gru4rec"
-    l2: ClassVar[float] = 1e-5
+    l2: ClassVar[float] = 1e-4
 
     def __init__(self, num_items: int, hidden: int, dropout: Dropout) -> None:
         super().__init__()
