@@ -4,11 +4,13 @@ A plain network with a weight for each entry has to learn anew, for each of the 
 candidate good. This one scores all candidates by the same small network, and the user's acts by another.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from coars_env import Encoder
+from coars_env import Encoder, NumericAgent
 
 
 class CandidateNet(nn.Module):
@@ -37,3 +39,14 @@ class CandidateNet(nn.Module):
         is_user = vectors[..., start : start + 1] == 1
         acts = self.acts
         return torch.where(is_user, pad(answers, (0, acts - answers.shape[-1])), pad(scores, (0, acts - k)))
+
+
+def greedy(net: CandidateNet, encoder: Encoder) -> NumericAgent:
+    """The trained network as an agent that always takes the best of the legal acts."""
+
+    @torch.no_grad()
+    def policy(vector: Any, mask: Any) -> int:
+        scores = net(torch.as_tensor(vector))
+        return int(scores.masked_fill(torch.as_tensor(mask) == 0, -torch.inf).argmax())
+
+    return NumericAgent(policy, encoder)

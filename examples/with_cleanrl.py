@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 import tyro
-from candidate_net import CandidateNet
+from candidate_net import CandidateNet, greedy
 from held_out import Pair, PluginConfig, Question
 from torch import nn
 from torch.distributions import Categorical
 from tqdm import tqdm
 
-from coars_env import ROLES, FixedUser, NumericAgent, VectorNumericEnv
+from coars_env import ROLES, FixedUser, VectorNumericEnv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,18 +114,8 @@ def learn(question: Question, config: Config) -> dict[str, Pair]:
                 observations, infos = play_turn(games, observations, infos, sides)
             for side in sides.values():
                 side.update(config)
-    recommender, user = (agent(sides[role], question) for role in ROLES)
+    recommender, user = (greedy(sides[role].net, question.encoder) for role in ROLES)
     return {"PPO, clicks": (recommender, FixedUser()), "PPO, PPO": (recommender, user)}
-
-
-def agent(side: Side, question: Question) -> NumericAgent:
-    """The trained network, always taking the best of the legal acts."""
-
-    @torch.no_grad()
-    def policy(vector: Any, mask: Any) -> int:
-        return int(side.policy(torch.as_tensor(vector), torch.as_tensor(mask).bool()).logits.argmax())
-
-    return NumericAgent(policy, question.encoder)
 
 
 def main(config: Config) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import tyro
-from candidate_net import CandidateNet
+from candidate_net import CandidateNet, greedy
 from held_out import Pair, PluginConfig, Question
 from tianshou.algorithm import DQN
 from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
@@ -26,7 +26,7 @@ from tianshou.data import Collector, VectorReplayBuffer
 from tianshou.env import DummyVectorEnv, PettingZooEnv
 from tianshou.trainer import OffPolicyTrainerParams
 
-from coars_env import AecEnv, FixedUser, NumericAgent
+from coars_env import AecEnv, FixedUser
 
 GAMES, STEPS_PER_UPDATE, EXPLORATION = 8, 64, 0.2
 
@@ -72,7 +72,7 @@ def learn(question: Question, config: Config) -> dict[str, Pair]:
             show_progress=config.progress,
         )
         both.run_training(params)
-    recommender, user = (agent(net, question) for net in nets)
+    recommender, user = (greedy(net.net, question.encoder) for net in nets)
     return {"Tianshou DQN, clicks": (recommender, FixedUser()), "Tianshou DQN, Tianshou DQN": (recommender, user)}
 
 
@@ -82,17 +82,6 @@ def dqn(net: QNet, env: PettingZooEnv) -> DQN[Any]:
         model=net, action_space=env.action_space, eps_training=EXPLORATION, eps_inference=EXPLORATION
     )
     return DQN(policy=policy, optim=AdamOptimizerFactory(lr=3e-3), gamma=0.9, n_step_return_horizon=2)
-
-
-def agent(net: QNet, question: Question) -> NumericAgent:
-    """The trained network, always taking the best of the legal acts."""
-
-    @torch.no_grad()
-    def policy(vector: Any, mask: Any) -> int:
-        values, _ = net(vector)
-        return int(values.masked_fill(torch.as_tensor(mask) == 0, -torch.inf).argmax())
-
-    return NumericAgent(policy, question.encoder)
 
 
 def main(config: Config) -> None:

@@ -7,11 +7,10 @@ the silent side's mask leaves it one act, which teaches nothing.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import tyro
-from candidate_net import CandidateNet
+from candidate_net import CandidateNet, greedy
 from held_out import Pair, PluginConfig, Question
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictSequential
@@ -22,7 +21,7 @@ from torchrl.modules import MaskedCategorical, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss, ValueEstimators
 from tqdm import tqdm
 
-from coars_env import FixedUser, NumericAgent
+from coars_env import FixedUser
 
 GAMES, FRAMES, EPOCHS, MINIBATCH = 8, 512, 6, 128
 """Games side by side; steps between updates, all games together; passes over them; steps of a gradient."""
@@ -50,7 +49,7 @@ def learn(question: Question, config: Config) -> dict[str, Pair]:
             for side in sides.values():
                 side.update(batch)
         batches.shutdown()
-    recommender, user = (side.agent(question) for side in sides.values())
+    recommender, user = (greedy(side.net, question.encoder) for side in sides.values())
     return {"TorchRL PPO, clicks": (recommender, FixedUser()), "TorchRL PPO, TorchRL PPO": (recommender, user)}
 
 
@@ -96,16 +95,6 @@ class Side:
                 sum(losses[name] for name in ("loss_objective", "loss_critic", "loss_entropy")).backward()
                 nn.utils.clip_grad_norm_(self.loss.parameters(), 0.5)
                 self.optimiser.step()
-
-    def agent(self, question: Question) -> NumericAgent:
-        """The trained network, always taking its best act."""
-
-        @torch.no_grad()
-        def policy(vector: Any, mask: Any) -> int:
-            scores = self.net(torch.as_tensor(vector))
-            return int(scores.masked_fill(torch.as_tensor(mask) == 0, -torch.inf).argmax())
-
-        return NumericAgent(policy, question.encoder)
 
 
 def main(config: Config) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from coars_env.datasets.dataset import Columns, Dataset, Item, Times, arranged, clean_title
 from coars_env.datasets.releases import Release, check_figures, choose, measure, open_release
-from coars_env.datasets.tables import Table, fault, locate, object_of, objects_of, rows_of
+from coars_env.datasets.tables import Table, fault, locate, needed, object_of, objects_of, rows_of
 
 _LCREC = "https://github.com/wzf2000/GAMER/raw/e8e2a160965c9c7a55736f4dabd66012f4a7f8d0/data/Instruments"
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
@@ -170,7 +170,7 @@ def _columns(rows: list[_Row], known: Mapping[str, Item], *, ticks_per_second: i
 
 
 def _read_lcrec(folder: Path) -> tuple[list[_Row], dict[str, Item]]:
-    path = _needed(folder, "Instruments.inter.json")
+    path = needed(folder, "Instruments.inter.json")
     rows = []
     for user, items in _mapping(path).items():
         if not isinstance(items, list) or not items or not all(type(item) is int and item >= 0 for item in items):
@@ -194,13 +194,6 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not found:
         raise fault(f"{path} must hold an object.", expected="at least one name", found=type(found).__name__)
     return found
-
-
-def _needed(folder: Path, name: str) -> Path:
-    path = locate(folder, name)
-    if path is None:
-        raise fault("A release needs all its files.", expected=f"{name} or {name}.gz in {folder}", found="neither")
-    return path
 
 
 # --- Amazon's own files -----------------------------------------------------------------------------------------------
@@ -242,7 +235,7 @@ def _read_amazon(variant: str, folder: Path) -> tuple[list[_Row], dict[str, Item
 def _reviews(name: str, fields: _Fields, folder: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """User, item, rating and time of each review, as they stand, with the place."""
     if not name.endswith(".csv"):
-        for place, review in objects_of(_needed(folder, name)):
+        for place, review in objects_of(needed(folder, name)):
             yield place, tuple(review.get(field) for field in fields)
         return
     for place, (user, item, rating, time) in rows_of(Table(name, len(fields), ",", "utf-8", tuple(fields)), folder):

@@ -14,7 +14,7 @@ import numpy as np
 
 from coars_env.datasets.dataset import Columns, Dataset, Item, Part, arranged, clean_title
 from coars_env.datasets.releases import Release, check_figures, choose, measure, open_release
-from coars_env.datasets.tables import Table, fault, locate, object_of, rows_of
+from coars_env.datasets.tables import Table, fault, needed, object_of, rows_of
 
 _ARTISTS = Table("artists.dat", 4, "\t", "utf-8", ("id", "name", "url", "pictureURL"))
 _LISTENS = Table("user_artists.dat", 3, "\t", "utf-8", ("userID", "artistID", "weight"))
@@ -106,12 +106,7 @@ def load_lastfm(
 
 
 def _read_hetrec(folder: Path) -> tuple[Columns, None]:
-    items: dict[int, Item] = {}
-    for place, fields in rows_of(_ARTISTS, folder):
-        (artist,) = _numbers(fields[:1], place)
-        if artist in items:
-            raise fault(f"{place}: an artist is listed once.", expected="a new id", found=fields[0])
-        items[artist] = _named(fields[1], place)
+    items = _artists(_ARTISTS, folder)
     place_of = {artist: number for number, artist in enumerate(items)}
     seen: dict[tuple[int, int], str] = {}
     rows: list[tuple[int, int, int]] = []
@@ -144,20 +139,22 @@ def _numbers(fields: Sequence[str], place: str) -> list[int]:
     return [int(field) for field in fields]
 
 
-def _named(raw: str, place: str) -> Item:
-    name = clean_title(raw)
-    if not name:
-        raise fault(f"{place}: an artist needs a name.", expected="a text", found=repr(raw))
-    return Item(name)
-
-
-def _read_afl(folder: Path) -> tuple[Columns, tuple[Part, ...]]:
+def _artists(table: Table, folder: Path) -> dict[int, Item]:
+    """Id -> artist, from a table whose first two columns are id and name, in the order of the file."""
     items: dict[int, Item] = {}
-    for place, fields in rows_of(_NAMES, folder):
+    for place, fields in rows_of(table, folder):
         (artist,) = _numbers(fields[:1], place)
         if artist in items:
             raise fault(f"{place}: an artist is listed once.", expected="a new id", found=fields[0])
-        items[artist] = _named(fields[1], place)
+        name = clean_title(fields[1])
+        if not name:
+            raise fault(f"{place}: an artist needs a name.", expected="a text", found=repr(fields[1]))
+        items[artist] = Item(name)
+    return items
+
+
+def _read_afl(folder: Path) -> tuple[Columns, tuple[Part, ...]]:
+    items = _artists(_NAMES, folder)
     place_of = {artist: number for number, artist in enumerate(items)}
     users, places, ticks = [], [], []
     user_ids: list[str] = []
@@ -189,9 +186,7 @@ def _read_afl(folder: Path) -> tuple[Columns, tuple[Part, ...]]:
 
 def _sequences(folder: Path, part: Part, name: str) -> list[tuple[list[int], list[int]]]:
     """Items before the target and the target of each row; a training row has none."""
-    path = locate(folder, name)
-    if path is None:
-        raise fault("A release needs all its files.", expected=f"{name} or {name}.gz in {folder}", found="neither")
+    path = needed(folder, name)
     rows = object_of(path)
     if not isinstance(rows, list) or not rows:
         raise fault(f"{path} must hold a list of rows.", expected="at least one row", found=type(rows).__name__)

@@ -15,7 +15,7 @@ import numpy as np
 from coars_env.datasets.dataset import Dataset
 from coars_env.datasets.download import cache_folder, check_digest, fetch, unzip
 from coars_env.datasets.llara import MIN_RATING, llara_sequences
-from coars_env.datasets.tables import AGAIN, fault, locate
+from coars_env.datasets.tables import AGAIN, fault, locate, needed
 from coars_env.errors import DatasetError, MissingDataError, expect
 
 _CHUNK = 1 << 20
@@ -154,9 +154,7 @@ def check_plain_digest(folder: Path, name: str, expected: str) -> None:
     Raises:
         DatasetError: it is missing, unreadable, or differs; the message shows both digests.
     """
-    path = locate(folder, name)
-    if path is None:
-        raise fault("A release needs all its files.", expected=f"{name} or {name}.gz in {folder}", found="neither")
+    path = needed(folder, name)
     if path.suffix != ".gz":
         return check_digest(path, expected)
     digest = hashlib.sha256()

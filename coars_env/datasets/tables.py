@@ -40,12 +40,21 @@ def locate(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
+def needed(folder: Path, name: str) -> Path:
+    """The file of this name, or its gzipped form.
+
+    Raises:
+        DatasetError: neither is there.
+    """
+    path = locate(folder, name)
+    if path is None:
+        raise fault("A release needs all its files.", expected=f"{name} or {name}.gz in {folder}", found="neither")
+    return path
+
+
 def rows_of(table: Table, folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Each data row with its place ("path, row 7") and its fields, as many as the table has columns."""
-    path = locate(folder, table.name)
-    if path is None:
-        expected = f"{table.name} or {table.name}.gz in {folder}"
-        raise fault("A release needs all its files.", expected=expected, found="neither")
+    path = needed(folder, table.name)
     rows = _split(path, _text(path, table), table)
     if table.header:
         first = next(rows, ("", []))[1]
