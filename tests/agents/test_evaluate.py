@@ -43,8 +43,9 @@ def test_the_same_peers_speak_in_the_episodes_and_in_the_test_of_users(world: Sp
 
 
 def test_a_run_is_scored_as_it_was_trained(run_settings: TrainConfig, finished_run: Path, world: Split) -> None:
-    (test,) = bench(world, draws=1).user_tests
-    questions = Bench((), (replace(test, users=test.users[:4]),))
+    whole = bench(world, draws=1)
+    few = replace(whole.episodes[0], tasks=whole.episodes[0].tasks[:1])
+    questions = Bench((few,), (replace(whole.user_tests[0], users=whole.user_tests[0].users[:4]),))
     policy = Policy.load(load(run_settings.backbone, world), finished_run / ADAPTERS_FOLDER)
     deaf, hearing = (
         score_policy(policy, world, questions, name="", opinions=opinions).simulations[0][0].transcripts

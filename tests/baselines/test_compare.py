@@ -14,7 +14,7 @@ from rich.console import Console
 from baselines.cell import Cell, Game
 from baselines.compare import CompareConfig, compare, main, table_rows
 from baselines.tables import draw_forest, printed, to_csv
-from coars_env import ConfigError, builder, freeze, holm, load_split, paired_difference, read_transcripts
+from coars_env import ConfigError, TaskError, builder, freeze, holm, load_split, paired_difference, read_transcripts
 
 HIT = "hit_final"
 
@@ -166,7 +166,7 @@ def test_the_reference_is_played_once_wherever_it_stands() -> None:
 
 
 def test_a_part_that_holds_nobody_is_refused() -> None:
-    with pytest.raises(ConfigError, match="users in the part 'validation' of 'leave_last', found none"):
+    with pytest.raises(TaskError, match=r"A part must have users\. Expected some in 'validation', found none"):
         CompareConfig(dataset="synthetic", subset="validation", draws=1).game()
 
 
