@@ -261,7 +261,7 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A small world with ten candidates a task, its frozen test questions, and a backbone that knows its sequences."""
     split = load_split("synthetic", users=300, items=120, interactions=12_000)
     build = builder(split, num_candidates=10)
-    config = PocketConfig(hidden=48, layers=2, heads=2, steps=250, batch=48, sequence_length=20)
+    config = PocketConfig(hidden=48, layers=2, heads=2, steps=120, batch=48, sequence_length=20)
     folder = tmp_path_factory.mktemp("school")
     return build, freeze(build, "test", rule="uniform"), lambda: load_pocket(split, config, cache_dir=folder)
 

@@ -59,19 +59,18 @@ def test_one_does_not_load_what_another_saved(fitted: Any, split: Split, tmp_pat
                 other.load(tmp_path / "model", split)
 
 
-# AFL's published figures, arXiv:2410.20027, Table 4: MovieLens and LastFM.
-PUBLISHED = {"sasrec": (0.4105, 0.2869), "gru4rec": (0.4526, 0.2787), "caser": (0.3789, 0.2705)}
+# AFL's published figures of MovieLens, arXiv:2410.20027, Table 4. Those of LastFM are of sequences sorted by artist id,
+# which a model may learn there and cannot here.
+PUBLISHED = {"sasrec": 0.4105, "gru4rec": 0.4526, "caser": 0.3789}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif("COARS_DATA" not in os.environ, reason="COARS_DATA names no folder with real files")
 @pytest.mark.parametrize("name", SYSTEMS)
-@pytest.mark.parametrize("place", [0, 1], ids=["movielens", "lastfm"])
-def test_hit_rates_agree_with_the_published_ones(name: str, place: int) -> None:
-    where = [("movielens", "llara", {}), ("lastfm", "published", {"variant": "afl"})][place]
-    split = load_split(where[0], where[1], source="real", download=False, **where[2])  # type: ignore[arg-type]
+def test_hit_rates_agree_with_the_published_ones(name: str) -> None:
+    split = load_split("movielens", "llara", source="real", download=False)
     build = builder(split, "llara")
     sets = [freeze(build, "test", rule="llara", draw=draw) for draw in range(5)]
     by_row = metric_values(evaluate(load_baseline(name).fit(split), FixedUser(), sets))["hit_final"].mean((0, 1))
     standard_error = by_row.std(ddof=1) / np.sqrt(len(by_row))
-    assert by_row.mean() == pytest.approx(PUBLISHED[name][place], abs=2 * standard_error)
+    assert by_row.mean() == pytest.approx(PUBLISHED[name], abs=2 * standard_error)
