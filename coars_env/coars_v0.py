@@ -1,6 +1,7 @@
 """The game as PettingZoo names things, `parallel_env` and `env`; and its ids in the registries, entered on import."""
 
 from itertools import product
+from numbers import Integral
 from typing import Any
 
 import gymnasium
@@ -32,11 +33,12 @@ def parallel_env(
     Raises:
         CoarsError: as `make`; or a number of half-turns that makes no turns.
     """
-    if max_cycles < 2 or max_cycles % 2:
+    if not isinstance(max_cycles, Integral) or max_cycles < 2 or max_cycles % 2 or "max_turns" in options:
         raise ConfigError(
-            f"A turn has two half-turns. Expected an even max_cycles >= 2, found {max_cycles}. Pass 2 T for T turns."
+            f"A turn has two half-turns. Expected an even max_cycles >= 2, found {max_cycles!r}"
+            f"{' and max_turns' if 'max_turns' in options else ''}. Pass 2 T for T turns."
         )
-    env: CoarsEnv | NumericEnv = make(name, view=view, max_turns=max_cycles // 2, **options)  # type: ignore[call-overload]
+    env: CoarsEnv | NumericEnv = make(name, view=view, max_turns=max_cycles // 2, **options)
     return env
 
 

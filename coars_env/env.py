@@ -87,6 +87,10 @@ class Dialogue:
 
     Example: `d = Dialogue(task, items); d.recommend(position=3, message="..."); d.reply(action=3, strength=.9,
     message="..."); d.ending == "accepted"`. What is not allowed raises `ActionError` and changes nothing.
+
+    Raises:
+        ConfigError: it is about no task, has no turns, or the reward is none; in `reply`, what the reward pays is no
+            finite number.
     """
 
     def __init__(
@@ -169,7 +173,11 @@ class Dialogue:
         self.ending, self.cause = "failed", clean_message(cause)
 
     def act(self, action: Action) -> RewardTerms | None:
-        """Play the speaker's action, a member of its action space. Returns the turn's rewards when a turn closes."""
+        """Play the speaker's action, a member of its action space. Returns the turn's rewards when a turn closes.
+
+        Raises:
+            ActionError: it is none. Nothing has changed then.
+        """
         speaker = self.speaker
         try:
             number = index(action["item" if speaker == RECOMMENDER else "action"])
@@ -374,6 +382,10 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
             actions = {agent: env.action_space(agent).sample() for agent in env.agents}
             observations, rewards, terminations, truncations, infos = env.step(actions)
         print(env.transcript)
+
+    Raises:
+        TaskError: there are no tasks, or lists of different lengths.
+        ConfigError: a setting that cannot be; in `step`, a reward that pays no finite number.
     """
 
     metadata: ClassVar[dict[str, Any]] = {

@@ -23,6 +23,9 @@ def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed
     recorded and logged, not raised: one that raises ends the dialogues it was asked about as "failed" with the cause,
     and an answer that is missing or no action of its side ends its own dialogue so. A `CoarsError` of the agent is a
     wrong set-up and is raised.
+
+    Raises:
+        CoarsError: what is no agent, a negative seed, a reward that cannot be paid, or what an agent raises as such.
     """
     agents: tuple[Agent, Agent] = (recommender, user)
     for name, agent in zip(("The recommender", "The user"), agents, strict=True):

@@ -154,7 +154,7 @@ class Transcript:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, CoarsError) as error:
             raise TranscriptError(
                 f"A transcript is one JSON object a line. Expected one written by Transcript.to_json, found "
-                f"{line[:60]!r} ({error!r}). Play the episode again, or take the line out."
+                f"{line!r:.60} ({error!r}). Play the episode again, or take the line out."
             ) from error
         raise TranscriptError(
             f"Transcripts carry a version. Expected {TRANSCRIPT_VERSION}, found {version!r}. "
@@ -165,6 +165,19 @@ class Transcript:
 def _check(transcript: Transcript) -> None:
     """Refuse what no dialogue could have left behind; a reward must never see it."""
     turns, task = transcript.turns, transcript.task
+    whole = [
+        transcript.seed,
+        transcript.max_turns,
+        *(n for t in turns for n in (t.proposal, t.action) if n is not None),
+    ]
+    if {type(number) for number in whole} != {int} or transcript.seed < 0:
+        raise ValueError(
+            "seed, number of turns, proposals and actions must be whole numbers, and the seed not negative"
+        )
+    texts = [*vars(transcript.provenance).values(), transcript.cause or ""]
+    texts += [error or "" for turn in turns for error in (turn.recommender_error, turn.user_error)]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("provenance, cause and errors must be texts")
     if transcript.ending not in get_args(EndingKind) or len(turns) > transcript.max_turns:
         raise ValueError(f"ending {transcript.ending!r} after {len(turns)} of {transcript.max_turns} turns")
     if len(transcript.rewards) not in (0, len(turns)) or not all(map(math.isfinite, chain(*transcript.rewards))):
@@ -198,7 +211,11 @@ def write_transcripts(path: str | Path, transcripts: Iterable[Transcript]) -> No
 
 
 def read_transcripts(path: str | Path) -> Iterator[Transcript]:
-    """Read JSONL, naming the line of anything that is not a transcript."""
+    """Read JSONL.
+
+    Raises:
+        TranscriptError: there is no such file, or a line is no transcript; the message names it.
+    """
     for number, line in enumerate(transcript_lines(path), start=1):
         try:
             yield Transcript.from_json(line)

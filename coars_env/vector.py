@@ -206,7 +206,10 @@ class VectorNumericEnv:
                 "are ignored."
             )
         speaker, highest = ROLES[self._speaker], self.encoder.wait
-        acts = np.asarray(actions[speaker])
+        try:
+            acts = np.asarray(actions[speaker])
+        except ValueError:  # rows of different lengths
+            acts = np.asarray(None)
         if acts.shape != (self.num_envs,) or acts.dtype.kind not in "iu":
             raise ActionError(
                 f"Every game needs an act. Expected integers of shape ({self.num_envs},) from {speaker}, found "
@@ -327,6 +330,8 @@ class _Streams:
 
     def seed(self, seed: int) -> None:
         seed = checked_seed(seed)
+        if seed + len(self._rngs) >= 2**63:
+            raise ConfigError(f"The seeds of a vector are kept in 64 bits. Expected seed < 2**63 - N, found {seed}.")
         self._rngs = [np.random.default_rng(seed + n) for n in range(len(self._rngs))]
         self._ahead[:, -1] = [(seed + n, rng.integers(self._highs[1])) for n, rng in enumerate(self._rngs)]
         self._used[:] = _AHEAD - 1

@@ -31,15 +31,16 @@ def from_interactions(interactions: Any, items: Any, *, name: str = "custom", li
             the rows of a user are no sequence: they are shuffled by a fixed seed. Rows of equal time keep their order.
         items: one row per item, with the columns `item_id` and `title`, and perhaps `genres` (a list, or one text
             divided by "|") and `year`. Ids are compared as text, so 7 and "7" are the same.
-        name: of the dataset, in results and in the names of episode sets: letters, digits, dots, dashes, underscores.
+        name: of the dataset, in results and in the names of episode sets: letters, digits and underscores, after the
+            first also dots and dashes.
         licence: one line for the card.
 
     Raises:
         DatasetError: an empty table, a missing column, columns of unequal length, an empty field, an item that is
             listed twice or not at all, something that is no number. The message names table and row, counted from 0.
     """
-    if not re.fullmatch(r"[\w.-]+", name):
-        expected = "letters, digits, dots, dashes and underscores"
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        expected = "a letter, digit or underscore, then perhaps dots and dashes, too"
         raise fault("A dataset needs a plain name.", expected=expected, found=repr(name)[:80], remedy="Choose another.")
     listed = _Table("items", items, ("item_id", "title"))
     taken = _Table("interactions", interactions, ("user_id", "item_id"))
@@ -75,6 +76,13 @@ class _Table:
                 )
         optional = ("rating", "timestamp", "genres", "year")
         self._raw = {column: table[column] for column in (*needed, *optional) if column in names}
+        for column, raw in self._raw.items():
+            if isinstance(raw, str) or not isinstance(raw, Iterable) or names.count(column) > 1:
+                found = f"{names.count(column)} of that name" if names.count(column) > 1 else f"{raw!r:.80}"
+                raise DatasetError(
+                    f"A column of {what} is a list of values. Expected one in {column!r}, found {found}. Pass a value "
+                    "for each row."
+                )
         self._lists = {column: _values(raw) for column, raw in self._raw.items()}
         lengths = {column: len(values) for column, values in self._lists.items()}
         if len(set(lengths.values())) > 1:

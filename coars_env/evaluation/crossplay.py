@@ -21,7 +21,11 @@ class CrossPlay:
     """(recommender, user) -> runs[s][d][n], see `evaluate`."""
 
     def values(self, metric: str) -> dict[tuple[str, str], FloatArray]:
-        """A metric of `METRICS` for each pair, shape [S, D, N]: two pairs can be given to `paired_difference`."""
+        """A metric of `METRICS` for each pair, shape [S, D, N]: two pairs can be given to `paired_difference`.
+
+        Raises:
+            ConfigError: there is no such metric.
+        """
         if metric not in METRICS:
             raise ConfigError(f"Expected one of the metrics {list(METRICS)}, found {metric!r}. Name one.")
         return {pair: metric_values(runs)[metric] for pair, runs in self.runs.items()}

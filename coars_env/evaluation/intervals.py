@@ -55,6 +55,10 @@ def bootstrap_interval(
         level: coverage.
         resamples: number of bootstrap samples.
         rng: source of the samples; a fixed one by default.
+
+    Raises:
+        ShapeError: these are no numbers, some are infinite, or they have more axes.
+        ConfigError: no level, no samples or no generator.
     """
     components = mean_components(values)
     point, low, high = interval([components], means, level=level, resamples=resamples, rng=own_rng(rng))
@@ -77,7 +81,8 @@ def paired_difference(
     Rows undefined in either are left out of both. With 2^N <= `permutations` every flip is tried and p is exact.
 
     Raises:
-        ShapeError: different rows or draws.
+        ShapeError: different rows or draws, or as `bootstrap_interval`.
+        ConfigError: as there; or no permutations.
     """
     x, y = _three_axes(a), _three_axes(b)
     if x.shape[1:] != y.shape[1:]:
@@ -104,8 +109,17 @@ def holm(p_values: Sequence[float] | FloatArray) -> FloatArray:
     The i-th smallest of m is multiplied by m - i + 1, then made at least as large as those before it and at most 1
     (S. Holm, Scandinavian Journal of Statistics 1979, 6(2):65-70). The tests may depend on each other. [m] -> [m], same
     order; NaN is no test, stays NaN and does not count.
+
+    Raises:
+        ShapeError: it is no list of probabilities.
     """
-    p = np.asarray(p_values, dtype=np.float64)
+    try:
+        p = np.asarray(p_values, dtype=np.float64)
+        wrong = p.ndim != 1 or bool(((p < 0) | (p > 1)).any())
+    except (TypeError, ValueError):
+        wrong = True
+    if wrong:
+        raise ShapeError(f"P-values are a list of probabilities. Expected one, found {p_values!r:.200}.")
     order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN is last
     factors = np.arange(len(order), 0, -1)
     adjusted = np.full(len(p), np.nan)

@@ -190,7 +190,11 @@ class MeterReport:
 
 
 def meter_report(system: str, runs: Runs, items: Sequence[Item], popularity: npt.ArrayLike) -> MeterReport:
-    """Means and intervals of all meters over users, draws and seeds, see `bootstrap_interval`."""
+    """Means and intervals of all meters over users, draws and seeds, see `bootstrap_interval`.
+
+    Raises:
+        ShapeError: as `metric_values` and `episode_meters`.
+    """
     meters = [[episode_meters(draw, items, popularity) for draw in seed] for seed in runs]
     arrays = {name: np.array([[draw[name] for draw in seed] for seed in meters]) for name in METERS}
     estimates = joint_estimates({"hit_final": metric_values(runs)["hit_final"], **arrays})

@@ -6,19 +6,23 @@ expectation over that order. A model that says the same of all items is so at ch
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray, IntArray
-from coars_env.errors import ConfigError, ShapeError
+from coars_env.errors import ConfigError, ShapeError, expect, whole_number
 from coars_env.tasks import HISTORY_LENGTH, NUM_CANDIDATES, Split
 
 CUTOFFS = (5, 10, 20)
 """The k of HR@k and NDCG@k."""
 
 
+_PLACES = "Places are counted from 1."
+
+
+@runtime_checkable
 class Ranker(Protocol):
     """Whatever scores all items for a history."""
 
@@ -43,20 +47,25 @@ class Ranks:
     """Items that are ranked, the target not counted."""
 
     def hit_rate(self, k: int) -> FloatArray:
-        """HR@k: the probability that the target is among the first k, in [0, 1]; NaN without a target. [M]"""
-        return self._expected(np.ones(k))
+        """HR@k: the probability that the target is among the first k, in [0, 1]; NaN without a target. [M]
+
+        Raises:
+            ConfigError: k is no whole number from 1 on.
+        """
+        return self._expected(np.ones(whole_number(_PLACES, "k", k, 1)))
 
     def ndcg(self, k: int) -> FloatArray:
         """NDCG@k: 1 / log2(1 + rank) if the target is among the first k, else 0; in [0, 1]; NaN without a target. [M]
 
         K. Jarvelin and J. Kekalainen (TOIS 2002, doi:10.1145/582415.582418) for one relevant item, whose ideal is 1.
+
+        Raises:
+            ConfigError: k is no whole number from 1 on.
         """
-        return self._expected(1 / np.log2(np.arange(2, k + 2)))
+        return self._expected(1 / np.log2(np.arange(2, whole_number(_PLACES, "k", k, 1) + 2)))
 
     def _expected(self, gains: FloatArray) -> FloatArray:
         """Mean of the gain over the places that the target may have. `gains` [k]: of the first k places; 0 below."""
-        if not len(gains):
-            raise ConfigError("Places are counted from 1. Expected k >= 1, found 0 or less. Raise k.")
         sums = np.concatenate([[0.0], np.cumsum(gains)])
         first, last = (np.minimum(place, len(gains)) for place in (self.better, self.better + self.tied + 1))
         return np.where(self.better < 0, np.nan, (sums[last] - sums[first]) / (self.tied + 1))
@@ -68,10 +77,12 @@ def expected_hit(ranks: Ranks, *, num_candidates: int = NUM_CANDIDATES) -> Float
     C(N - r, K - 1) / C(N, K - 1) with r better ones, since none of them may be in the list. With t ties the mean of
     that over r .. r + t, which telescopes to (C(N - r + 1, K) - C(N - r - t, K)) / ((t + 1) C(N, K - 1)). Where N is
     below K - 1 the list holds them all. Equal titles are not looked for. In [0, 1]; NaN without a target.
+
+    Raises:
+        ConfigError: fewer than two candidates.
     """
+    num_candidates = whole_number("A choice needs candidates.", "num_candidates", num_candidates, 2)
     drawn, others = num_candidates - 1, ranks.others
-    if drawn < 1:
-        raise ConfigError(f"A choice needs candidates. Expected num_candidates >= 2, found {num_candidates}. Raise it.")
     steps = np.arange(drawn)
     below = np.maximum(others, drawn)[:, None] - steps  # [M, K - 1] factors of C(N, K - 1)
 
@@ -98,7 +109,13 @@ def target_ranks(
     Raises:
         ShapeError: the arrays do not fit each other, or a score is NaN.
     """
-    targets = np.asarray(targets, dtype=np.int64)
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.dtype.kind not in "fiub" or (targets.size and targets.dtype.kind not in "iu"):
+        raise ShapeError(
+            f"Scores and targets are numbers. Expected arrays of numbers and of whole ones, found {scores.dtype} and "
+            f"{targets.dtype}. Convert them."
+        )
+    targets = targets.astype(np.int64)
     rows = np.arange(len(targets))
     if scores.ndim != 2 or len(scores) != len(targets) or (left_out is not None and len(left_out) != len(targets)):
         raise ShapeError(
@@ -106,10 +123,11 @@ def target_ranks(
             f"is left out, found {list(scores.shape)} and {len(left_out or ())}. Pass one a row."
         )
     outside = targets[(targets < -1) | (targets >= scores.shape[1])].tolist()
+    outside += [item for items in left_out or () for item in items if not 0 <= item < scores.shape[1]]
     if outside or np.isnan(scores).any():
         raise ShapeError(
-            f"Targets are places in rows of numbers. Expected -1..{scores.shape[1] - 1} and no NaN, found targets "
-            f"{outside} outside and {int(np.isnan(scores).sum())} NaN. Correct the model."
+            f"Targets, and what is left out, are places in rows of numbers. Expected -1..{scores.shape[1] - 1} and no "
+            f"NaN, found {outside[:10]} outside and {int(np.isnan(scores).sum())} NaN. Correct the model."
         )
     ranked = np.ones(scores.shape, dtype=np.bool_)
     for row, items in enumerate(left_out or ()):
@@ -131,8 +149,17 @@ def full_ranking(
         split: what is held out.
         subset: the part; its rows stand in the order of `freeze`.
         batch_size: changes speed and memory, not the result.
+
+    Raises:
+        ShapeError: the ranker does not give a number for each item.
+        ConfigError: there is no such part, or it is no ranker or no split.
     """
-    sequences = {"validation": split.validation, "test": split.test}[subset]
+    expect(Ranker, ranker, "A ranker has a method `scores`.", "See `coars_env.Ranker`.")
+    expect(Split, split, "What is ranked is held out by a split.", "`load_split` makes one.")
+    if subset not in ("validation", "test"):
+        raise ConfigError(f"What is ranked was held out. Expected 'validation' or 'test', found {subset!r}.")
+    sequences = split.validation if subset == "validation" else split.test
+    batch_size = whole_number("A batch holds histories.", "batch_size", batch_size, 1)
     parts = [Ranks(*np.zeros((3, 0), dtype=np.int64))]
     for first in range(0, len(sequences), batch_size):
         batch = sequences[first : first + batch_size]

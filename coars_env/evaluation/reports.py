@@ -122,11 +122,16 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
     """The seeds as a list of Python's own integers.
 
     Raises:
-        ConfigError: it is none, or holds something else.
+        ConfigError: it is none, holds something else, or one of them twice.
     """
     if not isinstance(seeds, Iterable):
         raise ConfigError(f"There are several seeds of sampling. Expected a list, found {seeds!r}. Pass [{seeds!r}].")
-    return [checked_seed(seed) for seed in seeds]
+    checked = [checked_seed(seed) for seed in seeds]
+    if len(set(checked)) < len(checked):
+        raise ConfigError(
+            f"Equal seeds play equal episodes. Expected different ones, found {checked}. Drop the others."
+        )
+    return checked
 
 
 def metric_values(runs: Runs, *, reward: CoarsReward | None = None) -> dict[str, FloatArray]:
@@ -162,7 +167,11 @@ def summarize(
     resamples: int = 2000,
     rng: np.random.Generator | None = None,
 ) -> Report:
-    """Means and intervals of all metrics, see `bootstrap_interval`, and the rates by turn pooled over all runs."""
+    """Means and intervals of all metrics, see `bootstrap_interval`, and the rates by turn pooled over all runs.
+
+    Raises:
+        ShapeError, ConfigError: as `metric_values` and `bootstrap_interval`.
+    """
     arrays = metric_values(runs, reward=reward)
     return Report(
         system=system,
@@ -183,7 +192,14 @@ def joint_estimates(
     resamples: int = 2000,
     rng: np.random.Generator | None = None,
 ) -> dict[str, Estimate]:
-    """`bootstrap_interval` of several arrays [S, D, N] of the same rows at once, by name, from the same samples."""
+    """`bootstrap_interval` of several arrays [S, D, N] of the same rows at once, by name, from the same samples.
+
+    Raises:
+        ShapeError: there are none, or their shapes differ.
+    """
+    shapes = {np.shape(array) for array in arrays.values()}
+    if len(shapes) != 1:
+        raise ShapeError(f"Arrays of the same rows have one shape. Expected that, found {sorted(shapes)}. Pass such.")
     components = np.concatenate([mean_components(array) for array in arrays.values()], axis=-1)  # [S, N, 2M]
     point, low, high = interval([components], means, level=level, resamples=resamples, rng=own_rng(rng))
     undefined = [int(np.isnan(array).sum()) for array in arrays.values()]

@@ -117,6 +117,8 @@ def user_test(
     expect(Split, split, "Users are taken from a split.", "`load_split` makes one.")
     if subset not in ("test", "validation"):
         raise ConfigError(f"Users are tested on a held-out part. Expected 'test' or 'validation', found {subset!r}.")
+    if peers is not None:
+        expect(VectorPeers, peers, "Opinions are those of peers.", "Pass `builder(split).peers`, or None.")
     part = split.part(subset)
     draw = whole_number("Draws and seeds are counted from 0.", "draw", draw, 0)
     seed = whole_number("Draws and seeds are counted from 0.", "seed", seed, 0)
@@ -333,6 +335,7 @@ def simulation_difference(
 
     Raises:
         ShapeError: the two did not answer the same questions.
+        ConfigError: there is no such ratio or metric.
     """
     tests, others = tests_of(a), tests_of(b)
     if [test.sha256 for test in tests] != [test.sha256 for test in others]:

@@ -60,6 +60,9 @@ class GreedyRecommender:
 
     Ties are drawn once a dialogue. A starred item is proposed again; when all are rejected, so is the best. Example:
     `GreedyRecommender(popularity_scorer(split))`.
+
+    Raises:
+        ConfigError: it is no scorer.
     """
 
     def __init__(self, scorer: Scorer, message: str | Reason = "The best of what is left.") -> None:

@@ -14,6 +14,9 @@ class Replay:
     That is the first with the same history (and, for the recommender, the same candidates) whose turns so far have the
     same proposals and actions. Where there is none, what it says is unusable and the error says so: a stored answer to
     one proposal is no answer to another. Example: `Replay(read_transcripts("dialogues.jsonl"), USER)`.
+
+    Raises:
+        ConfigError: these are no transcripts, or there is no such side.
     """
 
     def __init__(self, transcripts: Iterable[Transcript], role: Role) -> None:

@@ -6,11 +6,17 @@ import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, IntArray
 from coars_env.env import Observation
+from coars_env.errors import ShapeError, expect
 from coars_env.tasks import Scorer, Split
 
 
 def item_counts(split: Split) -> FloatArray:
-    """Training interactions of each item, shape [I]."""
+    """Training interactions of each item, shape [I].
+
+    Raises:
+        ConfigError: it is no split.
+    """
+    expect(Split, split, "Only what may be trained on is counted.", "Pass a split, such as leave_last(dataset).")
     counts = np.zeros(split.dataset.num_items)
     for sequence in split.train:
         np.add.at(counts, list(sequence.items), 1.0)
@@ -30,7 +36,15 @@ def svd_scorer(directions: FloatArray) -> Scorer:
 
     Args:
         directions: [I, rank] right singular vectors of the training matrix, such as `SvdPeers(split).directions`.
+
+    Raises:
+        ShapeError: it is no matrix of them.
     """
+    if np.ndim(directions) != 2:
+        raise ShapeError(
+            f"Each item has a direction. Expected an array [items, rank], found {directions!r:.200}. Pass "
+            "SvdPeers(split).directions."
+        )
     return partial(_svd, directions)
 
 

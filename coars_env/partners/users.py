@@ -21,7 +21,11 @@ def _proposal(observation: Observation) -> int:
 
 
 class FixedUser:
-    """Answers every proposal alike, by default with a full-strength click: then the first proposal is the final one."""
+    """Answers every proposal alike, by default with a full-strength click: then the first proposal is the final one.
+
+    Raises:
+        ConfigError: there is no such action, or the strength is not in [0, 1].
+    """
 
     def __init__(self, action: str = "click", strength: float = 1.0, message: str = "Fine.") -> None:
         if action not in ACTIONS:
@@ -49,6 +53,7 @@ class OracleUser:
 
     Raises:
         TaskError: in `act`, a history that belongs to none of the tasks.
+        ConfigError: these are no tasks, or `flip` is no probability.
     """
 
     def __init__(self, tasks: Iterable[Task], *, flip: float = 0.0) -> None:
@@ -87,6 +92,9 @@ class ScorerUser:
     The action is the one in whose interval the strength lies, so above the threshold it stars or clicks, and more than
     1.1 scales above it clicks. A high threshold makes a picky user; `fit` finds one that accepts a given share of the
     candidates. Example: `ScorerUser.fit(svd_scorer(SvdPeers(split).directions), episodes, accept=0.1)`.
+
+    Raises:
+        ConfigError: it is no scorer, or a number that cannot be.
     """
 
     def __init__(self, scorer: Scorer, *, threshold: float, scale: float) -> None:

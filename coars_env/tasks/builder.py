@@ -88,12 +88,13 @@ class TaskBuilder:
         items = self.split.dataset.items
         chosen: dict[str, int] = {items[target].title: target}
         while missing := self.num_candidates - len(chosen):
-            drawn = sampler(barred, missing, rng).tolist()
-            known = all(0 <= item < len(items) for item in drawn)
+            found = sampler(barred, missing, rng)
+            drawn = np.asarray(found).ravel().tolist()
+            known = all(type(item) is int and 0 <= item < len(items) for item in drawn)
             if not known or not set(drawn).isdisjoint(barred) or len(set(drawn)) != missing:
                 raise TaskError(
                     f"A candidate sampler must keep to what it is asked for. Expected {missing} different items that "
-                    f"are not barred, found {drawn}. Correct the sampler."
+                    f"are not barred, found {found!r:.200}. Correct the sampler."
                 )
             barred = barred.union(drawn)
             for item in drawn:

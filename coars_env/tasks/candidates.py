@@ -14,7 +14,12 @@ CandidateSampler = Callable[[frozenset[int], int, np.random.Generator], IntArray
 
 
 def uniform_candidates(num_items: int) -> CandidateSampler:
-    """Every allowed item is equally likely."""
+    """Every allowed item is equally likely.
+
+    Raises:
+        ConfigError: no number of items.
+        TaskError: when drawing, fewer allowed items than are asked for.
+    """
     num_items = whole_number("Candidates are drawn from a catalogue.", "num_items", num_items, 0)
 
     def draw(forbidden: frozenset[int], n: int, rng: np.random.Generator) -> IntArray:
@@ -29,7 +34,11 @@ def uniform_candidates(num_items: int) -> CandidateSampler:
 
 
 def popularity_candidates(split: Split) -> CandidateSampler:
-    """An allowed item is drawn in proportion to its training interactions (never-taken items count as .01)."""
+    """An allowed item is drawn in proportion to its training interactions (never-taken items count as .01).
+
+    Raises:
+        TaskError: when drawing, fewer allowed items than are asked for.
+    """
     counts = np.full(split.dataset.num_items, 0.01)
     for sequence in split.train:
         counts[list(sequence.items)] += 1.0  # an item stands once in a sequence

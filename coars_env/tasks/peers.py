@@ -68,6 +68,7 @@ class VectorPeers:
             ConfigError: it is no split, nobody is counted, or the edges do not ascend.
         """
         _refuse_nobody(split)
+        expect(Callable, embed, "Users become vectors by a function of histories.", "Pass an `Embed`.")
         k = whole_number("Peers are counted.", "k", k, 1)
         if not -1 <= level_edges[0] <= level_edges[1] <= 1:
             raise ConfigError(

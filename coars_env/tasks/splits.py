@@ -79,6 +79,9 @@ def random_holdout(dataset: Dataset, *, seed: int = 0, min_rating: float | None 
 
     For data without times, such as LastFM's listens: what is called history is then a set of other items of the user,
     not a sequence. Users with fewer than three items are left out. There is no separate validation part.
+
+    Raises:
+        ConfigError: it is no dataset, or a number that cannot be.
     """
     _check(dataset, min_rating)
     seed = whole_number("A seed feeds a random generator.", "seed", seed, 0)

@@ -185,7 +185,9 @@ class EpisodeSet:
 
         Raises:
             TaskError: not such a file, changed since it was written, or made from another dataset.
+            ConfigError: it is no dataset.
         """
+        expect(Dataset, dataset, "Episodes are of a dataset.", "Load the one that the file was made from.")
         try:
             first, *rows, last = Path(path).read_bytes().decode().split("\n")
             head = json.loads(first)
@@ -212,7 +214,14 @@ class EpisodeSet:
                 f"Episodes belong to one dataset. Expected {provenance} for {path}, found {dataset.provenance}. "
                 "Load the dataset the file was made from."
             )
-        return cls(name, tuple(task_from_row(json.loads(row)) for row in rows), dataset.items, provenance)
+        try:
+            tasks = tuple(task_from_row(json.loads(row)) for row in rows)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise TaskError(
+                f"An episode file must hold tasks. Expected one in each line of {path} but the first, found {error!r}. "
+                "Write it again with EpisodeSet.save."
+            ) from error
+        return cls(name, tasks, dataset.items, provenance)
 
 
 def check_titles(task: Task, items: Sequence[Item]) -> None:
@@ -247,9 +256,18 @@ def task_row(task: Task) -> dict[str, Any]:
 
 
 def task_from_row(row: dict[str, Any]) -> Task:
-    """Inverse of `task_row` after a trip through JSON."""
+    """Inverse of `task_row` after a trip through JSON.
+
+    Raises:
+        TaskError, ValueError, LookupError, TypeError: no task is stored so.
+    """
     history, candidates, similarity = (tuple(row[key]) for key in ("history", "candidates", "peer_similarity"))
     retrieved, opinions = bool(row.get("retrieved", False)), tuple(row.get("opinions", ()))
+    numbers = (row["user"], row["target"], *history, *candidates, *opinions)
+    if {type(number) for number in numbers} != {int} or not isinstance(row["task_id"], str):
+        raise ValueError("a task has a text as its id, and users, items and opinions are whole numbers")
+    if not all(-1 <= q <= 1 for q in similarity):
+        raise ValueError("a peer similarity lies in [-1, 1]")
     return Task(row["task_id"], row["user"], history, candidates, row["target"], similarity, opinions, retrieved)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from coars_env.datasets.dataset import Dataset, FloatArray, IntArray
 from coars_env.env import CoarsEnv
+from coars_env.errors import expect
 from coars_env.partners.scorers import visible_history
 from coars_env.tasks import (
     NUM_CANDIDATES,
@@ -89,7 +90,9 @@ def check_dataset(dataset: Dataset, *, num_candidates: int = NUM_CANDIDATES, mos
 
     Raises:
         AssertionError: it does not; the message says what was expected and found.
+        ConfigError: it is no dataset.
     """
+    expect(Dataset, dataset, "A dataset is checked.", "Pass one, such as `coars_env.load(name)`.")
     for item, item_id in zip(dataset.items, dataset.item_ids, strict=True):
         assert _is_one_line(item.title), (
             f"A title is one line of text in NFC without blanks at its ends. Expected one for item {item_id!r}, found "

@@ -10,6 +10,8 @@ import gymnasium
 import numpy as np
 from pettingzoo import ParallelEnv
 
+from coars_env.errors import expect
+
 MakeEnv = Callable[[], ParallelEnv[str, Any, Any]]
 _LONGEST = 10_000
 
@@ -31,8 +33,11 @@ def check_env(make: MakeEnv, *, episodes: int = 8, seed: int = 0) -> None:
 
     Raises:
         AssertionError: it does not; the message says what was expected and found.
+        ConfigError: it is no function, or what it returns no parallel environment.
     """
+    expect(Callable, make, "Several instances are played.", "Pass a function that makes one: `lambda: my_env()`.")
     env = make()
+    expect(ParallelEnv, env, "A parallel environment of PettingZoo is checked.", "Return one.")
     for agent in env.possible_agents:
         for kind in ("observation_space", "action_space"):
             space = getattr(env, kind)

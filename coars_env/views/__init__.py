@@ -19,6 +19,7 @@ from coars_env.tasks import (
     SvdPeers,
     TaskBuilder,
     TopCandidates,
+    VectorPeers,
     freeze,
     leave_last,
     llara,
@@ -49,6 +50,11 @@ def load_split(
 
     Without a split the publisher's own is taken where there is one, else "leave_last", else, where rows have no order,
     "random_holdout".
+
+    Raises:
+        DatasetError: no such dataset; its files are missing or damaged.
+        TaskError: a split that the data do not have.
+        ConfigError: no such split, or an option that the loader does not know.
     """
     splits = {"leave_last": leave_last, "llara": llara, "random_holdout": random_holdout, "published": published}
     if split is not None and split not in list(splits):
@@ -77,10 +83,16 @@ def builder(
         peers: makes the peers of the split; `lambda split: None` for a game without.
 
     Raises:
-        ConfigError: there is no such rule, it is no sampler, or there are fewer than two candidates.
+        ConfigError: there is no such rule, it is no sampler, there are fewer than two candidates, or what makes peers is
+            no function.
         TaskError: nobody is trained on.
     """
     expect(Split, split, "Tasks are cut from a split.", "`load_split` makes one.")
+    if isinstance(peers, VectorPeers) or not callable(peers):
+        raise ConfigError(
+            f"Peers are made from the split. Expected a function of it, such as SvdPeers, found {peers!r:.200}. Pass "
+            "`lambda split: my_peers` for peers that are there already."
+        )
     if isinstance(candidates, str):
         if candidates not in get_args(CandidateRule):
             raise ConfigError(

@@ -6,7 +6,7 @@ import gymnasium
 from pettingzoo import AECEnv
 
 from coars_env.env import CoarsEnv
-from coars_env.errors import expect
+from coars_env.errors import ActionError, expect
 from coars_env.transcript import ROLES
 from coars_env.views.numeric import Floats
 from coars_env.views.numeric_env import NumericEnv
@@ -24,6 +24,9 @@ class AecEnv(AECEnv[str, Any, Any]):
             observation, reward, termination, truncation, info = env.last()
             over = termination or truncation
             env.step(None if over else env.action_space(agent).sample(observation["action_mask"]))
+
+    Raises:
+        ConfigError: it is made of something else.
     """
 
     def __init__(self, env: CoarsEnv | NumericEnv) -> None:
@@ -33,6 +36,7 @@ class AecEnv(AECEnv[str, Any, Any]):
         self.render_mode = env.render_mode
         self.possible_agents: list[str] = list(ROLES)
         self.agents: list[str] = []
+        self._observations: dict[str, Any] = {}
         if isinstance(env, NumericEnv):
             self.state_space = env.state_space
 
@@ -46,7 +50,6 @@ class AecEnv(AECEnv[str, Any, Any]):
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """See `CoarsEnv.reset`."""
-        self._observations: dict[str, Any]
         self._observations, self.infos = self.env.reset(seed, options)
         self.agents = list(self.possible_agents)
         self.rewards = dict.fromkeys(self.agents, 0.0)
@@ -60,8 +63,9 @@ class AecEnv(AECEnv[str, Any, Any]):
         """Play the half-turn of `agent_selection`; None once it has ended.
 
         Raises:
-            ActionError: the action lies outside its space.
+            ActionError: the action lies outside its space, or there is no running episode.
         """
+        self._expect_running()
         speaker = self.agent_selection
         if self.terminations[speaker]:
             self._was_dead_step(action)
@@ -75,8 +79,28 @@ class AecEnv(AECEnv[str, Any, Any]):
         self._deads_step_first()
 
     def observe(self, agent: str) -> Any:
-        """What one side saw last."""
+        """What one side saw last.
+
+        Raises:
+            ActionError: there was no reset.
+        """
+        if not self._observations:
+            self._expect_running()
         return self._observations[agent]
+
+    def last(self, observe: bool = True) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """What `agent_selection` sees and has earned since its last action, whether it is over, and its info.
+
+        Raises:
+            ActionError: there is no running episode.
+        """
+        self._expect_running()
+        told: tuple[Any, float, bool, bool, dict[str, Any]] = super().last(observe)
+        return told
+
+    def _expect_running(self) -> None:
+        if not self.agents:
+            raise ActionError("A half-turn needs a running episode. Expected reset() first, found none. Call reset().")
 
     def state(self) -> Floats:
         """See `NumericEnv.state`."""

@@ -178,9 +178,11 @@ class Encoder:
         """See `act_masks`."""
 
     def observation_space(self) -> spaces.Box:
+        """Box float32 [L] in [-1, 1], the same for both sides."""
         return spaces.Box(-1.0, 1.0, (self.size,), np.float32)
 
     def action_space(self) -> spaces.Discrete:
+        """Discrete(n), the same for both sides, see `num_acts`."""
         return spaces.Discrete(num_acts(self.num_candidates))
 
     def summary(self, history: IntArray) -> Floats:

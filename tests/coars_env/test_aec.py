@@ -104,6 +104,19 @@ def test_an_environment_can_be_copied_in_the_middle_of_an_episode(view: Any, cop
     assert env.env.dialogue.turns == twin.env.dialogue.turns
 
 
+def test_without_a_running_episode_nobody_acts_or_is_told_anything() -> None:
+    env = masked()
+    for asking in (env.last, lambda: env.step(0), lambda: env.observe(USER)):
+        with pytest.raises(ActionError, match=r"A half-turn needs a running episode\. Expected reset\(\) first"):
+            asking()  # type: ignore[no-untyped-call]
+    env.reset(seed=0)
+    for agent in env.agent_iter():
+        env.step(None if env.terminations[agent] else 0)
+    for asking in (env.last, lambda: env.step(0)):
+        with pytest.raises(ActionError, match="A half-turn needs a running episode"):
+            asking()  # type: ignore[no-untyped-call]
+
+
 def test_a_copy_in_words_has_no_state() -> None:
     env = text()
     env.reset()

@@ -68,6 +68,17 @@ def test_a_sampler_that_draws_what_is_barred_is_refused(toy_builder: Any) -> Non
         build("t", TOY_SPLIT.test[0], 2, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("drawn", [None, 3, ["a", "b"], [2.0, 3.0], [True, False]])
+def test_a_sampler_that_draws_no_items_is_refused(toy_builder: Any, drawn: Any) -> None:
+    with pytest.raises(TaskError, match=r"Expected 2 different items that are not barred, found"):
+        toy_builder(sampler=lambda barred, n, rng: drawn)("t", TOY_SPLIT.test[0], 2, np.random.default_rng(0))
+
+
+def test_a_sampler_may_draw_a_list(toy_builder: Any) -> None:
+    build = toy_builder(sampler=lambda barred, n, rng: [1, 2][:n])
+    assert set(build("t", TOY_SPLIT.test[0], 2, np.random.default_rng(0)).candidates) == {5, 1, 2}
+
+
 def test_the_target_stands_at_every_place_equally_often(toy_builder: Any) -> None:
     places = [
         (task := toy_builder(peers=None)("t", TOY_SPLIT.test[0], 2, np.random.default_rng(n))).candidates.index(5)

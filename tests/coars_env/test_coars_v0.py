@@ -23,10 +23,15 @@ def test_the_module_has_what_pettingzoo_looks_for() -> None:
     assert isinstance(turns.env, NumericEnv)
 
 
-@pytest.mark.parametrize("max_cycles", [0, 1, 7, -2])
-def test_half_turns_come_in_pairs(max_cycles: int) -> None:
-    with pytest.raises(ConfigError, match=rf"Expected an even max_cycles >= 2, found {max_cycles}\. Pass 2 T"):
+@pytest.mark.parametrize("max_cycles", [0, 1, 7, -2, "8", 8.0])
+def test_half_turns_come_in_pairs(max_cycles: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"Expected an even max_cycles >= 2, found {max_cycles!r}\. Pass 2 T"):
         coars_v0.parallel_env("synthetic", max_cycles=max_cycles, **SMALL)
+
+
+def test_turns_are_not_counted_twice() -> None:
+    with pytest.raises(ConfigError, match=r"found 8 and max_turns\. Pass 2 T for T turns"):
+        coars_v0.parallel_env("synthetic", max_turns=4, **SMALL)
 
 
 @pytest.mark.parametrize("max_cycles", [2, 8])

@@ -29,9 +29,11 @@ from coars_env import (
     TopCandidates,
     VectorDialogueEnv,
     VectorNumericEnv,
+    VectorPeers,
     builder,
     evaluate,
     freeze,
+    item_counts,
     item_features,
     leave_last,
     load,
@@ -43,9 +45,10 @@ from coars_env import (
     single_agent,
     uniform_candidates,
     user_simulation,
+    user_test,
 )
 from coars_env.errors import expect, number_or_nan, whole_number
-from coars_env.testing import check_agent, check_reward, toy_dataset, toy_episodes
+from coars_env.testing import check_agent, check_dataset, check_env, check_reward, toy_dataset, toy_episodes
 
 TOY = toy_episodes()
 SPLIT = leave_last(toy_dataset())
@@ -81,6 +84,11 @@ WRONG_KINDS: list[tuple[Callable[[], object], str]] = [
     (lambda: evaluate(RANDOM, "clicks", [TOY]), r"The user is an agent, .* found 'clicks'"),  # type: ignore[arg-type]
     (lambda: user_simulation(CLICKS, TOY), r"kind UserTest, found EpisodeSet"),  # type: ignore[arg-type]
     (lambda: check_agent(FixedUser, USER), r"What is checked is an agent"),  # type: ignore[arg-type]
+    (lambda: check_env(toy_env()), r"Several instances are played\. .* Pass a function that makes one"),
+    (lambda: check_env(lambda: 3), r"kind ParallelEnv, found 3"),  # type: ignore[arg-type, return-value]
+    (lambda: check_dataset("movielens"), r"kind Dataset, found 'movielens'"),  # type: ignore[arg-type]
+    (lambda: VectorPeers(SPLIT, 3), r"Pass an `Embed`"),  # type: ignore[arg-type]
+    (lambda: item_counts(toy_dataset()), r"kind Split, found Dataset\("),  # type: ignore[arg-type]
     (lambda: check_reward(CoarsReward), r"found the class CoarsReward"),  # type: ignore[arg-type]
     (lambda: NumericAgent(3, toy_numbers().encoder), r"A policy is a function\. .* found 3"),  # type: ignore[arg-type]
     (lambda: NumericAgent(lambda o, m: 0, toy_numbers()), r"kind Encoder, found <"),  # type: ignore[arg-type]
@@ -92,6 +100,9 @@ WRONG_KINDS: list[tuple[Callable[[], object], str]] = [
     (lambda: Replay([], "critic"), r"Expected role 'recommender' or 'user', found 'critic'"),  # type: ignore[arg-type]
     (lambda: leave_last("movielens"), r"kind Dataset, found 'movielens'\. `coars_env.load\(name\)` reads one"),  # type: ignore[arg-type]
     (lambda: builder(toy_dataset()), r"kind Split, found Dataset\("),  # type: ignore[arg-type]
+    (lambda: builder(SPLIT, peers=SvdPeers(SPLIT)), r"Peers are made from the split\. .* `lambda split: my_peers`"),  # type: ignore[arg-type]
+    (lambda: builder(SPLIT, peers=3), r"Expected a function of it, such as SvdPeers, found 3"),  # type: ignore[arg-type]
+    (lambda: user_test(SPLIT, peers=SvdPeers), r"Opinions are those of peers\. .* the class SvdPeers"),  # type: ignore[arg-type]
     (lambda: TaskBuilder(SPLIT, "uniform"), r"`CandidateSampler` of your own or `TopCandidates`"),  # type: ignore[arg-type]
     (lambda: TaskBuilder(SPLIT, uniform_candidates(6), 3), r"Pass SvdPeers\(split\), or None"),  # type: ignore[arg-type]
     (lambda: freeze(SPLIT, "test", rule="uniform"), r"kind TaskBuilder, found Split\("),  # type: ignore[arg-type]

@@ -38,6 +38,7 @@ from coars_env import (
     episode_metrics,
     evaluate,
     holm,
+    joint_estimates,
     leave_last,
     markdown_table,
     metric_values,
@@ -330,6 +331,20 @@ def test_episode_sets_come_in_a_list(sets: Any) -> None:
 def test_seeds_of_sampling_come_in_a_list() -> None:
     with pytest.raises(ConfigError, match=r"Expected a list, found 3\. Pass \[3\]"):
         evaluate(RandomRecommender(), FixedUser(), [toy_episodes()], seeds=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"Expected different ones, found \[1, 1\]"):
+        evaluate(RandomRecommender(), FixedUser(), [toy_episodes()], seeds=[1, 1])
+
+
+@pytest.mark.parametrize("p_values", [0.5, [[0.5]], ["a"], [-0.1], [1.1]])
+def test_only_probabilities_are_adjusted(p_values: Any) -> None:
+    with pytest.raises(ShapeError, match="P-values are a list of probabilities"):
+        holm(p_values)
+
+
+def test_arrays_estimated_together_have_the_same_rows() -> None:
+    for arrays in ({}, {"a": np.zeros((1, 1, 3)), "b": np.zeros((1, 1, 4))}):
+        with pytest.raises(ShapeError, match="Arrays of the same rows have one shape"):
+            joint_estimates(arrays)
 
 
 class RandomUser:

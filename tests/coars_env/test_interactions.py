@@ -214,8 +214,23 @@ def test_something_else_than_a_table_is_refused(table: Any) -> None:
         from_interactions(table, FILMS)
 
 
-@pytest.mark.parametrize("name", ["", "my films", "a/b", "films\n"])
-def test_a_name_goes_into_paths_and_is_plain(name: str) -> None:
+@pytest.mark.parametrize("column", [3, "abcdef"])
+def test_a_column_is_a_list_of_values(column: Any) -> None:
+    with pytest.raises(
+        DatasetError, match=r"A column of interactions is a list of values\. Expected one in 'user_id', f"
+    ):
+        from_interactions(changed(RATINGS, user_id=column), FILMS)
+
+
+def test_a_column_has_its_name_for_itself() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(RATINGS)
+    with pytest.raises(DatasetError, match=r"Expected one in 'user_id', found 2 of that name"):
+        from_interactions(pd.concat([frame, frame], axis=1), FILMS)
+
+
+@pytest.mark.parametrize("name", ["", "my films", "a/b", "films\n", "..", ".films", "-films", None, 3])
+def test_a_name_goes_into_paths_and_is_plain(name: Any) -> None:
     with pytest.raises(DatasetError, match=r"A dataset needs a plain name"):
         from_interactions(RATINGS, FILMS, name=name)
 

@@ -21,6 +21,7 @@ from coars_env import (
     Replay,
     Role,
     ScorerUser,
+    ShapeError,
     SvdPeers,
     Task,
     TaskError,
@@ -269,6 +270,12 @@ def test_a_score_for_every_item_is_asked_for(scores: Any) -> None:
         play(dialogues, GreedyRecommender(scorer), FixedUser())
     with pytest.raises(TaskError, match="A scorer must score what it is asked for"):
         ScorerUser.fit(scorer, TOY, accept=0.5)
+
+
+def test_directions_are_a_matrix() -> None:
+    for directions in (3, np.zeros(6), None):
+        with pytest.raises(ShapeError, match=r"Expected an array \[items, rank\], found"):
+            svd_scorer(directions)  # type: ignore[arg-type]
 
 
 def test_scorers_travel_to_other_processes() -> None:

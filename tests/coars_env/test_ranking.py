@@ -90,6 +90,10 @@ def test_without_a_target_every_figure_is_undefined() -> None:
         (np.zeros((2, 3)), [0, 1], [{0}]),
         (np.zeros((1, 3)), [3], None),
         (np.array([[0, np.nan]]), [0], None),
+        (np.zeros((1, 3)), [0.5], None),
+        (np.array([["a", "b"]]), [0], None),
+        (np.zeros((1, 3)), [0], [{7}]),
+        (np.zeros((1, 3)), [0], [{-1}]),
     ],
 )
 def test_what_does_not_fit_together_is_refused(
@@ -100,8 +104,10 @@ def test_what_does_not_fit_together_is_refused(
 
 
 def test_a_ranking_has_a_first_place() -> None:
-    with pytest.raises(ConfigError, match="Expected k >= 1"):
-        ranks(0, 0, 5).hit_rate(0)
+    for k in (0, -1, 2.5, "5"):
+        for figure in (ranks(0, 0, 5).hit_rate, ranks(0, 0, 5).ndcg):
+            with pytest.raises(ConfigError, match="Expected k >= 1"):
+                figure(k)  # type: ignore[arg-type]
 
 
 # --- the expected Hit@1 over lists ------------------------------------------------------------------------------------
@@ -198,6 +204,14 @@ def test_figures_by_user_go_into_intervals_and_paired_tests() -> None:
 def test_a_ranker_that_leaves_items_out_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"Expected \[4, 6\], found \[4, 5\]"):
         full_ranking(Descending(5), leave_last(toy_dataset()))
+
+
+def test_what_is_ranked_was_held_out_and_by_a_ranker() -> None:
+    split = leave_last(toy_dataset())
+    with pytest.raises(ConfigError, match="Expected 'validation' or 'test', found 'train'"):
+        full_ranking(Descending(6), split, "train")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"A ranker has a method `scores`\. .* found the class Descending"):
+        full_ranking(Descending, split)  # type: ignore[arg-type]
 
 
 def test_a_part_without_rows_has_no_ranks() -> None:

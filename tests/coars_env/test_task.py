@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from coars_env import EpisodeSet, Opinion, Task, TaskBuilder, TaskError, builder, freeze, leave_last, llara, load
+from coars_env import (
+    ConfigError,
+    EpisodeSet,
+    Opinion,
+    Task,
+    TaskBuilder,
+    TaskError,
+    builder,
+    freeze,
+    leave_last,
+    llara,
+    load,
+)
 from coars_env.testing import toy_dataset, toy_episodes
 
 TOY = toy_dataset()  # 0: 0 4 5 | 1: 1 4 0 | 2: 2 5 1 3 | 3: 4 1 2
@@ -123,6 +137,47 @@ def test_not_a_byte_of_a_set_may_change(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(TaskError, match="An episode file must"):
             EpisodeSet.load(path, TOY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": "5"},
+        {"user": "ann"},
+        {"task_id": 3},
+        {"history": None},
+        {"history": [0.5]},
+        {"candidates": [5, 1.5, 3]},
+        {"candidates": [5, True, 3]},
+        {"peer_similarity": [float("nan")] * 3},
+        {"opinions": [0.5] * 27},
+    ],
+)
+def test_lines_that_hold_no_task_are_refused_though_their_digest_is_right(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    episodes = toy_episodes()
+    episodes.save(tmp_path / "toy.jsonl")
+    first, row, *_ = (tmp_path / "toy.jsonl").read_text(encoding="utf-8").splitlines()
+    head = json.loads(first)
+    del head["sha256"]
+    for line in (dump({**json.loads(row), **change}), "[]", "{}", "3"):
+        digest = hashlib.sha256(f"{dump(head)}\n{line}".encode()).hexdigest()
+        (tmp_path / "odd.jsonl").write_text(f"{dump({**head, 'sha256': digest})}\n{line}\n", encoding="utf-8")
+        with pytest.raises(
+            TaskError, match=r"An episode file must hold tasks\. Expected one in each line of .*odd\.jsonl"
+        ):
+            EpisodeSet.load(tmp_path / "odd.jsonl", TOY)
+
+
+def dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def test_episodes_are_loaded_for_a_dataset(tmp_path: Path) -> None:
+    toy_episodes().save(tmp_path / "toy.jsonl")
+    with pytest.raises(ConfigError, match=r"Episodes are of a dataset\. .* found 'toy'"):
+        EpisodeSet.load(tmp_path / "toy.jsonl", "toy")  # type: ignore[arg-type]
 
 
 def test_a_set_of_another_dataset_is_refused(tmp_path: Path) -> None:

@@ -215,6 +215,28 @@ def test_the_line_of_a_broken_file_is_named(tmp_path: Path) -> None:
         list(read_transcripts(path))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": "x"},
+        {"seed": -1},
+        {"seed": [1]},
+        {"max_turns": 4.0},
+        {"cause": 3},
+        {"provenance": {"source": 1, "origin": "", "sha256": ""}},
+        {"turns": [{**asdict(TRANSCRIPT.turns[0]), "action": True}]},
+        {"turns": [{**asdict(TRANSCRIPT.turns[0]), "proposal": True}]},
+        {"turns": [{**asdict(TRANSCRIPT.turns[0]), "proposal": None, "recommender_error": 3}]},
+    ],
+)
+def test_a_stored_field_has_its_kind(change: dict[str, Any]) -> None:
+    line = json.dumps({**json.loads(TRANSCRIPT.to_json()), "ending": "failed", **change})
+    with pytest.raises(TranscriptError, match=r"must be (whole numbers|texts)"):
+        Transcript.from_json(line)
+    with pytest.raises(TranscriptError, match="found None"):
+        Transcript.from_json(None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("place", ["file/below", "folder"])
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("in the way")

@@ -214,6 +214,13 @@ def test_seeds_are_those_of_the_games_one_after_the_other() -> None:
     assert set(first.tolist()) <= set(range(4))
 
 
+@pytest.mark.parametrize("seed", [2**63 - 2, 2**70])
+def test_the_seed_of_a_vector_has_64_bits(seed: int) -> None:
+    for env in (VectorNumericEnv(toy_game(), 3), VectorDialogueEnv(CoarsEnv(TOY), 3)):
+        with pytest.raises(ConfigError, match=rf"kept in 64 bits\. Expected seed < 2\*\*63 - N, found {seed}"):
+            env.reset(seed=seed)
+
+
 def test_without_a_seed_vectors_differ() -> None:
     a, b = (VectorNumericEnv(toy_game(), 64).reset()[1][USER]["task"] for _ in range(2))
     assert a.tolist() != b.tolist()
@@ -297,6 +304,7 @@ def test_what_is_handed_out_may_be_changed() -> None:
         ),
         ({RECOMMENDER: [0.0, 1.0], USER: [0, 0]}, r"from recommender_0, found float64 of shape \(2,\)"),
         ({RECOMMENDER: [True, False], USER: [0, 0]}, r"from recommender_0, found bool of shape \(2,\)"),
+        ({RECOMMENDER: [0, [1]], USER: [0, 0]}, r"from recommender_0, found object of shape \(\)"),
     ],
 )
 def test_what_is_no_act_is_refused_and_changes_nothing(acts: Any, message: str) -> None:
