@@ -83,8 +83,8 @@ def builder(
         peers: makes the peers of the split; `lambda split: None` for a game without.
 
     Raises:
-        ConfigError: there is no such rule, it is no sampler, there are fewer than two candidates, or what makes peers is
-            no function.
+        ConfigError: there is no such rule, it is no sampler, there are fewer than two candidates, or what makes peers
+            is no function.
         TaskError: nobody is trained on.
     """
     expect(Split, split, "Tasks are cut from a split.", "`load_split` makes one.")
