@@ -46,7 +46,8 @@ from coars_env import (
     builder,
     episode_metrics,
     freeze,
-    load_split,
+    from_interactions,
+    leave_last,
     play,
     rollout,
     sample_train_tasks,
@@ -258,8 +259,24 @@ def test_a_run_of_a_version_without_peers_is_refused(finished_run: Path, tmp_pat
 
 @pytest.fixture(scope="module")
 def school(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A small world with ten candidates a task, its frozen test questions, and a backbone that knows its sequences."""
-    split = load_split("synthetic", users=300, items=120, interactions=12_000)
+    """Three hundred users in ten clubs of twelve songs, ten taken by each, in any order; the frozen test questions,
+    with ten candidates each; and a backbone that knows the sequences. All songs are about equally popular.
+    """
+    rng = np.random.default_rng(0)
+    taken = [(user, f"{user % 10}-{song}") for user in range(300) for song in rng.permutation(12)[:10]]
+    songs = [(club, song) for club in range(10) for song in range(12)]
+    dataset = from_interactions(
+        {
+            "user_id": [user for user, _ in taken],
+            "item_id": [song for _, song in taken],
+            "timestamp": list(range(len(taken))),
+        },
+        {
+            "item_id": [f"{club}-{song}" for club, song in songs],
+            "title": [f"Song {song} of club {club}" for club, song in songs],
+        },
+    )
+    split = leave_last(dataset)
     build = builder(split, num_candidates=10)
     config = PocketConfig(hidden=48, layers=2, heads=2, steps=120, batch=48, sequence_length=20)
     folder = tmp_path_factory.mktemp("school")
@@ -274,13 +291,12 @@ def hit_at_1(policy: Policy, build: TaskBuilder, questions: Any) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="since pocket 8 the untrained base hits .29 in this small world, and 60 updates add nothing")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_coars_learns_to_recommend(school: Any, seed: int) -> None:
-    """Chance is .1, and one standard error of 300 users .03."""
+    """Chance is .1, and a base that knows the clubs is above it unasked; one standard error of 300 users is .03."""
     build, questions, backbone = school
     policy = Policy(backbone(), seed=seed)
     before = hit_at_1(policy, build, questions)
-    train(policy, build, CoarsConfig(steps=60, episodes_per_step=64, max_turns=2, seed=seed))
-    assert hit_at_1(policy, build, questions) > max(0.2, before + 0.06)
+    train(policy, build, CoarsConfig(steps=30, episodes_per_step=64, max_turns=2, seed=seed))
+    assert hit_at_1(policy, build, questions) > before + 0.06
     assert all(bool(p.detach().any()) for role in ROLES for p in policy.parameters(role))
