@@ -1,6 +1,7 @@
 """Token credit [N]: what hindsight adds to the reward of a turn, token by token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,6 +15,46 @@ from coars_env import Role, ShapeError
 
 TeacherKind = Literal["live", "base"]
 """Whose weights re-read the reply: the side's own adapter as it is (the paper's reading), or the bare base."""
+
+Credit = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(reward of each token's turn, its log-probability with hindsight in the context, and without) -> what is added to the
+reward. [N] each, nats; no gradient goes through it."""
+
+
+@dataclass(frozen=True)
+class ClippedLogRatio:
+    """lambda A, the paper's: hindsight praises or blames a token whatever the turn earned. See `distilled_advantages`.
+
+    The expectation of this term is a reverse KL to the teacher, so the student is also drawn to what only hindsight
+    says (the argument of arXiv:2604.03128 on self-distillation; that it holds here is our inference).
+    """
+
+    lam: float = 0.1
+    """lambda; published."""
+    clip: float = 1.0
+    """Published."""
+
+    def __call__(self, rewards: Tensor, teacher: Tensor, student: Tensor) -> Tensor:
+        return self.lam * distilled_advantages(teacher, student, clip=self.clip)
+
+
+@dataclass(frozen=True)
+class SignFromReward:
+    """The reward decides which way a turn is pushed, the teacher how much of it falls to each token:
+
+        w_n = clip(exp(sign(R) (log pi_T - log pi_S)), 1 - clip, 1 + clip);   R ((1 - lambda) + lambda w_n)
+
+    RLSD, arXiv:2604.03128, whose advantage of a group we replace by R_t. What is returned is that less R. The turn's
+    sign never changes, so hindsight cannot pay for words by itself. Their lambda falls to 0 in training; ours stays.
+    """
+
+    lam: float = 0.5
+    """Published, as is the clip."""
+    clip: float = 0.2
+
+    def __call__(self, rewards: Tensor, teacher: Tensor, student: Tensor) -> Tensor:
+        w = (rewards.sign() * (teacher - student).detach()).exp().clamp(1 - self.clip, 1 + self.clip)
+        return rewards * self.lam * (w - 1)
 
 
 def distilled_advantages(teacher_logprobs: Tensor, student_logprobs: Tensor, *, clip: float = 1.0) -> Tensor:

@@ -26,8 +26,21 @@ def coars_loss(
     Raises:
         ShapeError: the shapes differ.
     """
-    shapes = {tuple(x.shape) for x in (logprobs, rewards, advantages, weights)}
+    _check_shapes(logprobs, rewards, advantages, weights)
+    return policy_gradient(logprobs, rewards + lam * advantages, weights, num_episodes=num_episodes)
+
+
+def policy_gradient(logprobs: Tensor, credit: Tensor, weights: Tensor, *, num_episodes: int) -> Tensor:
+    """The same for a credit of any kind, R_t and what was added to it. [N] thrice.
+
+    Raises:
+        ShapeError: the shapes differ.
+    """
+    _check_shapes(logprobs, credit, weights)
+    return -(weights * credit.detach() * logprobs).sum() / num_episodes
+
+
+def _check_shapes(*tensors: Tensor) -> None:
+    shapes = {tuple(x.shape) for x in tensors}
     if len(shapes) != 1:
-        raise ShapeError(f"All four are given per token. Expected one shape, found {sorted(shapes)}. Collate once.")
-    credit = (rewards + lam * advantages).detach()
-    return -(weights * credit * logprobs).sum() / num_episodes
+        raise ShapeError(f"All are given per token. Expected one shape, found {sorted(shapes)}. Collate once.")

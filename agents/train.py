@@ -22,10 +22,17 @@ from transformers import DynamicCache
 
 from agents.backbones import load
 from agents.checkpoint import ADAPTERS_FOLDER, new_run_folder, read_config, save_adapters, write_config
-from agents.credit import TeacherKind, distilled_advantages, teacher_logprobs
+from agents.credit import (
+    ClippedLogRatio,
+    Credit,
+    SignFromReward,
+    TeacherKind,
+    distilled_advantages,
+    teacher_logprobs,
+)
 from agents.curves import draw_curves
 from agents.llm_agent import LLMAgent
-from agents.losses import coars_loss
+from agents.losses import policy_gradient
 from agents.peers import PeersConfig, peers_of, settle
 from agents.policy import Policy
 from agents.samples import TrainingSample, balanced, collate, training_sample
@@ -57,6 +64,8 @@ from coars_env import (
     write_transcripts,
 )
 
+CreditKind = Literal["log_ratio", "sign_from_reward", "none"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class CoarsConfig:
@@ -68,12 +77,17 @@ class CoarsConfig:
     """Dialogues an update, of distinct users; ours."""
     max_turns: int = 4
     """T; ours, AFL's value."""
+    credit: CreditKind = "log_ratio"
+    """What hindsight adds to a reward: "log_ratio", the paper's `ClippedLogRatio`; "sign_from_reward", RLSD's, see
+    `SignFromReward`, which published lambda .5 and clip .2; "none", the reward alone."""
     lambda_recommender: float = 0.1
     """Weight of the token credit; published."""
     lambda_user: float = 0.1
     """Weight of the token credit; published."""
     clip: float = 1.0
     """Largest token credit; published."""
+    trained: Literal["both", "recommender", "user"] = "both"
+    """Whose adapter learns; published: both. The other plays as it is."""
     teacher: TeacherKind = "base"
     """Whose weights read the hindsight; ours. "base" stays able to use it and holds the messages to the language of the
     base; "live" is the nearest reading of "the same model", and under it the reasons decay; see docs/log.md."""
@@ -104,6 +118,18 @@ class CoarsConfig:
                 "Training needs steps and dialogues of the trained recommender. Expected 0 <= explored_share < 1 and "
                 f"steps, episodes_per_step, micro_batch >= 1 and temperature > 0, found {self}. Mend the settings."
             )
+
+    def credit_of(self, role: Role) -> Credit | None:
+        """What hindsight adds to the reward of a side's tokens; None for nothing."""
+        lam = self.lambda_recommender if role == RECOMMENDER else self.lambda_user
+        if self.credit == "none":
+            return None
+        return (ClippedLogRatio if self.credit == "log_ratio" else SignFromReward)(lam, self.clip)
+
+    @property
+    def learners(self) -> tuple[Role, ...]:
+        """The sides whose adapters learn."""
+        return {"both": ROLES, "recommender": (RECOMMENDER,), "user": (USER,)}[self.trained]
 
 
 StepMetrics = dict[str, float]
@@ -158,7 +184,7 @@ def train(
                 f"Training needs dialogues. Expected some of {len(transcripts)} to end, found that all failed: "
                 f"{transcripts[0].cause}. Mend the agent."
             )
-        for role in ROLES:
+        for role in config.learners:
             ready = sorted(samples[role], key=lambda sample: len(sample.token_ids))  # little padding per pass
             num_episodes = len(transcripts) if role == RECOMMENDER else len(dialogues)
             rates = {RECOMMENDER: config.learning_rate_recommender, USER: config.learning_rate_user}
@@ -220,7 +246,7 @@ def _update(
     config: CoarsConfig,
 ) -> StepMetrics:
     """One gradient step of one adapter. Metrics are named by the side."""
-    lam = config.lambda_recommender if role == RECOMMENDER else config.lambda_user
+    credit = config.credit_of(role)
     pad = policy.backbone.tokenizer.pad_token_id or 0
     optimizer.zero_grad()
     kept: dict[str, list[torch.Tensor]] = {"credit": [], "logprob": [], "ratio": []}
@@ -231,13 +257,14 @@ def _update(
         logprobs = policy.score(
             role, batch.token_ids, batch.places, batch.allowed, temperature=config.temperature, cache=read
         )
-        with_hindsight = teacher_logprobs(
-            policy, role, part, teacher=config.teacher, temperature=config.temperature, read=read
-        )
-        advantages = distilled_advantages(with_hindsight, batch.rollout_logprobs, clip=config.clip)
-        loss = coars_loss(logprobs, batch.rewards, advantages, batch.weights, lam=lam, num_episodes=num_episodes)
-        loss.backward()
-        kept["credit"].append(advantages)
+        total, student = batch.rewards, batch.rollout_logprobs
+        if credit is not None:
+            with_hindsight = teacher_logprobs(
+                policy, role, part, teacher=config.teacher, temperature=config.temperature, read=read
+            )
+            total = total + credit(total, with_hindsight, student)
+            kept["credit"].append(distilled_advantages(with_hindsight, student, clip=config.clip))
+        policy_gradient(logprobs, total, batch.weights, num_episodes=num_episodes).backward()
         kept["logprob"].append(batch.rollout_logprobs)
         kept["ratio"].append((logprobs.detach() - batch.rollout_logprobs).exp())
     for group in optimizer.param_groups:

@@ -16,6 +16,7 @@ from agents.prompts import (
     TAKEN,
     Pieces,
     hindsight,
+    opinion_of_peer,
     prompt,
     score_texts,
     title,
@@ -33,10 +34,12 @@ from coars_env import (
     BackboneError,
     Dialogue,
     Item,
+    Opinion,
     Role,
     Split,
     Task,
     UserSequence,
+    VectorPeers,
 )
 
 NUM_CANDIDATES = 20
@@ -77,27 +80,45 @@ def next_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random
     return (*opening, NEXT, title(items, sequence.items[cut]), "\n")
 
 
-def fit_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator) -> Pieces:
+def fit_statement(
+    sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator, peers: VectorPeers | None = None
+) -> Pieces:
     """Whether items come soon in a training user's sequence: each question is about one of the next few items or
-    about one drawn at random from the catalogue, and "yes" says that the user took it.
+    about one drawn at random from the catalogue, and "yes" says that the user took it. Half of the questions tell what
+    peers say of the item.
 
     Like the sequences themselves this is knowledge of the training part. It says yes and no, words that the dialogue
     does not know; which action such an item deserves it does not say, and the demonstrations of that are random.
     """
     cut, history = _stretch(sequence, rng)
     soon, owned = sequence.items[cut : cut + NUM_SOON], set(sequence.items)
+    asked = [
+        soon[int(rng.integers(len(soon)))] if rng.random() < 0.5 else int(rng.integers(len(items)))
+        for _ in range(NUM_QUESTIONS)
+    ]
+    opinions = _opinions(sequence.user, history, asked, peers)
     pieces: list[str] = [TAKEN, *titles(items, history, ""), "\n"]
-    for _ in range(NUM_QUESTIONS):
-        true = bool(rng.random() < 0.5)
-        item = soon[int(rng.integers(len(soon)))] if true else int(rng.integers(len(items)))
+    for item in asked:
         pieces += [RECOMMENDED, title(items, item)]
         if rng.random() < 0.5:
             pieces += [BECAUSE, *_reason("propose", history, items, rng)]
+        if rng.random() < 0.5:
+            pieces += [piece for opinion in opinions[item] for piece in opinion_of_peer(opinion, items)]
         pieces.append("\n")
         if rng.random() < 0.5:
             pieces += [REASON, *_reason("answer", history, items, rng)]
         pieces += ["\n", ACTION, YES if item in owned else NO, "\n"]
     return tuple(pieces)
+
+
+def _opinions(
+    user: int, history: tuple[int, ...], asked: Sequence[int], peers: VectorPeers | None
+) -> dict[int, tuple[Opinion, ...]]:
+    """What peers say to a training user of items; its own sequence has no say."""
+    different = tuple(dict.fromkeys(asked))
+    said = peers(user, history, different).opinions if peers else ()
+    task = Task("", user, (), different, different[0], opinions=said)
+    return {item: task.opinions_of(item) for item in different}
 
 
 def _stretch(sequence: UserSequence, rng: np.random.Generator) -> tuple[int, tuple[int, ...]]:

@@ -39,9 +39,9 @@ from agents.backbones.demonstrations import (
     sequence_text,
 )
 from agents.prompts import ACTION_TEXTS, PHRASES, Pieces, score_texts
-from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, UserSequence
+from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, SvdPeers, UserSequence, VectorPeers
 
-POCKET_VERSION = 9
+POCKET_VERSION = 10
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -171,6 +171,7 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
     """Rows of training text without end: of eight rows five are knowledge (see `_text`), three are demonstrations."""
     rng = np.random.default_rng([config.seed, 1])
     demonstrator = Demonstrator(split, backbone, rng)
+    peers = SvdPeers(split)  # whatever the game's are: an SVD takes a moment
     train = [sequence for sequence in split.train if len(sequence.items) > 1]
     lengths = np.array([len(sequence.items) for sequence in train], dtype=np.float64)
     weights = lengths / lengths.sum()
@@ -183,7 +184,7 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
                 tokens, marks = demonstrator.row(guided=next(demonstrations) % 2 == 0)
             else:
                 sequence = train[int(rng.choice(len(train), p=weights))]
-                tokens = backbone.encode_all(_text(next(texts), sequence, split.dataset.items, config, rng))
+                tokens = backbone.encode_all(_text(next(texts), sequence, split.dataset.items, config, rng, peers))
                 marks = [True] * len(tokens)
             ids.append(tokens)
             learnt.append(marks)
@@ -191,13 +192,18 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
 
 
 def _text(
-    number: int, sequence: UserSequence, items: Sequence[Item], config: PocketConfig, rng: np.random.Generator
+    number: int,
+    sequence: UserSequence,
+    items: Sequence[Item],
+    config: PocketConfig,
+    rng: np.random.Generator,
+    peers: VectorPeers,
 ) -> Pieces:
     """Of eight texts one is a fact, two are statements of fit, three of what came next, two are sequences."""
     if number % 8 == 0:
         return fact(items[int(rng.integers(len(items)))])
     if number % 8 <= 2:
-        return fit_statement(sequence, items, rng)
+        return fit_statement(sequence, items, rng, peers)
     if number % 8 <= 5:
         return next_statement(sequence, items, rng)
     return sequence_text(sequence, items, config.sequence_length, rng)
@@ -218,7 +224,7 @@ def text_loss(model: Qwen3ForCausalLM, rows: Rows, pad: int) -> Tensor:
     return nn.functional.cross_entropy(logits, tokens[:, 1:][mask[:, 1:]], reduction="sum")
 
 
-def buckets(rows: Rows, size: int = 24) -> Iterator[Rows]:
+def buckets(rows: Rows, size: int = 12) -> Iterator[Rows]:
     """The rows in groups of similar length: little padding."""
     order = sorted(range(len(rows[0])), key=lambda r: len(rows[0][r]))
     for first in range(0, len(order), size):

@@ -1,5 +1,6 @@
 """Token credit: what hindsight adds, cut at the clip, and never a path for gradients."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from agents.backbones.backbone import Backbone
-from agents.credit import distilled_advantages, teacher_logprobs
+from agents.credit import ClippedLogRatio, SignFromReward, distilled_advantages, teacher_logprobs
 from agents.policy import Policy
 from agents.samples import TrainingSample, TurnSample, collate
 from coars_env import ROLES, USER, Role, ShapeError
@@ -51,6 +52,28 @@ def test_no_gradient_flows_through_the_credit() -> None:
 def test_credit_of_unequal_batches_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"Expected shape \(3,\), found \(2,\)"):
         distilled_advantages(torch.zeros(2), torch.zeros(3))
+
+
+def test_both_kinds_of_credit_by_hand() -> None:
+    """Differences of log 1.1, log 1.1 and 2 nats. The paper's: a tenth of them, the last one cut at 1. The other: w is
+    1.1, 1 / 1.1 and, cut, 1.2, and half of w - 1 is added for each unit of reward.
+    """
+    rewards, student = torch.tensor([1.0, -1.0, 0.5]), torch.tensor([-1.0, -2.0, -3.0])
+    teacher = student + torch.tensor([math.log(1.1), math.log(1.1), 2.0])
+    tenth = 0.1 * math.log(1.1)
+    assert ClippedLogRatio()(rewards, teacher, student).tolist() == pytest.approx([tenth, tenth, 0.1])
+    found = SignFromReward()(rewards, teacher, student).tolist()
+    assert found == pytest.approx([0.05, 0.5 * (1 - 1 / 1.1), 0.05])
+
+
+@given(st.floats(-2, 2), st.floats(-30, 0), st.floats(-30, 0), st.floats(0, 1))
+def test_where_the_reward_gives_the_sign_hindsight_never_turns_a_turn_round(
+    reward: float, teacher: float, student: float, lam: float
+) -> None:
+    rewards, with_hindsight, without = (torch.tensor([x], dtype=torch.float64) for x in (reward, teacher, student))
+    total = rewards + SignFromReward(lam)(rewards, with_hindsight, without)
+    assert torch.equal(total.sign(), rewards.sign())
+    assert bool((total.abs() <= 1.2 * rewards.abs() + 1e-12).all())
 
 
 def test_three_tokens_by_hand(bigrams: Backbone) -> None:

@@ -43,6 +43,7 @@ from agents.prompts import (
     REASON,
     RECOMMENDED,
     TAKEN_NEXT,
+    opinion_of_peer,
     score_texts,
 )
 from coars_env import (
@@ -54,6 +55,7 @@ from coars_env import (
     Dialogue,
     Item,
     Split,
+    SvdPeers,
     Task,
     UserSequence,
     leave_last,
@@ -178,6 +180,25 @@ def test_what_fits_is_what_the_training_user_took() -> None:
         assert not set(said) & {*ACTION_TEXTS, ITEM, CANDIDATES}  # not a word of what such an item deserves
     assert {item for item, answer in answers if answer == YES} == set("ABCDEF")
     assert {item for item, answer in answers if answer == NO} == set("GHIJ")
+
+
+def test_half_of_the_questions_tell_what_the_peers_of_the_user_say(split: Split) -> None:
+    items, peers = split.dataset.items, SvdPeers(split)
+    place = {" " + item.title: number for number, item in enumerate(items)}
+    heard: Counter[bool] = Counter()
+    for seed in range(40):
+        user = split.train[seed % 5]
+        said = fit_statement(user, items, np.random.default_rng(seed), peers)
+        history = [place[piece] for piece in said[1 : said.index("\n")]]
+        for start in (n for n, piece in enumerate(said) if piece == RECOMMENDED):
+            line, item = said[start : said.index("\n", start)], place[said[start + 1]]
+            task = Task("", 0, (), (item,), item, opinions=peers(user.user, history, (item,)).opinions)
+            opinions = [piece for opinion in task.opinions_of(item) for piece in opinion_of_peer(opinion, items)]
+            if opinions:
+                told = any(piece in PEER + PEER_AFTER for piece in line)
+                assert not told or list(line[-len(opinions) :]) == opinions
+                heard[told] += 1
+    assert 0.4 < heard[True] / heard.total() < 0.6
 
 
 def test_items_and_settings_are_part_of_the_hash(split: Split) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,35 @@ def test_equal_seeds_give_equal_runs_to_the_bit_and_others_do_not(lab: Any, buil
     assert runs[0][0] == runs[1][0]
     assert all(torch.equal(runs[0][1][name], tensor) for name, tensor in runs[1][1].items())
     assert [t.turns for t in runs[0][0][0][1]] != [t.turns for t in runs[2][0][0][1]]
+
+
+@pytest.mark.parametrize("trained", ["recommender", "user"])
+def test_a_side_that_is_not_trained_stays_as_it_was(lab: Any, build: TaskBuilder, trained: Any) -> None:
+    policy = lab.policy(scale=0.1)
+    before = weights(policy)
+    ((metrics, _),) = a_run(policy, build, steps=1, trained=trained)
+    assert {name for name, value in weights(policy).items() if not torch.equal(value, before[name])} == {
+        name for name in before if f".{trained}." in name
+    }
+    assert ("rec_gradient" in metrics, "user_gradient" in metrics) == (trained == "recommender", trained == "user")
+
+
+def test_without_credit_no_teacher_is_asked_and_the_reward_is_all(lab: Any, build: TaskBuilder) -> None:
+    found = []
+    for settings in ({"credit": "none"}, {"lambda_recommender": 0.0, "lambda_user": 0.0}):
+        policy = lab.policy(scale=0.1)
+        a_run(policy, build, steps=1, **settings)
+        found.append(weights(policy))
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in found[1].items())
+
+
+def test_each_kind_of_credit_teaches_something_else(lab: Any, build: TaskBuilder) -> None:
+    found = []
+    for credit in ("log_ratio", "sign_from_reward", "none"):
+        policy = lab.policy(scale=0.1)
+        a_run(policy, build, steps=1, credit=credit)
+        found.append(torch.cat([p.detach().flatten() for role in ROLES for p in policy.parameters(role)]))
+    assert not any(torch.equal(a, b) for a, b in combinations(found, 2))
 
 
 def test_a_run_touches_no_global_random_state(lab: Any, build: TaskBuilder) -> None:
