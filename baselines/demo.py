@@ -46,7 +46,7 @@ class DemoConfig:
     out: Path = Path("runs/demo")
     """Folder for everything the demo writes; a number is appended if it is taken."""
     data: DataConfig = field(default_factory=lambda: DataConfig(split="llara"))
-    coars: CoarsConfig = field(default_factory=lambda: CoarsConfig(steps=100))
+    coars: CoarsConfig = field(default_factory=lambda: CoarsConfig(steps=60))
     draws: int = 5
     """Candidate draws of the evaluation."""
 
