@@ -10,7 +10,9 @@ from typing import Any
 
 from coars_env import Difference, Estimate, markdown_table
 
-RANKING = ("HR@10", "NDCG@10")
+RANKING = tuple(f"{measure}@{cut}" for cut in (5, 10, 20) for measure in ("HR", "NDCG"))
+SHOWN = ("HR@10", "NDCG@10")
+"""Those that stand in the table itself."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def printed(rows: Sequence[Row], reference: str) -> list[Line]:
             "Hit@1": "failed" if row.hit is None else str(row.hit),
             f"minus {reference}": "" if row.difference is None else _signed(row.difference),
             "p (Holm)": "" if math.isnan(row.p_holm) else f"{row.p_holm:.4f}",
-            **{name: str(row.ranking[name]) if name in row.ranking else "" for name in RANKING},
+            **{name: str(row.ranking[name]) if name in row.ranking else "" for name in SHOWN},
             "parameters": "" if row.cost is None or row.cost.parameters is None else f"{row.cost.parameters:,}",
             "training, s": "" if row.cost is None else f"{row.cost.seconds:.1f}",
             "memory, MB": "" if row.cost is None else f"{row.cost.memory:.0f}",
@@ -121,6 +123,8 @@ def to_markdown(
         "Training in seconds of processor time, mean over seeds; memory is the highest of the process. An empty cell: "
         "not defined.",
     ]
+    if ranked := [(row.system, *(str(row.ranking.get(name, "")) for name in RANKING)) for row in rows if row.ranking]:
+        parts += ["Full ranking:", markdown_table(("system", *RANKING), ranked)]
     if picture is not None:
         parts.append(f"![Hit@1 of every system, and its difference to {reference}]({picture})")
     notes = [f"- {row.system}: {note}" for row in rows for note in row.notes]

@@ -218,6 +218,8 @@ def test_a_comparison_is_played_once_written_down_and_closed_to_other_episodes(t
     assert (
         "| system | Hit@1 | minus markov | p (Holm) | HR@10 | NDCG@10 | parameters | training, s | memory, MB |" in page
     )
+    assert "| system | HR@5 | NDCG@5 | HR@10 | NDCG@10 | HR@20 | NDCG@20 |" in page
+    assert float(line["hr@5"]) <= float(line["hr@10"]) <= float(line["hr@20"])
     for needed in ("SYNTHETIC data", game.episodes[1].sha256[:12], "commit ", "numpy ", line["command"], "forest.png"):
         assert needed in page
     assert (tmp_path / "forest.png").stat().st_size > 10_000
