@@ -10,7 +10,7 @@ import numpy as np
 
 from agents.checkpoint import Origin
 from agents.policy import ADAPTERS
-from coars_env import RECOMMENDER, Role, Split
+from coars_env import RECOMMENDER, ROLES, Role, Split
 
 LAST = 10
 """Updates over which the metrics of a card are averaged."""
@@ -39,6 +39,18 @@ model = AutoModelForCausalLM.from_pretrained("{here}")
 """
 
 
+def adapter_cards(origin: Origin, split: Split, rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """README.md of each adapter's folder, and of the folder ("") that holds both."""
+    cards = {ADAPTERS[role]: model_card(role, origin, split, rows) for role in ROLES}
+    front, _, _ = cards[ADAPTERS[RECOMMENDER]].partition("\n# ")
+    both = (
+        f"{front}\n# Both sides of a CoARS run\n\nTwo LoRA adapters that were trained together by coars-env: "
+        "[recommender](recommender/README.md) and [user](user/README.md). Each folder is one in peft's format, and its "
+        "card says what it was made from.\n"
+    )
+    return cards | {"": both}
+
+
 def model_card(
     role: Role, origin: Origin, split: Split, rows: Sequence[Mapping[str, float]], *, merged: bool = False
 ) -> str:
@@ -52,11 +64,13 @@ def model_card(
         merged: whether the folder holds base and adapter in one.
     """
     side, backbone, provenance = ADAPTERS[role], str(origin.config["backbone"]), split.dataset.provenance
-    from_hub = backbone != "pocket" and not Path(backbone).exists()
+    local = Path(backbone).exists()
+    from_hub = backbone != "pocket" and not local
     front = ["library_name: " + ("transformers" if merged else "peft"), "pipeline_tag: text-generation"]
     front += [f"base_model: {backbone}"] if from_hub else []
     coars = origin.config["coars"]
-    base = f"`{backbone}`"
+    shown = {"coars": coars, **{name: origin.config[name] for name in ("reward", "peers", "lora_rank")}}
+    base = f"A model in a local folder, `{Path(backbone).name}`" if local else f"`{backbone}`"
     if backbone == "pocket":
         base = "`pocket`, a small model that coars-env builds from the training part of the split below"
     what = "A language model with its adapter merged in" if merged else "A LoRA adapter"
@@ -92,9 +106,9 @@ def model_card(
         "",
         "## Training",
         "",
-        f"{len(rows)} of {coars['steps']} updates, seed {coars['seed']}. All settings:",
+        f"{len(rows)} of {coars['steps']} updates, seed {coars['seed']}. Settings:",
         "",
-        f"```json\n{json.dumps(origin.config, indent=1)}\n```",
+        f"```json\n{json.dumps(shown, indent=1)}\n```",
         "",
         "## Metrics at the end of training",
         "",

@@ -212,8 +212,8 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
-def save_adapters(policy: Policy, folder: Path, cards: Mapping[Role, str]) -> None:
-    """Both adapters in peft's format, each with its card, all or nothing.
+def save_adapters(policy: Policy, folder: Path, cards: Mapping[str, str]) -> None:
+    """Both adapters in peft's format, with their cards by folder, all or nothing.
 
     Raises:
         ConfigError: there are adapters already.
@@ -223,10 +223,15 @@ def save_adapters(policy: Policy, folder: Path, cards: Mapping[Role, str]) -> No
         raise ConfigError(
             f"Adapters are written once. Expected none in {folder}, found {target}. Choose another folder."
         )
-    policy.save(part)
-    for role, card in cards.items():
-        (part / ADAPTERS[role] / "README.md").write_text(card, encoding="utf-8")
+    put_adapters(policy, part, cards)
     _put(part, target)
+
+
+def put_adapters(policy: Policy, folder: Path, cards: Mapping[str, str]) -> None:
+    """As `save_adapters`, straight into a folder."""
+    policy.save(folder)
+    for name, card in cards.items():  # in place of peft's, which are forms to be filled in
+        (folder / name / "README.md").write_text(card, encoding="utf-8")
 
 
 def write_config(folder: Path, config: object, provenance: Provenance) -> None:

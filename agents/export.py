@@ -11,12 +11,12 @@ from huggingface_hub import HfApi, get_token
 from rich.console import Console
 
 from agents.backbones import load
-from agents.card import model_card
-from agents.checkpoint import ADAPTERS_FOLDER, Checkpoint, Origin, is_finished
+from agents.card import adapter_cards, model_card
+from agents.checkpoint import ADAPTERS_FOLDER, Checkpoint, Origin, is_finished, put_adapters
 from agents.policy import ADAPTERS, Policy
 from agents.run import new_policy, open_split, read_metrics, run_config
 from agents.train import new_optimizers
-from coars_env import RECOMMENDER, ROLES, USER, ConfigError, Role
+from coars_env import RECOMMENDER, USER, CoarsError, ConfigError, Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +73,7 @@ def export(run: Path, out: Path, *, merge: Role | None = None) -> None:
     rows = read_metrics(run, step)
     out.mkdir(parents=True, exist_ok=True)
     if merge is None:
-        policy.save(out)
-        for role in ROLES:
-            card = model_card(role, origin, split, rows)
-            (out / ADAPTERS[role] / "README.md").write_text(card, encoding="utf-8")
+        put_adapters(policy, out, adapter_cards(origin, split, rows))
     else:
         place = Path(str(policy.backbone.model.name_or_path))
         model = policy.peft.merge_and_unload(adapter_names=[ADAPTERS[merge]])
@@ -101,7 +98,20 @@ def check_token(api: HfApi) -> None:
 
 
 def push(folder: Path, repo: str, api: HfApi) -> str:
-    """Upload a folder in one commit; returns the address of the repository."""
-    made = api.create_repo(repo, private=True, exist_ok=True)
-    api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Written by coars export")
+    """Upload a folder in one commit.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        CoarsError: the hub refused, or could not be reached.
+    """
+    try:
+        made = api.create_repo(repo, private=True, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Written by coars export")
+    except Exception as error:  # the hub, its client and the network each have errors of their own
+        raise CoarsError(
+            f"An upload needs the hub. Expected it to take {folder} as {repo}, found {error!r}. The folder is whole: "
+            f"hf upload {repo} {folder}"
+        ) from error
     return str(made)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agents.backbones import load
-from agents.card import model_card
+from agents.card import adapter_cards
 from agents.checkpoint import (
     ADAPTERS_FOLDER,
     CHECKPOINT,
@@ -223,7 +223,7 @@ def run_training(
     draw_curves(
         rows, folder / "curves.png", title=f"CoARS on {provenance.source} data: {provenance.origin}, {split.name}"
     )
-    save_adapters(policy, folder, {role: model_card(role, origin, split, rows) for role in ROLES})
+    save_adapters(policy, folder, adapter_cards(origin, split, rows))
     return folder
 
 
