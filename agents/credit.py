@@ -101,12 +101,12 @@ def teacher_logprobs(
         samples: the dialogues.
         teacher: whose weights.
         temperature: that of the sampling.
-        read: keys and values of `collate(samples)` under the side's own adapter, as `Policy.score` leaves them. A live
-            teacher then need not read the dialogues again. It is left as it was.
+        read: keys and values of `collate(samples)` under the teacher's weights, as `Policy.score` leaves them, so that
+            it need not read the dialogues again. It is left as it was.
     """
     pad, device = policy.backbone.tokenizer.pad_token_id or 0, policy.backbone.device
     speaker = role if teacher == "live" else None
-    if read is None or speaker is None:
+    if read is None:
         read = DynamicCache()
         with policy.acting(speaker) as model:
             body(model)(input_ids=collate(samples, pad, device).token_ids, cache=read, use_cache=True)

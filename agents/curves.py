@@ -1,4 +1,4 @@
-"""A picture of a run: rewards, hits, acceptance and credit by step."""
+"""A picture of a run: rewards, hits, acceptance, credit and signs of trouble by step."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,20 +10,23 @@ PANELS: dict[str, tuple[tuple[str, str], ...]] = {
     "mean reward of a turn": (("reward_recommender", "recommender"), ("reward_user", "user")),
     "acceptance (star or click)": (("acceptance_on_hits", "of hits"), ("acceptance_on_misses", "of misses")),
     "turns of a dialogue": (("turns", "turns"),),
-    "surprise of own tokens (nats)": (("rec_surprise", "recommender"), ("user_surprise", "user")),
+    "entropy of own tokens (nats)": (("rec_surprise", "recommender"), ("user_surprise", "user")),
     "mean token credit A": (("rec_credit", "recommender"), ("user_credit", "user")),
+    "KL to the base (nats a token)": (("rec_kl", "recommender"), ("user_kl", "user")),
+    "titles the user named before they were proposed": (("target_named", "target"), ("others_named", "others")),
+    "tokens a second": (("tokens_per_second", "both sides"),),
 }
 
 
 def draw_curves(metrics: Sequence[Mapping[str, float]], path: Path, *, title: str) -> None:
-    """Six panels over the steps, smoothed by a running mean of 10; written as PNG."""
+    """A panel for each entry of `PANELS` over the steps, smoothed by a running mean of 10; written as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only needed here
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    figure = Figure(figsize=(12, 9.5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    for axis, (name, lines) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
+    for axis, (name, lines) in zip(figure.subplots(3, 3).flat, PANELS.items(), strict=True):
         for key, label in lines:
             values = np.array([row.get(key, np.nan) for row in metrics])
             (line,) = axis.plot(values, alpha=0.25, linewidth=1)

@@ -19,7 +19,7 @@ from agents.checkpoint import ADAPTERS_FOLDER
 from agents.llm_agent import LLMAgent
 from agents.peers import peers_of
 from agents.policy import Policy
-from agents.train import TrainConfig, open_split, run_config
+from agents.run import TrainConfig, open_split, read_metrics, run_config
 from coars_env import (
     RECOMMENDER,
     USER,
@@ -280,7 +280,8 @@ def where_it_ran(command: str, folders: Sequence[Path]) -> list[str]:
     """Lines of a page of results: its command, where it and its runs were made, and how long training took."""
     around = surroundings()
     commits = [json.loads((folder / "config.json").read_text(encoding="utf-8"))["commit"] for folder in folders]
-    seconds = [json.loads((folder / "seconds.json").read_text(encoding="utf-8")) for folder in folders]
+    rows = [read_metrics(folder, run_config(folder).coars.steps) for folder in folders]
+    seconds = [sum(row["seconds"] for row in metrics) for metrics in rows]
     versions = around["versions"]
     return [
         f"Command: `{command}`, commit {', '.join(dict.fromkeys(commits))} (training) and {around['commit']} (this "

@@ -44,3 +44,20 @@ def _check_shapes(*tensors: Tensor) -> None:
     shapes = {tuple(x.shape) for x in tensors}
     if len(shapes) != 1:
         raise ShapeError(f"All are given per token. Expected one shape, found {sorted(shapes)}. Collate once.")
+
+
+def kl_to_base(logprobs: Tensor, base_logprobs: Tensor) -> Tensor:
+    """KL(student || base) of each place, estimated from the one token that was sampled there.
+
+    k3 = exp(d) - d - 1 with d = log pi_base - log pi_S: never negative, its mean is the divergence;
+    http://joschu.net/blog/kl-approx.html. Reported, not trained on.
+
+    Args:
+        logprobs: [N] nats, of tokens the student sampled.
+        base_logprobs: [N] nats, of the same tokens under the base.
+
+    Returns:
+        [N] nats.
+    """
+    d = base_logprobs - logprobs
+    return d.exp() - d - 1

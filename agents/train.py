@@ -1,27 +1,24 @@
-"""Trained adapters and a record of the run: the CoARS loop, top to bottom.
+"""Trained adapters: the CoARS loop, top to bottom.
 
-Left out on purpose: importance ratios (each batch is used once, on the policy that made it), a reference KL (the paper
-names none), a baseline and group normalisation (Eq. 11-12 have neither).
+Left out on purpose: importance ratios (each batch is used once, on the policy that made it), a KL term (the paper names
+none; the divergence from the base is only reported), a baseline and group normalisation (Eq. 11-12 have neither).
+
+All chance of an update comes from generators that are made anew from (seed, number of the update); none is global. So
+adapters, optimizers and that number are everything an update depends on, and all that a run needs to go on.
 """
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import AdamW
 from transformers import DynamicCache
 
-from agents.backbones import load
-from agents.checkpoint import ADAPTERS_FOLDER, new_run_folder, read_config, save_adapters, write_config
 from agents.credit import (
     ClippedLogRatio,
     Credit,
@@ -30,10 +27,8 @@ from agents.credit import (
     distilled_advantages,
     teacher_logprobs,
 )
-from agents.curves import draw_curves
 from agents.llm_agent import LLMAgent
-from agents.losses import policy_gradient
-from agents.peers import PeersConfig, peers_of, settle
+from agents.losses import kl_to_base, policy_gradient
 from agents.policy import Policy
 from agents.samples import TrainingSample, balanced, collate, training_sample
 from coars_env import (
@@ -41,30 +36,27 @@ from coars_env import (
     ROLES,
     USER,
     Action,
-    CheckpointError,
-    CoarsError,
     CoarsReward,
     ConfigError,
     Dialogue,
     Item,
-    MirroredStage,
     Observation,
     Role,
-    Source,
-    Split,
-    SplitName,
     TaskBuilder,
+    TrainingError,
     Transcript,
-    builder,
-    dialogue_text,
+    episode_meters,
     episode_metrics,
-    load_split,
+    item_counts,
     play,
     sample_train_tasks,
-    write_transcripts,
 )
 
 CreditKind = Literal["log_ratio", "sign_from_reward", "none"]
+
+LEAST_ENTROPY = 0.01
+"""Nats a token; ours. Below it a side departs from its likeliest choice about once in a thousand tokens, so its
+dialogues are all alike and nothing more can be learnt from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +125,12 @@ class CoarsConfig:
 
 
 StepMetrics = dict[str, float]
+Optimizers = dict[Role, AdamW]
+
+
+def new_optimizers(policy: Policy) -> Optimizers:
+    """One for each adapter: AdamW without decay. `train` sets the learning rate of every update."""
+    return {role: AdamW(policy.parameters(role), weight_decay=0.0) for role in ROLES}
 
 
 def train(
@@ -142,9 +140,14 @@ def train(
     *,
     reward: CoarsReward | None = None,
     opinions: bool = True,
+    optimizers: Optimizers | None = None,
+    first: int = 0,
     on_step: Callable[[int, StepMetrics, Sequence[Transcript]], None] | None = None,
 ) -> None:
     """Train both adapters of a policy from the same dialogues, in place.
+
+    Training that was stopped after n updates goes on with the adapters and optimizers of that moment and `first=n`,
+    and ends bit-equal to training that was not stopped.
 
     Args:
         policy: base and adapters.
@@ -152,16 +155,22 @@ def train(
         config: settings.
         reward: of both sides; CoARS's by default.
         opinions: whether the user is told what peers say.
+        optimizers: one for each adapter; new ones by default.
+        first: number of the first update.
         on_step: called after each update with its number, its metrics and the dialogues it learnt from.
+
+    Raises:
+        TrainingError: an update found no dialogues, a loss or a gradient that is not finite, or a side whose entropy
+            is below `LEAST_ENTROPY`. `on_step` was not called for it.
     """
     reward = reward or CoarsReward()
-    dataset = build.split.dataset
+    dataset, popularity = build.split.dataset, item_counts(build.split)
+    optimizers = optimizers or new_optimizers(policy)
     recommender, user = (
         LLMAgent(policy, role, dataset.items, temperature=config.temperature, opinions=opinions) for role in ROLES
     )
-    optimizers = {role: torch.optim.AdamW(policy.parameters(role), weight_decay=0.0) for role in ROLES}  # rate: below
     explored = round(config.explored_share * config.episodes_per_step)
-    for step in range(config.steps):
+    for step in range(first, config.steps):
         started = time.perf_counter()
         rng = np.random.default_rng([config.seed, 2, step])
         tasks = sample_train_tasks(build, config.episodes_per_step, rng, prefix=f"train-{step:05d}")
@@ -178,9 +187,9 @@ def train(
             samples[USER] = balanced(samples[USER])
         transcripts = transcripts[explored:]  # of the recommender as it is
         played = time.perf_counter()
-        metrics = rollout_metrics(transcripts, reward)
+        metrics = rollout_metrics(transcripts, reward, dataset.items, popularity)
         if all(t.ending == "failed" for t in transcripts):
-            raise CoarsError(
+            raise TrainingError(
                 f"Training needs dialogues. Expected some of {len(transcripts)} to end, found that all failed: "
                 f"{transcripts[0].cause}. Mend the agent."
             )
@@ -192,6 +201,8 @@ def train(
             metrics |= _update(policy, role, ready, optimizers[role], rate, num_episodes, config)
         metrics["seconds_rollout"] = played - started
         metrics["seconds"] = time.perf_counter() - started
+        chosen = sum(sum(row.sampled) for agent in (recommender, user) for row in agent.rows)
+        metrics["tokens_per_second"] = chosen / metrics["seconds"]
         if on_step is not None:
             on_step(step, metrics, transcripts)
 
@@ -240,45 +251,50 @@ def _update(
     policy: Policy,
     role: Role,
     samples: Sequence[TrainingSample],
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     learning_rate: float,
     num_episodes: int,
     config: CoarsConfig,
 ) -> StepMetrics:
-    """One gradient step of one adapter. Metrics are named by the side."""
+    """One gradient step of one adapter. Metrics are named by the side.
+
+    Raises:
+        TrainingError: see `train`; the adapter is as it was.
+    """
     credit = config.credit_of(role)
     pad = policy.backbone.tokenizer.pad_token_id or 0
     optimizer.zero_grad()
-    kept: dict[str, list[torch.Tensor]] = {"credit": [], "logprob": [], "ratio": []}
+    kept: dict[str, list[Tensor]] = {"credit": [], "logprob": [], "ratio": [], "kl": []}
+    total = 0.0
     for first in range(0, len(samples), config.micro_batch):
         part = samples[first : first + config.micro_batch]
         batch = collate(part, pad, policy.backbone.device)
+        places = batch.token_ids, batch.places, batch.allowed
         read = DynamicCache()  # what the student reads, a live teacher need not read again
-        logprobs = policy.score(
-            role, batch.token_ids, batch.places, batch.allowed, temperature=config.temperature, cache=read
-        )
-        total, student = batch.rewards, batch.rollout_logprobs
+        logprobs = policy.score(role, *places, temperature=config.temperature, cache=read)
+        earned, student = batch.rewards, batch.rollout_logprobs
         if credit is not None:
+            if config.teacher == "base":  # reads the dialogues itself, and says at once how likely they are to it
+                read = DynamicCache()
+                with torch.no_grad():
+                    base = policy.score(None, *places, temperature=config.temperature, cache=read)
+                kept["kl"].append(kl_to_base(student, base))
             with_hindsight = teacher_logprobs(
                 policy, role, part, teacher=config.teacher, temperature=config.temperature, read=read
             )
-            total = total + credit(total, with_hindsight, student)
+            earned = earned + credit(earned, with_hindsight, student)
             kept["credit"].append(distilled_advantages(with_hindsight, student, clip=config.clip))
-        policy_gradient(logprobs, total, batch.weights, num_episodes=num_episodes).backward()
+        loss = policy_gradient(logprobs, earned, batch.weights, num_episodes=num_episodes)
+        loss.backward()
+        total += float(loss.detach())
         kept["logprob"].append(batch.rollout_logprobs)
         kept["ratio"].append((logprobs.detach() - batch.rollout_logprobs).exp())
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     norm = nn.utils.clip_grad_norm_(policy.parameters(role), config.max_grad_norm)
-    if not torch.isfinite(norm):
-        raise CoarsError(
-            f"Training diverged. Expected finite gradients of {role}, found norm {float(norm)}. Lower its "
-            "learning rate."
-        )
-    optimizer.step()
     name = "rec" if role == RECOMMENDER else "user"
     tensors = {key: torch.cat(values) if values else torch.zeros(1) for key, values in kept.items()}
-    return {
+    metrics = {
         f"{name}_credit": float(tensors["credit"].mean()),
         f"{name}_clipped": float((tensors["credit"].abs() >= config.clip).float().mean()),
         f"{name}_surprise": -float(tensors["logprob"].mean()),
@@ -286,186 +302,25 @@ def _update(
         f"{name}_gradient": float(norm),
         f"{name}_tokens": float(len(tensors["logprob"])),
     }
+    if kept["kl"]:
+        metrics[f"{name}_kl"] = float(tensors["kl"].mean())
+    if not np.isfinite([total, float(norm)]).all():
+        raise TrainingError(
+            f"Training diverged. Expected a finite loss of {role} with finite gradients, found loss {total} and norm "
+            f"{float(norm)}. Lower its learning rate."
+        )
+    if samples and metrics[f"{name}_surprise"] < LEAST_ENTROPY:
+        raise TrainingError(
+            f"A side that is certain of every token learns no more. Expected {LEAST_ENTROPY} nats of entropy a token "
+            f"of {role} or more, found {metrics[f'{name}_surprise']:.2g}. Lower its learning rate, or stop earlier."
+        )
+    optimizer.step()
+    return metrics
 
 
-def rollout_metrics(transcripts: Sequence[Transcript], reward: CoarsReward) -> StepMetrics:
-    """Means over a batch of dialogues."""
-    metrics = episode_metrics(transcripts, reward=reward)
+def rollout_metrics(
+    transcripts: Sequence[Transcript], reward: CoarsReward, items: Sequence[Item], popularity: npt.ArrayLike
+) -> StepMetrics:
+    """Means of all metrics and meters over a batch of dialogues; see `episode_metrics` and `episode_meters`."""
+    metrics = episode_metrics(transcripts, reward=reward) | episode_meters(transcripts, items, popularity)
     return {name: float(np.nanmean(values)) for name, values in metrics.items() if np.isfinite(values).any()}
-
-
-# --- coars train ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which users are trained on and which are held out."""
-
-    dataset: str = "movielens"
-    """Name of a dataset, see `coars_env.list_datasets`."""
-    split: SplitName | None = None
-    """"leave_last" holds out each user's last item, "random_holdout" one at random, "llara" a tenth of the users,
-    "published" what the publisher does. None takes the one that fits the data, "leave_last" for MovieLens."""
-    source: Source = "auto"
-    """"auto" takes real data and, where none can be had, warns and plays a synthetic world; "real" fails instead."""
-    data_dir: Path | None = None
-    """Where the files lie; else `COARS_DATA`, else the user cache, else the official archive."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardConfig:
-    """Settings of `CoarsReward`."""
-
-    alpha: float = 0.1
-    """Weight of the peer term; published."""
-    beta: float = 1 / 3
-    """Spread of the stage sensitivity, see `MirroredStage`; ours."""
-    exclude_positive_miss: Literal["both", "recommender", "user", "off"] = "recommender"
-    """Who does not train on a miss the user liked. The rule is published, its scope is not. With "both" a user that
-    accepts everything never meets a penalty, and that is what it learns; see docs/log.md."""
-
-    def build(self) -> CoarsReward:
-        scope = {"both": ROLES, "recommender": (RECOMMENDER,), "user": (USER,), "off": ()}[self.exclude_positive_miss]
-        return CoarsReward(alpha=self.alpha, stage=MirroredStage(self.beta), exclude_positive_miss=frozenset(scope))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Train both agents by CoARS and write a run folder: config.json, metrics.jsonl, curves.png, transcripts,
-    dialogues.txt, adapters/recommender and adapters/user.
-    """
-
-    out: Path = Path("runs/coars")
-    """New folder for the run."""
-    backbone: str = "pocket"
-    """"pocket" builds the local model; else a folder or a hub name such as Qwen/Qwen3-0.6B."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """"auto" takes a GPU if there is one."""
-    lora_rank: int = 16
-    """r; ours. alpha is twice as large."""
-    data: DataConfig = field(default_factory=DataConfig)
-    peers: PeersConfig = field(default_factory=PeersConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    coars: CoarsConfig = field(default_factory=CoarsConfig)
-
-
-def open_split(data: DataConfig) -> Split:
-    return load_split(data.dataset, data.split, source=data.source, data_dir=data.data_dir)
-
-
-def new_policy(config: TrainConfig, split: Split) -> Policy:
-    """Base and untrained adapters."""
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    backbone = load(config.backbone, split, device=device)
-    return Policy(backbone, rank=config.lora_rank, alpha=2 * config.lora_rank, seed=config.coars.seed)
-
-
-def run_training(config: TrainConfig, split: Split, policy: Policy, *, console: Console | None = None) -> Path:
-    """Train and write the run folder. Metrics are on disk after every update. The configuration that is written names
-    the peers that were used.
-    """
-    config = replace(config, peers=settle(config.peers, split))
-    build = builder(split, peers=peers_of(config.peers, split))
-    folder = new_run_folder(config.out)
-    write_config(folder, config, split.dataset.provenance)
-    rows: list[StepMetrics] = []
-    last: list[Transcript] = []
-    told = TextColumn("{task.fields[told]}")
-    progress = Progress(
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), told, console=console
-    )
-    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file, progress:
-        bar = progress.add_task("training", total=config.coars.steps, told="")
-
-        def on_step(step: int, metrics: StepMetrics, transcripts: Sequence[Transcript]) -> None:
-            rows.append(metrics)
-            last[:] = transcripts
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-            file.flush()
-            recent = {key: float(np.nanmean([row.get(key, np.nan) for row in rows[-10:]])) for key in metrics}
-            text = f"Hit@1 {recent['hit_first']:.2f} -> {recent['hit_final']:.2f}, turns {recent['turns']:.1f}"
-            rewards = f"rewards {recent['reward_recommender']:+.2f} {recent['reward_user']:+.2f}"
-            progress.update(bar, advance=1, told=f"{text}, {rewards}")
-
-        reward, opinions = config.reward.build(), config.peers.opinions
-        train(policy, build, config.coars, reward=reward, opinions=opinions, on_step=on_step)
-    save_adapters(policy, folder)
-    provenance = split.dataset.provenance
-    title = f"CoARS on {provenance.source} data: {provenance.origin}, {split.name}"
-    draw_curves(rows, folder / "curves.png", title=title)
-    write_transcripts(folder / "transcripts" / "last_step.jsonl", last)
-    (folder / "dialogues.txt").write_text(told_dialogues(last[:8], split.dataset.items), encoding="utf-8")
-    return folder
-
-
-def run_config(folder: Path) -> TrainConfig:
-    """The TrainConfig of a finished run."""
-    saved = read_config(folder)
-    try:
-        data, peers, coars, reward = (saved.pop(name) for name in ("data", "peers", "coars", "reward"))
-        data["data_dir"] = data["data_dir"] and Path(data["data_dir"])
-        return TrainConfig(
-            **{**saved, "out": folder},
-            data=DataConfig(**data),
-            peers=PeersConfig(**peers),
-            coars=CoarsConfig(**coars),
-            reward=RewardConfig(**reward),
-        )
-    except (TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"A run is read by the version that wrote it. Expected the settings of this one in {folder}, found other "
-            f"ones ({error}). Train again, or use that version."
-        ) from error
-
-
-def train_seeds(config: TrainConfig, split: Split, seeds: Sequence[int]) -> list[Path]:
-    """A finished run of each seed, in the folders `config.out` and "-s" and the seed. See `train_once`."""
-    name = config.out.name
-    return [
-        train_once(
-            replace(config, out=config.out.with_name(f"{name}-s{seed}"), coars=replace(config.coars, seed=seed)), split
-        )
-        for seed in seeds
-    ]
-
-
-def train_once(config: TrainConfig, split: Split) -> Path:
-    """The folder of a finished run of this configuration; trains where there is none. What an interrupted run left is
-    removed.
-
-    Raises:
-        ConfigError: the folder holds a finished run of another configuration.
-    """
-    folder = config.out
-    if (folder / ADAPTERS_FOLDER).is_dir():
-        if (found := run_config(folder)) != replace(config, peers=settle(config.peers, split)):
-            raise ConfigError(
-                f"A finished run is kept. Expected one of {config} in {folder}, found {found}. Name another folder, or "
-                "remove it."
-            )
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    started = time.perf_counter()
-    run_training(config, split, new_policy(config, split))
-    (folder / "seconds.json").write_text(json.dumps(time.perf_counter() - started), encoding="utf-8")
-    return folder
-
-
-def told_dialogues(transcripts: Sequence[Transcript], items: Sequence[Item]) -> str:
-    """Dialogues as a person reads them, with the item truly taken."""
-    stories = []
-    for transcript in transcripts:
-        said = dialogue_text(transcript.task, transcript.turns, items, USER)
-        truth = items[transcript.task.target].title
-        stories.append(f"{said}\nTruly taken next: {truth}. Ended: {transcript.ending}.\n")
-    return "\n".join(stories)
-
-
-def main(argv: Sequence[str]) -> None:
-    """`coars train`."""
-    config = tyro.cli(TrainConfig, prog="coars train", description=TrainConfig.__doc__, args=list(argv))
-    console = Console()
-    split = open_split(config.data)
-    console.print(f"peers: {settle(config.peers, split).source}")
-    folder = run_training(config, split, new_policy(config, split), console=console)
-    console.print(f"run written to {folder}; now: coars evaluate --runs {folder}")

@@ -27,7 +27,8 @@ from agents.evaluate import (
     table_rows,
 )
 from agents.peers import peers_of
-from agents.train import CoarsConfig, DataConfig, TrainConfig, new_policy, open_split, run_training, told_dialogues
+from agents.run import DataConfig, TrainConfig, new_policy, open_split, run_training, told_dialogues
+from agents.train import CoarsConfig
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent

@@ -17,6 +17,7 @@ from coars_env.errors import (
     MissingDataError,
     ShapeError,
     TaskError,
+    TrainingError,
     TranscriptError,
 )
 from coars_env.evaluation import (
@@ -209,6 +210,7 @@ __all__ = [
     "TaskBuilder",
     "TaskError",
     "TopCandidates",
+    "TrainingError",
     "Transcript",
     "TranscriptError",
     "Turn",

@@ -9,7 +9,8 @@
       ShapeError          arrays that do not fit each other
       ConfigError         a setting out of range, settings that contradict, a missing extra
       BackboneError       a path or name that is not a usable language model
-      CheckpointError     saved adapters that are damaged or belong to another base
+      CheckpointError     saved adapters or a checkpoint that are damaged, or belong to another base or another run
+      TrainingError       an update that found no dialogues, no finite numbers, or a side with nothing left to choose
 
 Beside the tree stands CoarsWarning, a UserWarning.
 
@@ -60,7 +61,11 @@ class BackboneError(CoarsError):
 
 
 class CheckpointError(CoarsError):
-    """Saved adapters are damaged or belong to another base model."""
+    """Saved adapters or a checkpoint are damaged, or belong to another base model or another run."""
+
+
+class TrainingError(CoarsError):
+    """An update cannot be made. What was saved before it is as it was."""
 
 
 class CoarsWarning(UserWarning):

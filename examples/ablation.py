@@ -4,7 +4,7 @@ them on the same frozen draws, and writes a page with table and plot.
     python examples/ablation.py --what alpha
     python examples/ablation.py --what opinions --base.coars.steps 100
 
-Finished runs are kept and not repeated, so an interrupted call goes on where it stopped.
+Finished runs are kept and not repeated, and a run that was stopped goes on from its last checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from agents.evaluate import (
     where_it_ran,
 )
 from agents.peers import peers_of, settle
-from agents.train import DataConfig, TrainConfig, open_split, train_seeds
+from agents.run import DataConfig, TrainConfig, open_split, train_seeds
 from coars_env import Estimate, simulation_report, summarize, surroundings
 
 

@@ -3,7 +3,7 @@
     python examples/reproduce_movielens.py --split llara --out docs/results
     python examples/reproduce_movielens.py --split leave_last --out docs/results
 
-Finished runs are kept and not repeated, so an interrupted call goes on where it stopped.
+Finished runs are kept and not repeated, and a run that was stopped goes on from its last checkpoint.
 """
 
 import json
@@ -28,8 +28,8 @@ from agents.evaluate import (
     where_it_ran,
 )
 from agents.peers import peers_of
+from agents.run import TrainConfig, open_split, train_seeds
 from agents.sequential import load_sasrec
-from agents.train import TrainConfig, open_split, train_seeds
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent

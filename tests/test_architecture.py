@@ -23,7 +23,7 @@ LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
     "evaluation rescore testing data cli",
     "agents": "prompts backbones kv sequential policy memory llm_agent reflexion samples credit losses checkpoint "
-    "curves peers train evaluate",
+    "card curves peers loggers train run evaluate export",
 }
 """Each module imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}
@@ -156,9 +156,9 @@ def imports_have_no_cycle(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def third_parties_are_declared(sources: Sequence[Source]) -> Iterator[str]:
-    """coars_env lives on the core dependencies, agents on these and the extra `llm`, baselines also on `mf`."""
+    """coars_env lives on the core dependencies; agents and baselines on these and some extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {"coars_env": (), "agents": ("llm",), "baselines": ("llm", "mf")}
+    extras = {"coars_env": (), "agents": ("llm", "wandb", "trackio"), "baselines": ("llm", "mf")}
     for source in sources:
         lists = [project["dependencies"], *(project["optional-dependencies"][e] for e in extras.get(source.top, ()))]
         declared = {requirement.partition(">=")[0] for requirements in lists for requirement in requirements}

@@ -175,7 +175,15 @@ def test_an_ablation_is_printed_drawn_and_not_trained_twice(tmp_path: Path) -> N
 # Names and defaults ---------------------------------------------------------------------------------------------------
 
 HOMES = (
-    *("coars_env", "agents.train", "agents.evaluate", "agents.llm_agent", "agents.policy", "agents.prompts"),
+    *(
+        "coars_env",
+        "agents.train",
+        "agents.run",
+        "agents.evaluate",
+        "agents.llm_agent",
+        "agents.policy",
+        "agents.prompts",
+    ),
     *("agents.peers", "agents.samples", "agents.backbones.backbone", "agents.backbones.pocket"),
 )
 """Where the names in the tables of settings are looked up."""

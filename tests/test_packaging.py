@@ -45,7 +45,16 @@ def test_only_the_light_libraries_are_installed_without_an_extra(wheel: zipfile.
     metadata = Parser().parsestr(read_metadata(wheel, "METADATA"))
     core = {line.partition(">=")[0] for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
     assert core == {"numpy", "gymnasium", "pettingzoo", "platformdirs", "rich", "tyro"}
-    assert set(metadata.get_all("Provides-Extra", [])) == {"llm", "mf", "sb3", "torchrl", "tianshou", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "llm",
+        "wandb",
+        "trackio",
+        "mf",
+        "sb3",
+        "torchrl",
+        "tianshou",
+        "dev",
+    }
     assert metadata["License-Expression"] == "MIT"
 
 

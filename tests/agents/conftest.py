@@ -18,8 +18,9 @@ from agents.llm_agent import LLMAgent
 from agents.peers import PeersConfig
 from agents.policy import Policy
 from agents.prompts import PHRASES
+from agents.run import TrainConfig, train_seeds
 from agents.samples import TrainingSample, training_sample
-from agents.train import CoarsConfig, TrainConfig, train_seeds
+from agents.train import CoarsConfig
 from coars_env import (
     RECOMMENDER,
     ROLES,
@@ -225,7 +226,7 @@ def run_settings(world: Split, tmp_path_factory: pytest.TempPathFactory) -> Trai
     (backbone,) = (folder / "pocket").iterdir()
     coars = CoarsConfig(steps=1, episodes_per_step=8, max_turns=2, learning_rate_user=5.0)
     peers = PeersConfig(opinions=False)
-    return TrainConfig(out=folder / "run", backbone=str(backbone), lora_rank=2, peers=peers, coars=coars)
+    return TrainConfig(out=folder / "run", backbone=str(backbone), lora_rank=2, peers=peers, coars=coars, log="none")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from agents.backbones.backbone import Backbone
-from agents.credit import ClippedLogRatio, SignFromReward, distilled_advantages, teacher_logprobs
+from agents.credit import ClippedLogRatio, SignFromReward, TeacherKind, distilled_advantages, teacher_logprobs
 from agents.policy import Policy
 from agents.samples import TrainingSample, TurnSample, collate
 from coars_env import ROLES, USER, Role, ShapeError
@@ -121,7 +121,7 @@ def test_the_teacher_scores_one_dialogue_as_it_scores_many(lab: Any, kind: str) 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("role", ROLES)
-def test_a_live_teacher_goes_on_from_what_the_student_read(lab: Any, kind: str, role: Role) -> None:
+def test_a_teacher_goes_on_from_what_its_weights_have_read(lab: Any, kind: str, role: Role) -> None:
     policy = lab.policy(kind)
     samples = lab.play(policy, 6).samples(role)
     batch = collate(samples, 0, policy.backbone.device)
@@ -129,11 +129,15 @@ def test_a_live_teacher_goes_on_from_what_the_student_read(lab: Any, kind: str, 
     plain = policy.score(role, batch.token_ids, batch.places, batch.allowed)
     logprobs = policy.score(role, batch.token_ids, batch.places, batch.allowed, cache=read)
     assert torch.equal(plain, logprobs)
-    for teacher in ("live", "base"):  # the base has not read with these weights, and reads for itself
+    read_by_base = DynamicCache()
+    with torch.no_grad():
+        policy.score(None, batch.token_ids, batch.places, batch.allowed, cache=read_by_base)
+    readers: tuple[tuple[TeacherKind, DynamicCache], ...] = (("live", read), ("base", read_by_base))
+    for teacher, already in readers:
         expected = teacher_logprobs(policy, role, samples, teacher=teacher)
-        found = teacher_logprobs(policy, role, samples, teacher=teacher, read=read)
+        found = teacher_logprobs(policy, role, samples, teacher=teacher, read=already)
         assert torch.allclose(found, expected, atol=1e-5)
-        assert read.get_seq_length() == batch.token_ids.shape[1]
+        assert already.get_seq_length() == batch.token_ids.shape[1]
     gradients = []
     for each in (plain, logprobs):  # the student's gradient passes through what it read, whoever goes on from it
         each.sum().backward()

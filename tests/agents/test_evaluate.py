@@ -5,7 +5,7 @@ from agents.backbones import load
 from agents.checkpoint import ADAPTERS_FOLDER
 from agents.evaluate import Bench, Scores, bench, score_policy, score_runs, score_untrained, trust_page
 from agents.policy import Policy
-from agents.train import TrainConfig
+from agents.run import TrainConfig
 from coars_env import (
     FixedUser,
     OracleUser,

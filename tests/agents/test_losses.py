@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agents.backbones.backbone import Backbone
 from agents.credit import distilled_advantages, teacher_logprobs
-from agents.losses import coars_loss
+from agents.losses import coars_loss, kl_to_base
 from agents.policy import Policy
 from agents.samples import TrainingSample, TurnSample, collate
 from coars_env import RECOMMENDER, ROLES, USER, Role, ShapeError
@@ -259,3 +259,13 @@ def test_a_step_raises_a_hit_accepted_or_a_miss_rejected_and_lowers_the_others(l
         change = step(lab.policy(kind), USER, sample)
         assert (change > 0) == (hit == liked)
         assert change != 0
+
+
+def test_the_divergence_from_the_base_is_right_on_average_and_never_negative() -> None:
+    """The student says a or b with .5 each, the base with .25 and .75: the ratios base / student are .5 and 1.5, so k3
+    is .5 - log .5 - 1 and 1.5 - log 1.5 - 1, and their mean is .5 log(.5 / .25) + .5 log(.5 / .75).
+    """
+    found = kl_to_base(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log())
+    assert found.tolist() == pytest.approx([math.log(2) - 0.5, 0.5 - math.log(1.5)])
+    assert found.mean().item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))
+    assert bool((found >= 0).all())

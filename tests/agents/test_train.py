@@ -1,11 +1,8 @@
 """The training loop: both sides move, the base does not, and what is the same stays the same."""
 
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,38 +13,27 @@ from torch import Tensor
 from agents.backbones.pocket import PocketConfig, load_pocket
 from agents.credit import distilled_advantages, teacher_logprobs
 from agents.llm_agent import LLMAgent
-from agents.peers import PeersConfig
 from agents.policy import Policy
 from agents.samples import collate
-from agents.train import (
-    CoarsConfig,
-    Explorer,
-    RewardConfig,
-    StepMetrics,
-    TrainConfig,
-    run_config,
-    schedule,
-    train,
-    train_seeds,
-)
+from agents.train import CoarsConfig, Explorer, StepMetrics, new_optimizers, schedule, train
 from coars_env import (
     RECOMMENDER,
     ROLES,
     USER,
-    CheckpointError,
-    CoarsError,
     CoarsReward,
     ConfigError,
     Dialogue,
     FixedUser,
-    Split,
     TaskBuilder,
+    TrainingError,
     Transcript,
     VectorPeers,
     builder,
+    episode_meters,
     episode_metrics,
     freeze,
     from_interactions,
+    item_counts,
     leave_last,
     play,
     rollout,
@@ -66,7 +52,7 @@ def a_run(
 
     def on_step(step: int, metrics: StepMetrics, transcripts: Sequence[Transcript]) -> None:
         assert step == len(told)
-        told.append(({k: v for k, v in metrics.items() if "seconds" not in k}, list(transcripts)))
+        told.append(({k: v for k, v in metrics.items() if "second" not in k}, list(transcripts)))
 
     config = CoarsConfig(**{"steps": 2, "episodes_per_step": 8, "max_turns": 3, "explored_share": 0.0, **settings})
     train(policy, build, config, opinions=opinions, on_step=on_step)
@@ -219,8 +205,83 @@ def test_training_on_broken_dialogues_alone_is_refused(lab: Any, build: TaskBuil
     policy = lab.policy()
     for parameter in policy.parameters(RECOMMENDER):
         parameter.data.fill_(float("nan"))
-    with pytest.raises(CoarsError, match=r"Expected some of 8 to end, found that all failed"):
+    with pytest.raises(TrainingError, match=r"Expected some of 8 to end, found that all failed"):
         a_run(policy, build)
+
+
+@pytest.mark.parametrize("rate", [1e30, float("inf")])
+def test_an_update_that_diverges_is_not_reported(lab: Any, build: TaskBuilder, rate: float) -> None:
+    """The first update throws the adapters out of all bounds; the second finds that, and is none."""
+    told: list[int] = []
+    config = CoarsConfig(steps=3, episodes_per_step=8, max_turns=2, explored_share=0.0, learning_rate_user=rate)
+    with pytest.raises(TrainingError, match=r"diverged|all failed"):
+        train(lab.policy(scale=0.1), build, config, on_step=lambda step, *_: told.append(step))
+    assert told == [0]
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(lab: Any, build: TaskBuilder) -> None:
+    """Rewards times 1e38 overflow in the gradient, though every dialogue is sound."""
+    policy = lab.policy(scale=0.1)
+    before = weights(policy)
+    huge: Any = CoarsReward(invalid=-1.0, alpha=0.0, stage=lambda turn, turns, hit: 3e38)
+    with pytest.raises(TrainingError, match=r"Expected a finite loss of recommender_0 with finite gradients, found"):
+        train(policy, build, CoarsConfig(steps=1, episodes_per_step=8, max_turns=2), reward=huge)
+    assert all(torch.equal(p, before[name]) for name, p in policy.peft.named_parameters())
+
+
+def test_a_side_without_choice_left_ends_the_training(lab: Any, build: TaskBuilder) -> None:
+    """At a temperature near 0 every token is certain."""
+    told: list[int] = []
+    config = CoarsConfig(steps=1, episodes_per_step=8, max_turns=2, temperature=1e-6)
+    with pytest.raises(TrainingError, match=r"Expected 0\.01 nats of entropy a token of recommender_0 or more, found"):
+        train(lab.policy(scale=0.1), build, config, on_step=lambda step, *_: told.append(step))
+    assert told == []
+
+
+def test_the_divergence_from_the_base_is_that_of_the_sampled_tokens(lab: Any, build: TaskBuilder) -> None:
+    policy = lab.policy()
+    ((metrics, transcripts),) = a_run(policy, build, steps=1, **STILL)
+    dialogues = [Dialogue(t.task, lab.split.dataset.items, max_turns=3, reward=CoarsReward()) for t in transcripts]
+    played = lab.play(policy, dialogues=dialogues)
+    for role, side in zip(ROLES, SIDES, strict=True):
+        batch = collate([sample for sample in played.samples(role) if sample.turns], 0, policy.backbone.device)
+        with torch.no_grad():
+            base = policy.score(None, batch.token_ids, batch.places, batch.allowed)
+        d = (base - batch.rollout_logprobs).double().numpy()
+        assert metrics[f"{side}_kl"] == pytest.approx(float(np.mean(np.exp(d) - d - 1)), rel=1e-3)
+        assert metrics[f"{side}_kl"] > 0.01
+    ((fresh, _),) = a_run(lab.policy(scale=0), build, steps=1, **STILL)
+    assert fresh["rec_kl"] == fresh["user_kl"] == 0
+    ((live, _),) = a_run(lab.policy(), build, steps=1, teacher="live", **STILL)
+    assert "rec_kl" not in live  # it would take a pass of its own
+
+
+def test_the_meters_of_an_update_are_those_of_its_dialogues(lab: Any, build: TaskBuilder) -> None:
+    ((metrics, transcripts),) = a_run(lab.policy(), build, steps=1)
+    meters = episode_meters(transcripts, lab.split.dataset.items, item_counts(lab.split))
+    for name, values in meters.items():
+        if np.isfinite(values).any():
+            assert metrics[name] == pytest.approx(np.nanmean(values))
+    assert "target_named" in metrics
+
+
+def test_training_goes_on_from_adapters_and_optimizers_alone(lab: Any, build: TaskBuilder) -> None:
+    """After 2 of 4 updates everything but these is made anew; no generator has a state."""
+    whole, stopped = lab.policy(scale=0.1), lab.policy(scale=0.1)
+    told = a_run(whole, build, steps=4)
+    config = CoarsConfig(steps=4, episodes_per_step=8, max_turns=3, explored_share=0.0)
+    optimizers, found = new_optimizers(stopped), []
+
+    def until_two(step: int, metrics: StepMetrics, transcripts: Sequence[Transcript]) -> None:
+        found.append([t.turns for t in transcripts])
+        if step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, build, config, optimizers=optimizers, on_step=until_two)
+    train(stopped, build, config, optimizers=optimizers, first=2, on_step=until_two)
+    assert found == [[t.turns for t in transcripts] for _, transcripts in told]
+    assert all(torch.equal(p, weights(whole)[name]) for name, p in weights(stopped).items())
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
@@ -231,7 +292,7 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
     assert factors[-1] == pytest.approx(0.1, abs=0.001)
 
 
-# What peers say, and runs ---------------------------------------------------------------------------------------------
+# What peers say ------------------------------------------------------------------------------------------------
 
 
 class Silent(VectorPeers):
@@ -254,34 +315,6 @@ def test_what_is_kept_out_of_the_prompt_still_counts_in_the_reward(lab: Any, bui
         runs.append((metrics, [t.turns for t in transcripts], [t.rewards for t in transcripts]))
     assert runs[0] == runs[1]
     assert runs[0][0]["user_gradient"] != runs[2][0]["user_gradient"]
-
-
-def test_a_run_writes_down_its_peers_and_is_kept(run_settings: TrainConfig, finished_run: Path, world: Split) -> None:
-    assert finished_run == run_settings.out.with_name("run-s3")
-    settled = replace(run_settings, out=finished_run, peers=PeersConfig(source="svd", opinions=False))
-    assert run_config(finished_run) == replace(settled, coars=replace(settled.coars, seed=3))
-    made = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
-    assert train_seeds(run_settings, world, [3]) == [finished_run]
-    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == made
-    with pytest.raises(ConfigError, match=r"A finished run is kept\. Expected one of .*alpha=0\.3.*found .*alpha=0\.1"):
-        train_seeds(replace(run_settings, reward=RewardConfig(alpha=0.3)), world, [3])
-
-
-def test_what_an_interrupted_run_left_is_removed(run_settings: TrainConfig, world: Split) -> None:
-    left = run_settings.out.with_name("run-s0") / "metrics.jsonl"
-    left.parent.mkdir(parents=True)
-    left.write_text("{}\n{}\n")
-    (folder,) = train_seeds(run_settings, world, [0])
-    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
-
-
-def test_a_run_of_a_version_without_peers_is_refused(finished_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished_run, tmp_path / "old")
-    body = json.loads((finished_run / "config.json").read_text())
-    del body["config"]["peers"]
-    (tmp_path / "old" / "config.json").write_text(json.dumps(body))
-    with pytest.raises(CheckpointError, match=r"A run is read by the version that wrote it\..*'peers'"):
-        run_config(tmp_path / "old")
 
 
 # Learning -------------------------------------------------------------------------------------------------------------
