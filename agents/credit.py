@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from agents.backbones.backbone import body
 from agents.policy import Policy
-from agents.samples import TrainingSample, collate, collate_teacher
+from agents.samples import Batch, TrainingSample, collate, collate_teacher
 from coars_env import Role, ShapeError
 
 TeacherKind = Literal["live", "base"]
@@ -81,6 +81,44 @@ def distilled_advantages(teacher_logprobs: Tensor, student_logprobs: Tensor, *, 
     return (teacher_logprobs - student_logprobs).detach().clamp(-clip, clip)
 
 
+def student_logprobs(
+    policy: Policy, role: Role | None, batch: Batch, *, temperature: float = 1.0, read: DynamicCache | None = None
+) -> Tensor:
+    """Log-probabilities of the batch's tokens without hindsight, under a side's adapter or the bare base for None, [N].
+
+    What samples begin with in common is read once, and its gradient is the sum of theirs.
+
+    Args:
+        policy: base and adapters.
+        role: whose messages.
+        batch: of `collate`.
+        temperature: that of the sampling.
+        read: an empty cache that takes all keys and values.
+    """
+    if read is None and batch.beginnings is not None:
+        read = DynamicCache()
+    read_beginnings(policy, role, batch, read)
+    return policy.score(
+        role,
+        batch.token_ids,
+        batch.places,
+        batch.allowed,
+        temperature=temperature,
+        attention_mask=batch.mask,
+        position_ids=batch.position_ids,
+        cache=read,
+    )
+
+
+def read_beginnings(policy: Policy, role: Role | None, batch: Batch, read: DynamicCache | None) -> None:
+    """Read what rows have in common, if anything, and copy it to each of them."""
+    if batch.beginnings is not None:
+        assert read is not None
+        with policy.acting(role) as model:
+            body(model)(input_ids=batch.beginnings.token_ids, cache=read, use_cache=True)
+        read.batch_select_indices(batch.beginnings.of_row)
+
+
 @torch.no_grad()
 def teacher_logprobs(
     policy: Policy,
@@ -101,15 +139,22 @@ def teacher_logprobs(
         samples: the dialogues.
         teacher: whose weights.
         temperature: that of the sampling.
-        read: keys and values of `collate(samples)` under the teacher's weights, as `Policy.score` leaves them, so that
-            it need not read the dialogues again. It is left as it was.
+        read: keys and values of `collate(samples)` under the teacher's weights, as `student_logprobs` leaves them, so
+            that it need not read the dialogues again. It is left as it was.
     """
     pad, device = policy.backbone.tokenizer.pad_token_id or 0, policy.backbone.device
     speaker = role if teacher == "live" else None
     if read is None:
-        read = DynamicCache()
+        dialogues, read = collate(samples, pad, device), DynamicCache()
+        read_beginnings(policy, speaker, dialogues, read)
         with policy.acting(speaker) as model:
-            body(model)(input_ids=collate(samples, pad, device).token_ids, cache=read, use_cache=True)
+            body(model)(
+                input_ids=dialogues.token_ids,
+                attention_mask=dialogues.mask,
+                position_ids=dialogues.position_ids,
+                cache=read,
+                use_cache=True,
+            )
     cache = DynamicCache()
     for number, layer in enumerate(read.layers):
         assert isinstance(layer, DynamicLayer)

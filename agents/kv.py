@@ -256,6 +256,28 @@ def read(
     return project(model, hidden[torch.arange(len(chunks), device=device), last])
 
 
+def open_cache(model: PreTrainedModel, openings: Sequence[Sequence[int]]) -> tuple[ColumnCache, list[int]]:
+    """A fresh cache with one row per opening, and how many tokens each row holds of it.
+
+    Openings that several rows have in common are read once and copied; where all differ nothing is read yet.
+    """
+    layers = model.config.get_text_config().num_hidden_layers
+    distinct, of_row = alike(openings)
+    if len(distinct) == len(openings):
+        return ColumnCache(layers, len(openings)), [0] * len(openings)
+    cache = ColumnCache(layers, len(distinct))
+    read(model, cache, [0] * len(distinct), distinct)
+    cache.keep(of_row)
+    return cache, [len(opening) for opening in openings]
+
+
+def alike(openings: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """The distinct ones in order of appearance, and the number of each among them."""
+    numbers: dict[tuple[int, ...], int] = {}
+    of_row = [numbers.setdefault(tuple(opening), len(numbers)) for opening in openings]
+    return list(numbers), of_row
+
+
 def choice_mask(allowed: Sequence[Allowed], free_mask: Tensor) -> Tensor:
     """Which tokens each position may hold. [N, V] bool; `free_mask` where the text is free."""
     free = [choices is None for choices in allowed]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from agents.backbones.backbone import Backbone
-from agents.kv import Allowed, Choice, ColumnCache, Form, Free, Part, write
+from agents.kv import Allowed, Choice, ColumnCache, Form, Free, Part, open_cache, write
 from agents.policy import Policy
 from agents.prompts import ACTION, ACTION_TEXTS, ITEM, REASON, SCORE, prompt, score_texts, title, without_opinions
 from coars_env import ACTIONS, RECOMMENDER, Action, ConfigError, Item, Observation, Role
@@ -21,6 +21,8 @@ class Row:
     """True on tokens this side chose itself."""
     logprobs: list[float] = field(default_factory=list)
     allowed: list[Allowed] = field(default_factory=list)
+    opening: int = 0
+    """How many tokens the task alone decides: all dialogues of a task begin with them."""
     context_ends: list[int] = field(default_factory=list)
     """Per turn, where its context x_t ends: the reply header follows, and before it the hindsight of a teacher."""
     replies: list[tuple[int, int]] = field(default_factory=list)
@@ -73,7 +75,7 @@ class LLMAgent:
         self.rows = [Row() for _ in seeds]
         """One per dialogue of the current batch."""
         self._rngs = [np.random.default_rng(list(seed)) for seed in seeds]
-        self._cached = [0] * len(seeds)  # tokens of each row that the cache holds
+        self._cached: dict[int, int] = {}  # tokens of each dialogue that the cache holds
         self.forget()
 
     def forget(self) -> None:
@@ -128,9 +130,10 @@ class LLMAgent:
             if number not in place:
                 self._cached[number] = 0
         if self._cache is None:
-            self._cache = ColumnCache(
-                self.policy.backbone.model.config.get_text_config().num_hidden_layers, len(numbers)
-            )
+            openings = [self.rows[number].token_ids[: self.rows[number].opening] for number in numbers]
+            with self.policy.acting(self.role) as model:
+                self._cache, starts = open_cache(model, openings)
+            self._cached.update(zip(numbers, starts, strict=True))
         elif numbers != self._in_cache:
             self._cache.keep([place.get(number) for number in numbers])
         self._in_cache = numbers
@@ -140,7 +143,11 @@ class LLMAgent:
 def read_context(row: Row, backbone: Backbone, role: Role, observation: Observation, items: Sequence[Item]) -> None:
     """Append what the other side said, and the reply header."""
     told = prompt(role, observation, items, backbone.list_separator)
-    row.read(backbone.go_on(told.content) if row.token_ids else backbone.begin(told.system, told.content))
+    if row.token_ids:
+        row.read(backbone.go_on(told.content))
+    else:
+        row.read(backbone.begin(told.system, told.content))
+        row.opening = len(backbone.begin(told.system, told.content[: told.opening]))
     row.context_ends.append(len(row.token_ids))
     row.read(backbone.header)
 

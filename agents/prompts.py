@@ -77,6 +77,8 @@ class Prompt:
 
     system: str
     content: Pieces
+    opening: int = 0
+    """How many pieces of the first content the task alone decides: all dialogues of a task begin with them."""
 
 
 def title(items: Sequence[Item], index: int) -> str:
@@ -99,12 +101,14 @@ def prompt(role: Role, observation: Observation, items: Sequence[Item], separato
     turn = int(observation["turn"])
     if role == RECOMMENDER:
         if turn == 0:
-            return Prompt(RECOMMENDER_SYSTEM, opening_recommender(observation, items, separator))
+            opening = opening_recommender(observation, items, separator)
+            return Prompt(RECOMMENDER_SYSTEM, opening, len(opening))
         return Prompt(RECOMMENDER_SYSTEM, answer_of_user(observation, turn - 1))
     proposal = proposal_of_recommender(observation, turn, items)
     if turn == 0:
         history = [int(i) for i in observation["history"] if i >= 0]
-        proposal = (TAKEN, *titles(items, history, separator), "\n", *proposal)
+        opening = (TAKEN, *titles(items, history, separator), "\n")
+        return Prompt(USER_SYSTEM, (*opening, *proposal), len(opening))
     return Prompt(USER_SYSTEM, proposal)
 
 

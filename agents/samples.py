@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor
 
 from agents.backbones.backbone import Backbone
-from agents.kv import Allowed
+from agents.kv import Allowed, alike
 from agents.llm_agent import Row
 from agents.prompts import hindsight
 from coars_env import RECOMMENDER, Item, RewardTerms, Role, ShapeError, Transcript
+
+PADDING = 2**30
+"""A position nobody sees."""
 
 IntArray = npt.NDArray[np.int64]
 
@@ -38,6 +42,8 @@ class TurnSample:
     """Whether the turn's proposal was the target."""
     weight: float = 1.0
     """Factor of the whole turn, reward and credit."""
+    number: int = 1
+    """Which turn of the dialogue it is, from 1."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,13 @@ class TrainingSample:
     rollout_logprobs: list[float]
     allowed: list[Allowed]
     turns: tuple[TurnSample, ...]
+    opening: int = 0
+    """Tokens that all dialogues of the task begin with; see `Row`."""
+
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """What may be read once for all samples that begin so. The token before the first scored one is not in it."""
+        return tuple(self.token_ids[: min(self.opening, self.turns[0].start - 1)])
 
 
 def training_sample(
@@ -85,9 +98,10 @@ def training_sample(
                 term.recommender if role == RECOMMENDER else term.user,
                 tuple(backbone.encode_all(told)),
                 term.hit,
+                number=number,
             )
         )
-    return TrainingSample(row.token_ids, row.logprobs, row.allowed, tuple(turns))
+    return TrainingSample(row.token_ids, row.logprobs, row.allowed, tuple(turns), row.opening)
 
 
 def balanced(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
@@ -104,9 +118,58 @@ def balanced(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
     ]
 
 
+def by_length(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+    """Short ones first, for little padding in a pass; but those that begin alike stay together, where the longest of
+    them would stand.
+    """
+    _, of_row = alike([sample.beginning for sample in samples])
+    longest = [0] * len(samples)
+    for sample, number in zip(samples, of_row, strict=True):
+        longest[number] = max(longest[number], len(sample.token_ids))
+    order = sorted(range(len(samples)), key=lambda n: (longest[of_row[n]], of_row[n], len(samples[n].token_ids)))
+    return [samples[n] for n in order]
+
+
+Baseline = Literal["none", "group", "batch"]
+"""What is taken off each reward: nothing, as published; the mean of the same turn of the same task; or of all turns."""
+
+
+def centred(samples: Sequence[TrainingSample], baseline: Baseline) -> list[TrainingSample]:
+    """The samples with rewards less a mean over the side's trained turns.
+
+    "group": over turn t of the dialogues that begin alike, those of one task. That is the advantage of GRPO,
+    arXiv:2402.03300, turn by turn and without its division by the deviation; the choice is ours. A turn that no other
+    dialogue of the task reaches is left with a reward of 0. "batch": over all turns.
+    """
+    if baseline == "none":
+        return list(samples)
+
+    def group(sample: TrainingSample, turn: TurnSample) -> tuple[tuple[int, ...], int] | None:
+        return (sample.beginning, turn.number) if baseline == "group" else None
+
+    rewards: dict[tuple[tuple[int, ...], int] | None, list[float]] = {}
+    for sample in samples:
+        for turn in sample.turns:
+            rewards.setdefault(group(sample, turn), []).append(turn.reward)
+    means = {key: sum(values) / len(values) for key, values in rewards.items()}
+    return [replace(s, turns=tuple(replace(t, reward=t.reward - means[group(s, t)]) for t in s.turns)) for s in samples]
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """What rows have in common: U beginnings of up to P tokens, to be read before the rows, which hold the rest."""
+
+    token_ids: Tensor  # [U, P] padded on the right
+    of_row: Tensor  # [B] number of each row's beginning
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Samples as tensors, N scored tokens in all, in the order sample, turn, column."""
+    """Samples as tensors, N scored tokens in all, in the order sample, turn, column.
+
+    Where several samples begin alike (`TrainingSample.beginning`), the rows go on from `beginnings`; otherwise each
+    holds its whole dialogue.
+    """
 
     token_ids: Tensor  # [B, L] padded on the right
     places: tuple[Tensor, Tensor]  # row and column of each scored token, [N] each
@@ -114,11 +177,15 @@ class Batch:
     rollout_logprobs: Tensor  # [N]
     rewards: Tensor  # [N] reward of the token's turn
     weights: Tensor  # [N] weight of the turn / |y_t|
+    beginnings: Beginnings | None = None
+    position_ids: Tensor | None = None  # [B, L] of rows that go on
+    mask: Tensor | None = None  # [B, 1, L, P + L] bool: they see their beginning, and themselves up to each token
 
 
 @dataclass(frozen=True)
 class TeacherBatch:
-    """The same N tokens with hindsight before each reply, to be read after the dialogues of `collate`, M columns wide.
+    """The same N tokens with hindsight before each reply, to be read after the dialogues of `collate`, M columns wide,
+    those of beginnings included.
 
     A row is one block a turn: hindsight, reply header, reply. A block goes on from the end of its turn's context, sees
     that and itself, and nothing else, so all turns of a dialogue are scored in one pass.
@@ -132,16 +199,42 @@ class TeacherBatch:
 
 
 def collate(samples: Sequence[TrainingSample], pad: int, device: torch.device) -> Batch:
+    heads, distinct, of_row = _begun(samples)
     rows = [r for r, s in enumerate(samples) for t in s.turns for _ in t.columns]
     columns = [c for s in samples for t in s.turns for c in t.columns]
+    token_ids = _padded([s.token_ids[head:] for s, head in zip(samples, heads, strict=True)], pad)
+    beginnings = position_ids = mask = None
+    if distinct:
+        beginnings = Beginnings(_padded(distinct, pad).to(device), torch.tensor(of_row, device=device))
+        head, rest = torch.tensor(heads)[:, None], torch.arange(token_ids.shape[1])
+        begun, own = torch.arange(max(heads)) < head, rest[:, None] >= rest  # [B, P], [L, L]
+        sees = torch.cat((begun[:, None].expand(-1, len(rest), -1), own.expand(len(samples), -1, -1)), 2)
+        position_ids, mask = (head + rest).to(device), sees[:, None].to(device)
     return Batch(
-        _padded([s.token_ids for s in samples], pad).to(device),
-        (torch.tensor(rows, device=device), torch.tensor(columns, device=device)),
+        token_ids.to(device),
+        (
+            torch.tensor(rows, device=device),
+            torch.tensor([c - heads[r] for r, c in zip(rows, columns, strict=True)], device=device),
+        ),
         [samples[r].allowed[c] for r, c in zip(rows, columns, strict=True)],
         torch.tensor([samples[r].rollout_logprobs[c] for r, c in zip(rows, columns, strict=True)], device=device),
         torch.tensor([t.reward for s in samples for t in s.turns for _ in t.columns], device=device),
         torch.tensor([t.weight / len(t.columns) for s in samples for t in s.turns for _ in t.columns], device=device),
+        beginnings,
+        position_ids,
+        mask,
     )
+
+
+def _begun(samples: Sequence[TrainingSample]) -> tuple[list[int], list[tuple[int, ...]], list[int]]:
+    """Length of what each sample begins with, the distinct beginnings, and the number of each sample's; no beginnings
+    and lengths of 0 where nothing would be saved.
+    """
+    beginnings = [sample.beginning for sample in samples]
+    distinct, of_row = alike(beginnings)
+    if sum(map(len, distinct)) == sum(map(len, beginnings)):
+        return [0] * len(samples), [], of_row
+    return [len(beginning) for beginning in beginnings], distinct, of_row
 
 
 def collate_teacher(samples: Sequence[TrainingSample], pad: int, device: torch.device) -> TeacherBatch:
@@ -168,7 +261,7 @@ def collate_teacher(samples: Sequence[TrainingSample], pad: int, device: torch.d
     block_ids, position_ids, limit_ids = (_padded(x, 0) for x in (blocks, positions, limits))
     order = torch.arange(block_ids.shape[1])
     own = (order[:, None] >= order) & (block_ids[:, :, None] == block_ids[:, None, :])  # every query sees itself
-    context = torch.arange(max(len(s.token_ids) for s in samples)) < limit_ids[:, :, None]
+    context = _columns(samples)[:, None] < limit_ids[:, :, None]
     return TeacherBatch(
         _padded(lines, pad).to(device),
         position_ids.to(device),
@@ -176,6 +269,18 @@ def collate_teacher(samples: Sequence[TrainingSample], pad: int, device: torch.d
         (torch.tensor(rows, device=device), torch.tensor(columns, device=device)),
         allowed,
     )
+
+
+def _columns(samples: Sequence[TrainingSample]) -> Tensor:
+    """Position of what stands in each of the M columns that `collate` makes; past all tokens where it only pads.
+    [B, M], or [1, M] where the rows begin for themselves.
+    """
+    heads, distinct, _ = _begun(samples)
+    width = max(len(s.token_ids) - head for s, head in zip(samples, heads, strict=True))
+    if not distinct:
+        return torch.arange(width)[None]
+    head, begun = torch.tensor(heads)[:, None], torch.arange(max(heads))
+    return torch.cat((torch.where(begun < head, begun, PADDING), head + torch.arange(width)), 1)
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int) -> Tensor:

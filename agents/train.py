@@ -1,7 +1,8 @@
 """Trained adapters: the CoARS loop, top to bottom.
 
 Left out on purpose: importance ratios (each batch is used once, on the policy that made it), a KL term (the paper names
-none; the divergence from the base is only reported), a baseline and group normalisation (Eq. 11-12 have neither).
+none; the divergence from the base is only reported), a division by the deviation of a group's rewards. A baseline is an
+option (Eq. 11-12 have none).
 
 All chance of an update comes from generators that are made anew from (seed, number of the update); none is global. So
 adapters, optimizers and that number are everything an update depends on, and all that a run needs to go on.
@@ -25,12 +26,13 @@ from agents.credit import (
     SignFromReward,
     TeacherKind,
     distilled_advantages,
+    student_logprobs,
     teacher_logprobs,
 )
 from agents.llm_agent import LLMAgent
 from agents.losses import kl_to_base, policy_gradient
 from agents.policy import Policy
-from agents.samples import TrainingSample, balanced, collate, training_sample
+from agents.samples import Baseline, TrainingSample, balanced, by_length, centred, collate, training_sample
 from coars_env import (
     RECOMMENDER,
     ROLES,
@@ -66,7 +68,13 @@ class CoarsConfig:
     steps: int = 120
     """Updates of both adapters; ours."""
     episodes_per_step: int = 192
-    """Dialogues an update, of distinct users; ours."""
+    """Dialogues an update; ours."""
+    group_size: int = 1
+    """How many of them play one task. Tasks are of distinct users. What the dialogues of a task begin with is then read
+    once, in playing and in learning; ours."""
+    baseline: Baseline = "none"
+    """What is taken off each reward; published: nothing. "group" is the mean of the same turn in the dialogues of the
+    task, as in GRPO, and needs a group_size; "batch" that of all turns. Ours, see `centred` in agents/samples.py."""
     max_turns: int = 4
     """T; ours, AFL's value."""
     credit: CreditKind = "log_ratio"
@@ -109,6 +117,12 @@ class CoarsConfig:
             raise ConfigError(
                 "Training needs steps and dialogues of the trained recommender. Expected 0 <= explored_share < 1 and "
                 f"steps, episodes_per_step, micro_batch >= 1 and temperature > 0, found {self}. Mend the settings."
+            )
+        alone = self.baseline == "group" and self.group_size == 1  # every reward would be 0
+        if self.group_size < 1 or self.episodes_per_step % self.group_size or alone:
+            raise ConfigError(
+                "Every task is played by a whole group. Expected a group_size that divides episodes_per_step, and of 2 "
+                f'or more with baseline "group", found {self}. Mend the settings.'
             )
 
     def credit_of(self, role: Role) -> Credit | None:
@@ -169,11 +183,13 @@ def train(
     recommender, user = (
         LLMAgent(policy, role, dataset.items, temperature=config.temperature, opinions=opinions) for role in ROLES
     )
-    explored = round(config.explored_share * config.episodes_per_step)
+    groups = config.episodes_per_step // config.group_size
+    explored = round(config.explored_share * groups) * config.group_size
     for step in range(first, config.steps):
         started = time.perf_counter()
         rng = np.random.default_rng([config.seed, 2, step])
-        tasks = sample_train_tasks(build, config.episodes_per_step, rng, prefix=f"train-{step:05d}")
+        drawn = sample_train_tasks(build, groups, rng, prefix=f"train-{step:05d}")
+        tasks = [task for task in drawn for _ in range(config.group_size)]
         dialogues = [Dialogue(task, dataset.items, max_turns=config.max_turns, reward=reward) for task in tasks]
         play(dialogues, Explorer(recommender, explored), user, seed=config.seed, first=step * len(tasks))
         transcripts = [d.transcript(dataset.provenance, seed=config.seed) for d in dialogues]
@@ -183,6 +199,7 @@ def train(
         }
         for agent in (recommender, user):
             agent.forget()  # no cache outlives the weights it was made with
+        samples = {role: centred(samples[role], config.baseline) for role in ROLES}
         if config.balance_user:
             samples[USER] = balanced(samples[USER])
         transcripts = transcripts[explored:]  # of the recommender as it is
@@ -194,7 +211,7 @@ def train(
                 f"{transcripts[0].cause}. Mend the agent."
             )
         for role in config.learners:
-            ready = sorted(samples[role], key=lambda sample: len(sample.token_ids))  # little padding per pass
+            ready = by_length(samples[role])
             num_episodes = len(transcripts) if role == RECOMMENDER else len(dialogues)
             rates = {RECOMMENDER: config.learning_rate_recommender, USER: config.learning_rate_user}
             rate = rates[role] * schedule(step, config.steps)
@@ -269,15 +286,14 @@ def _update(
     for first in range(0, len(samples), config.micro_batch):
         part = samples[first : first + config.micro_batch]
         batch = collate(part, pad, policy.backbone.device)
-        places = batch.token_ids, batch.places, batch.allowed
         read = DynamicCache()  # what the student reads, a live teacher need not read again
-        logprobs = policy.score(role, *places, temperature=config.temperature, cache=read)
+        logprobs = student_logprobs(policy, role, batch, temperature=config.temperature, read=read)
         earned, student = batch.rewards, batch.rollout_logprobs
         if credit is not None:
             if config.teacher == "base":  # reads the dialogues itself, and says at once how likely they are to it
                 read = DynamicCache()
                 with torch.no_grad():
-                    base = policy.score(None, *places, temperature=config.temperature, cache=read)
+                    base = student_logprobs(policy, None, batch, temperature=config.temperature, read=read)
                 kept["kl"].append(kl_to_base(student, base))
             with_hindsight = teacher_logprobs(
                 policy, role, part, teacher=config.teacher, temperature=config.temperature, read=read
