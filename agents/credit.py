@@ -1,14 +1,16 @@
 """Token credit [N]: what hindsight adds to the reward of a turn, token by token."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
 from agents.backbones.backbone import body
+from agents.kv import additive
 from agents.policy import Policy
 from agents.samples import Batch, TrainingSample, collate, collate_teacher
 from coars_env import Role, ShapeError
@@ -150,17 +152,13 @@ def teacher_logprobs(
         with policy.acting(speaker) as model:
             body(model)(
                 input_ids=dialogues.token_ids,
-                attention_mask=dialogues.mask,
+                attention_mask=None if dialogues.mask is None else additive(dialogues.mask, model.dtype),
                 position_ids=dialogues.position_ids,
                 cache=read,
                 use_cache=True,
             )
-    cache = DynamicCache()
-    for number, layer in enumerate(read.layers):
-        assert isinstance(layer, DynamicLayer)
-        assert layer.keys is not None
-        assert layer.values is not None
-        cache.update(layer.keys.detach(), layer.values.detach(), number)
+    cache = copy.copy(read)
+    cache.layers = [copy.copy(layer) for layer in read.layers]  # a layer grows by new tensors, and `read` keeps its own
     batch = collate_teacher(samples, pad, device)
     return policy.score(
         speaker,

@@ -244,16 +244,21 @@ def read(
     position = torch.from_numpy(positions).to(device)
     cache.columns = torch.from_numpy(columns).to(device)
     cache.rows = None if rows is None else torch.tensor(list(rows), device=device)
-    mask = torch.arange(cache.limit, device=device) <= position[:, None, :, None]  # [b, 1, n, limit]
+    sees = torch.arange(cache.limit, device=device) <= position[:, None, :, None]  # [b, 1, n, limit]
     hidden = body(model)(
         input_ids=torch.from_numpy(ids).to(device),
-        attention_mask=mask,
+        attention_mask=additive(sees, model.dtype),
         position_ids=position,
         cache=cache,
         use_cache=True,
     ).last_hidden_state  # [b, n, D]
     last = torch.from_numpy(np.maximum(lengths[:, 0] - 1, 0)).to(device)
     return project(model, hidden[torch.arange(len(chunks), device=device), last])
+
+
+def additive(sees: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a query sees a column and -inf elsewhere: what attention would else make of a mask in every layer."""
+    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, -torch.inf)
 
 
 def open_cache(model: PreTrainedModel, openings: Sequence[Sequence[int]]) -> tuple[ColumnCache, list[int]]:
@@ -272,10 +277,16 @@ def open_cache(model: PreTrainedModel, openings: Sequence[Sequence[int]]) -> tup
 
 
 def alike(openings: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
-    """The distinct ones in order of appearance, and the number of each among them."""
+    """The distinct ones in order of appearance, and the number of each among them. An empty one is like no other."""
+    distinct: list[tuple[int, ...]] = []
     numbers: dict[tuple[int, ...], int] = {}
-    of_row = [numbers.setdefault(tuple(opening), len(numbers)) for opening in openings]
-    return list(numbers), of_row
+    of_row: list[int] = []
+    for opening in map(tuple, openings):
+        if not opening or opening not in numbers:
+            numbers[opening] = len(distinct)
+            distinct.append(opening)
+        of_row.append(numbers[opening])
+    return distinct, of_row
 
 
 def choice_mask(allowed: Sequence[Allowed], free_mask: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from agents.backbones.backbone import Backbone, body, project
-from agents.kv import Allowed, choice_mask, constrained_logprobs
+from agents.kv import Allowed, additive, choice_mask, constrained_logprobs
 from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, ConfigError, Role
 
 ADAPTERS: dict[str, str] = {RECOMMENDER: "recommender", USER: "user"}
@@ -171,7 +171,7 @@ class Policy:
         with self.acting(role) as model:
             hidden = body(model)(
                 input_ids=token_ids,
-                attention_mask=attention_mask,
+                attention_mask=None if attention_mask is None else additive(attention_mask, model.dtype),
                 position_ids=position_ids,
                 cache=cache,
                 use_cache=cache is not None,

@@ -232,7 +232,7 @@ def _begun(samples: Sequence[TrainingSample]) -> tuple[list[int], list[tuple[int
     """
     beginnings = [sample.beginning for sample in samples]
     distinct, of_row = alike(beginnings)
-    if sum(map(len, distinct)) == sum(map(len, beginnings)):
+    if len(distinct) == len(samples):
         return [0] * len(samples), [], of_row
     return [len(beginning) for beginning in beginnings], distinct, of_row
 

@@ -44,8 +44,8 @@ def gradient(policy: Policy, role: Role) -> Tensor:
     return found
 
 
-def test_equal_openings_are_numbered_once() -> None:
-    assert alike([[1, 2], [3], [1, 2], []]) == ([(1, 2), (3,), ()], [0, 1, 0, 2])
+def test_equal_openings_are_numbered_once_and_empty_ones_are_equal_to_none() -> None:
+    assert alike([[1, 2], [], [3], [1, 2], []]) == ([(1, 2), (), (3,), ()], [0, 1, 2, 0, 3])
 
 
 @pytest.mark.parametrize("kind", KINDS)
