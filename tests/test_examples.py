@@ -123,8 +123,20 @@ def test_every_scripted_partner_meets_every_other() -> None:
 @pytest.mark.slow
 def test_the_speed_of_a_step_is_printed() -> None:
     printed = run_example("benchmarks/step_speed.py", "--dialogues", "4", "--repeats", "1", "--items", "100")
-    assert "| rollout |" in printed
+    assert "| rollout, recommender |" in printed
     assert "equal dialogues: yes" in printed
+    assert "tokens trained, those the sides chose themselves: " in printed
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_step_is_printed_where_no_trl_is_installed(tmp_path: Path) -> None:
+    words = "--systems ours alone carried carried_alone again --tasks 2 --group 2 --prompt 20 --reply 4 --turns 2"
+    printed = run_example("benchmarks/vs_trl.py", *words.split(), "--rounds", "1", "--out", str(tmp_path))
+    for system in ("prompts shared", "nothing shared", "`generate` at each turn"):
+        assert system in printed
+    assert "| student forward |" in printed
+    (page,) = tmp_path.iterdir()
+    assert "2 prompts of 20 tokens, 2 answers to each" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ prompts: a Qwen3 of four layers of width 128, a vocabulary of 2,000, LoRA of ran
 thread; 16 prompts of 399 tokens, each answered 8 times with 32 tokens. They take turns, each in a process of its own,
 whose highest memory is noted, and each after a step that is not counted.
 
-ours        the project's own functions: `open_cache` and `write`, `student_logprobs`, `teacher_logprobs` with hindsight,
+ours        the project's own functions: `open_cache`, `write`, `student_logprobs`, `teacher_logprobs` with hindsight,
             `coars_loss`, AdamW. Live teacher.
 alone       the same, but no dialogue knows that others begin as it does.
 sdpo        TRL's SDPOTrainer: loss by sampled tokens, live teacher, as much hindsight after the prompt as ours.
