@@ -150,22 +150,26 @@ class World:
         import torch
         from transformers import Qwen3Config, Qwen3ForCausalLM
 
-        torch.manual_seed(0)
-        return Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=VOCABULARY,
-                hidden_size=128,
-                num_hidden_layers=4,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                head_dim=32,
-                intermediate_size=384,
-                tie_word_embeddings=False,
-                pad_token_id=0,
-                eos_token_id=1,
-                bos_token_id=None,
-            )
+        shape = Qwen3Config(
+            vocab_size=VOCABULARY,
+            hidden_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            intermediate_size=384,
+            tie_word_embeddings=False,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
         )
+        with torch.random.fork_rng():
+            model = Qwen3ForCausalLM(shape)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.data.normal_(0.0, 0.02, generator=generator)
+        return model
 
     def text(self, tokens: list[int]) -> str:
         return " ".join(self.tokenizer.convert_ids_to_tokens(tokens))
