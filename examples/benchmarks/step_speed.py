@@ -190,6 +190,10 @@ class Step:
             batch, read = collate(part, self.pad, self.device), DynamicCache()
             logprobs = student_logprobs(self.policy, role, batch, read=read)
             times.append(time.perf_counter())
+            if self.config.teacher == "base":  # as in agents.train, which reports the divergence from the base
+                read = DynamicCache()
+                with torch.no_grad():
+                    student_logprobs(self.policy, None, batch, read=read)
             taught.append(teacher_logprobs(self.policy, role, part, teacher=self.config.teacher, read=read))
             times.append(time.perf_counter())
             advantages = distilled_advantages(taught[-1], batch.rollout_logprobs)
