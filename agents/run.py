@@ -1,6 +1,7 @@
 """A run folder: training with all its settings, safe to stop at any moment; coars train."""
 
 import contextlib
+import inspect
 import json
 import os
 from collections.abc import Sequence
@@ -378,7 +379,7 @@ def read_command(argv: Sequence[str]) -> TrainCommand:
 
     def parse(default: TrainCommand) -> TrainCommand:
         return tyro.cli(
-            TrainCommand, prog="coars train", description=TrainConfig.__doc__, args=list(argv), default=default
+            TrainCommand, prog="coars train", description=inspect.getdoc(TrainConfig), args=list(argv), default=default
         )
 
     command = parse(TrainCommand())
