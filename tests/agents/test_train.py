@@ -104,7 +104,7 @@ def test_a_side_that_is_not_trained_stays_as_it_was(lab: Any, build: TaskBuilder
     assert ("rec_gradient" in metrics, "user_gradient" in metrics) == (trained == "recommender", trained == "user")
 
 
-def test_without_credit_no_teacher_is_asked_and_the_reward_is_all(lab: Any, build: TaskBuilder) -> None:
+def test_without_credit_the_reward_is_all(lab: Any, build: TaskBuilder) -> None:
     found = []
     for settings in ({"credit": "none"}, {"lambda_recommender": 0.0, "lambda_user": 0.0}):
         policy = lab.policy(scale=0.1)
