@@ -44,7 +44,7 @@ def adapter_cards(origin: Origin, split: Split, rows: Sequence[Mapping[str, floa
     cards = {ADAPTERS[role]: model_card(role, origin, split, rows) for role in ROLES}
     front, _, _ = cards[ADAPTERS[RECOMMENDER]].partition("\n# ")
     both = (
-        f"{front}\n# Both sides of a CoARS run\n\nTwo LoRA adapters that were trained together by coars-env: "
+        f"{front}\n# Both sides of a CoARS run\n\nTwo LoRA adapters of one run of coars-env: "
         "[recommender](recommender/README.md) and [user](user/README.md). Each folder is one in peft's format, and its "
         "card says what it was made from.\n"
     )
@@ -77,6 +77,13 @@ def model_card(
     load = (LOAD_MERGED if merged else LOAD_ADAPTER).format(
         base=backbone if from_hub else "FOLDER-OF-THE-BASE", here="." if merged else side
     )
+    how = "was trained together with its partner"
+    if coars["trained"] != "both":
+        how = (
+            "learnt from a partner that did not"
+            if coars["trained"] == side
+            else "is as it began; its partner was trained"
+        )
     recent = {key: [row.get(key, np.nan) for row in rows[-LAST:]] for key in SHOWN}
     table = [
         f"| {label} | {np.nanmean(recent[key]):.3f} |" for key, label in SHOWN.items() if np.isfinite(recent[key]).any()
@@ -90,8 +97,7 @@ def model_card(
         f"# {side.capitalize()} of a CoARS run",
         "",
         f"{what} for the {'recommender' if role == RECOMMENDER else 'user'} in the dialogues of coars-env, in which a "
-        "recommender proposes items and a user answers. It was trained together with its partner by CoARS "
-        "(arXiv:2604.10029), as coars-env builds it.",
+        f"recommender proposes items and a user answers. It {how} by CoARS (arXiv:2604.10029), as coars-env builds it.",
         "",
         "## Base",
         "",

@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from agents.backbones.pocket import PocketConfig, load_pocket, open_pocket
-from agents.checkpoint import ADAPTERS_FOLDER, CHECKPOINT
+from agents.card import model_card
+from agents.checkpoint import ADAPTERS_FOLDER, CHECKPOINT, Origin, as_json
 from agents.export import check_token, export, main, push
 from agents.policy import ADAPTERS, Policy
-from agents.run import DataConfig, TrainConfig, train_once
+from agents.run import DataConfig, TrainConfig, open_split, run_config, train_once
 from agents.train import CoarsConfig
 from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, CoarsError, ConfigError, load_split
 
@@ -111,6 +113,15 @@ def test_a_card_says_what_the_run_wrote_down(run: Path) -> None:
     both = (run / ADAPTERS_FOLDER / "README.md").read_text()
     assert "[user](user/README.md)" in both
     assert "More Information Needed" not in both
+
+
+def test_a_card_says_who_learnt(run: Path) -> None:
+    config = run_config(run)
+    split = open_split(config.data)
+    alone = replace(config, coars=replace(config.coars, trained="user"))
+    origin = Origin(as_json(alone), "0" * 64, "0" * 64)
+    assert "It learnt from a partner that did not by CoARS" in model_card(USER, origin, split, [])
+    assert "It is as it began; its partner was trained by CoARS" in model_card(RECOMMENDER, origin, split, [])
 
 
 def test_the_command_exports_into_a_new_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
