@@ -283,8 +283,8 @@ def _save(
             "parameters": sum(p.numel() for p in model.parameters()),
         }
         (temporary / "pocket.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        if not (folder / "pocket.json").exists():  # else another process has built the same meanwhile
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

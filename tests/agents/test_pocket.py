@@ -22,6 +22,7 @@ from agents.backbones.backbone import Backbone
 from agents.backbones.demonstrations import NEXT, NO, YES, Demonstrator, fit_statement, next_statement
 from agents.backbones.pocket import (
     PocketConfig,
+    _build,
     batches,
     buckets,
     content_hash,
@@ -199,6 +200,15 @@ def test_half_of_the_questions_tell_what_the_peers_of_the_user_say(split: Split)
                 assert not told or list(line[-len(opinions) :]) == opinions
                 heard[told] += 1
     assert 0.4 < heard[True] / heard.total() < 0.6
+
+
+def test_what_another_process_has_built_meanwhile_stays(split: Split, tmp_path: Path) -> None:
+    load_pocket(split, SMALL, cache_dir=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    _build(split, SMALL, folder)
+    assert {path.name: path.stat().st_ino for path in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_items_and_settings_are_part_of_the_hash(split: Split) -> None:
