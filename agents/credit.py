@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from transformers.cache_utils import DynamicCache
 
 from agents.backbones.backbone import body
@@ -15,8 +16,12 @@ from agents.policy import Policy
 from agents.samples import Batch, TrainingSample, collate, collate_teacher
 from coars_env import Role, ShapeError
 
-TeacherKind = Literal["live", "base"]
-"""Whose weights re-read the reply: the side's own adapter as it is (the paper's reading), or the bare base."""
+TeacherKind = Literal["live", "base", "ema"]
+"""Whose weights re-read the reply: the side's own adapter as it is (the paper's reading), the bare base, or a running
+average of the adapter, see `average_weights`."""
+
+AVERAGE = "average"
+"""Name of the averaged weights in an optimizer's state, where they are saved with the moments."""
 
 Credit = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(reward of each token's turn, its log-probability with hindsight in the context, and without) -> what is added to the
@@ -112,6 +117,29 @@ def student_logprobs(
     )
 
 
+@torch.no_grad()
+def average_weights(optimizer: Optimizer, before: Sequence[Tensor], rate: float) -> None:
+    """Move the running average of an adapter towards what it is after a step: a <- (1 - rate) a + rate w.
+
+    The weights of an EMA teacher; SDPO, arXiv:2601.20802, has a rate of .05.
+
+    Args:
+        optimizer: of the adapter; keeps the averages.
+        before: the adapter before the step, the average to begin with.
+        rate: in (0, 1].
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter, start in zip(parameters, before, strict=True):
+        state = optimizer.state[parameter]
+        state[AVERAGE] = state.get(AVERAGE, start).lerp(parameter, rate)
+
+
+def averaged_weights(optimizer: Optimizer) -> list[Tensor]:
+    """The averages; before the first step the weights themselves."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [optimizer.state[parameter].get(AVERAGE, parameter.data) for parameter in parameters]
+
+
 def read_beginnings(policy: Policy, role: Role | None, batch: Batch, read: DynamicCache | None) -> None:
     """Read what rows have in common, if anything, and copy it to each of them."""
     if batch.beginnings is not None:
@@ -130,6 +158,7 @@ def teacher_logprobs(
     teacher: TeacherKind,
     temperature: float = 1.0,
     read: DynamicCache | None = None,
+    averages: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Log-probabilities of the samples' tokens with hindsight d_t after the context x_t, [N]; order as in `collate`.
 
@@ -143,7 +172,11 @@ def teacher_logprobs(
         temperature: that of the sampling.
         read: keys and values of `collate(samples)` under the teacher's weights, as `student_logprobs` leaves them, so
             that it need not read the dialogues again. It is left as it was.
+        averages: the weights of an "ema" teacher.
     """
+    if averages is not None:
+        with policy.wearing(role, averages):
+            return teacher_logprobs(policy, role, samples, teacher="live", temperature=temperature, read=read)
     pad, device = policy.backbone.tokenizer.pad_token_id or 0, policy.backbone.device
     speaker = role if teacher == "live" else None
     if read is None:

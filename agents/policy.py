@@ -134,6 +134,18 @@ class Policy:
         finally:
             self._train_all()
 
+    @contextlib.contextmanager
+    def wearing(self, role: Role, weights: Sequence[Tensor]) -> Iterator[None]:
+        """An adapter with other weights for a moment; order as in `parameters`."""
+        own = [parameter.data for parameter in self.parameters(role)]
+        try:
+            for parameter, other in zip(self.parameters(role), weights, strict=True):
+                parameter.data = other
+            yield
+        finally:
+            for parameter, data in zip(self.parameters(role), own, strict=True):
+                parameter.data = data
+
     def _train_all(self) -> None:
         # set_adapter and disable_adapter switch the gradients of the other adapter off and leave them off
         for role in ROLES:

@@ -49,11 +49,12 @@ TAKEN_NEXT = "\nThe item taken next was"
 PROPOSAL_RIGHT, PROPOSAL_WRONG = "\nThe proposal was right.", "\nThe proposal was wrong."
 ACCEPT_RIGHT, REJECT_RIGHT = "\nAccepting is right.", "\nRejecting is right."
 SHARES, WITH, DOES_NOT = " shares", " with", " does not."
+ASK_DIAGNOSIS = "\nSay in one sentence what speaks for the item taken next."
 
 PHRASES = (
     *(RECOMMENDER_SYSTEM, USER_SYSTEM, TAKEN, CANDIDATES, ASK_RECOMMENDER, RECOMMENDED, BECAUSE, NOTHING, ASK_USER),
     *(ANSWER, NO_ANSWER, ASK_AGAIN, REASON, ITEM, ACTION, SCORE, HINDSIGHT, HIT, MISS, TAKEN_NEXT, PROPOSAL_RIGHT),
-    *(PROPOSAL_WRONG, ACCEPT_RIGHT, REJECT_RIGHT, SHARES, WITH, DOES_NOT, *PEER, *PEER_AFTER, AND),
+    *(PROPOSAL_WRONG, ACCEPT_RIGHT, REJECT_RIGHT, SHARES, WITH, DOES_NOT, ASK_DIAGNOSIS, *PEER, *PEER_AFTER, AND),
 )
 """Fixed wording. The pocket tokenizer gives each one token."""
 
@@ -160,9 +161,13 @@ def hindsight(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Ite
     """d_t for the last of `turns`: what happened so far, the item truly taken, the verdict and a short diagnosis.
 
     The paper rewrites the trajectory with the ground truth and a diagnosis; its text is unpublished, this template is
-    ours (`reference_writer = template`, `reference_horizon = to_turn`). No sentence of the reply is quoted: a teacher
-    that can copy the reply would find every token right.
+    ours. No sentence of the reply is quoted: a teacher that can copy the reply would find every token right.
     """
+    return (*verdict(role, task, turns, items), *diagnosis(task, turns[-1].proposal, items))
+
+
+def verdict(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Item]) -> Pieces:
+    """d_t without its diagnosis."""
     pieces: list[str] = [HINDSIGHT]
     for turn in turns:
         if turn.proposal is None:
@@ -172,14 +177,13 @@ def hindsight(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Ite
         if turn.action is not None:
             pieces += [ACTION_TEXTS[turn.action]]
         pieces.append(HIT if turn.proposal == task.target else MISS)
-    proposed = turns[-1].proposal
-    hit = proposed == task.target
+    hit = turns[-1].proposal == task.target
     pieces += [TAKEN_NEXT, title(items, task.target), "."]
     if role == RECOMMENDER:
         pieces.append(PROPOSAL_RIGHT if hit else PROPOSAL_WRONG)
     else:
         pieces.append(ACCEPT_RIGHT if hit else REJECT_RIGHT)
-    return (*pieces, *diagnosis(task, proposed, items))
+    return tuple(pieces)
 
 
 def diagnosis(task: Task, proposed: int | None, items: Sequence[Item]) -> Pieces:

@@ -46,13 +46,16 @@ from coars_env import (
     CoarsReward,
     ConfigError,
     Item,
+    LinearStage,
     MirroredStage,
     Source,
     Split,
     SplitName,
+    StageSensitivity,
     TrainingError,
     Transcript,
     builder,
+    constant_stage,
     dialogue_text,
     load_split,
     write_transcripts,
@@ -80,15 +83,24 @@ class RewardConfig:
 
     alpha: float = 0.1
     """Weight of the peer term; published."""
+    stage: Literal["mirrored", "constant", "decreasing", "increasing"] = "mirrored"
+    """What a turn weighs by its place in the dialogue; ours. "mirrored" pays early hits more and charges late misses
+    more (`MirroredStage`), "decreasing" and "increasing" weigh hits and misses alike (`LinearStage`)."""
     beta: float = 1 / 3
-    """Spread of the stage sensitivity, see `MirroredStage`; ours."""
+    """Spread of the stage sensitivity; ours."""
     exclude_positive_miss: Literal["both", "recommender", "user", "off"] = "recommender"
     """Who does not train on a miss the user liked. The rule is published, its scope is not. With "both" a user that
     accepts everything never meets a penalty, and that is what it learns; see docs/log.md."""
 
     def build(self) -> CoarsReward:
         scope = {"both": ROLES, "recommender": (RECOMMENDER,), "user": (USER,), "off": ()}[self.exclude_positive_miss]
-        return CoarsReward(alpha=self.alpha, stage=MirroredStage(self.beta), exclude_positive_miss=frozenset(scope))
+        stages: dict[str, StageSensitivity] = {
+            "mirrored": MirroredStage(self.beta),
+            "constant": constant_stage,
+            "decreasing": LinearStage(self.beta),
+            "increasing": LinearStage(-self.beta),
+        }
+        return CoarsReward(alpha=self.alpha, stage=stages[self.stage], exclude_positive_miss=frozenset(scope))
 
 
 @dataclass(frozen=True, kw_only=True)

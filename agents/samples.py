@@ -12,7 +12,7 @@ from torch import Tensor
 from agents.backbones.backbone import Backbone
 from agents.kv import Allowed, alike
 from agents.llm_agent import Row
-from agents.prompts import hindsight
+from agents.prompts import hindsight, verdict
 from coars_env import RECOMMENDER, Item, RewardTerms, Role, ShapeError, Transcript
 
 PADDING = 2**30
@@ -73,8 +73,11 @@ def training_sample(
     terms: Sequence[RewardTerms],
     items: Sequence[Item],
     backbone: Backbone,
+    *,
+    diagnosed: bool = True,
 ) -> TrainingSample:
-    """Join a side's tokens to the transcript by turn.
+    """Join a side's tokens to the transcript by turn. Not diagnosed, their hindsight ends with the verdict, for
+    `agents.writer` to go on from.
 
     Raises:
         ShapeError: the row has another number of replies than the transcript has turns.
@@ -88,7 +91,7 @@ def training_sample(
     for number, ((start, end), term) in enumerate(zip(row.replies, terms, strict=True), start=1):
         if role in term.excluded:
             continue
-        told = hindsight(role, transcript.task, transcript.turns[:number], items)
+        told = (hindsight if diagnosed else verdict)(role, transcript.task, transcript.turns[:number], items)
         turns.append(
             TurnSample(
                 row.context_ends[number - 1],

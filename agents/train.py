@@ -25,6 +25,8 @@ from agents.credit import (
     Credit,
     SignFromReward,
     TeacherKind,
+    average_weights,
+    averaged_weights,
     distilled_advantages,
     student_logprobs,
     teacher_logprobs,
@@ -33,6 +35,7 @@ from agents.llm_agent import LLMAgent
 from agents.losses import kl_to_base, policy_gradient
 from agents.policy import Policy
 from agents.samples import Baseline, TrainingSample, balanced, by_length, centred, collate, training_sample
+from agents.writer import with_written_diagnoses
 from coars_env import (
     RECOMMENDER,
     ROLES,
@@ -43,6 +46,7 @@ from coars_env import (
     Dialogue,
     Item,
     Observation,
+    RewardTerms,
     Role,
     TaskBuilder,
     TrainingError,
@@ -50,6 +54,7 @@ from coars_env import (
     episode_meters,
     episode_metrics,
     item_counts,
+    outcome_terms,
     play,
     sample_train_tasks,
 )
@@ -90,7 +95,16 @@ class CoarsConfig:
     """Whose adapter learns; published: both. The other plays as it is."""
     teacher: TeacherKind = "base"
     """Whose weights read the hindsight; ours. "base" stays able to use it and holds the messages to the language of the
-    base; "live" is the nearest reading of "the same model", and under it the reasons decay; see docs/log.md."""
+    base; "live" is the nearest reading of "the same model", and under it the reasons decay; see docs/log.md. "ema" is a
+    running average of the live one."""
+    teacher_rate: float = 0.05
+    """Of the running average; SDPO's (arXiv:2601.20802)."""
+    diagnosis: Literal["template", "written"] = "template"
+    """Who writes the last part of d_t: a template that compares genres, or the base model; published is that there is
+    one. See `with_written_diagnoses`."""
+    outcome_only: bool = False
+    """Pay every turn by the outcome of its dialogue (`outcome_terms`) instead of Eq. 7-8: the ablation without
+    interaction rewards."""
     learning_rate_recommender: float = 2e-3
     """AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. Models of billions of
     parameters want 1e-5."""
@@ -117,6 +131,10 @@ class CoarsConfig:
             raise ConfigError(
                 "Training needs steps and dialogues of the trained recommender. Expected 0 <= explored_share < 1 and "
                 f"steps, episodes_per_step, micro_batch >= 1 and temperature > 0, found {self}. Mend the settings."
+            )
+        if not 0 < self.teacher_rate <= 1:
+            raise ConfigError(
+                f"A running average moves. Expected 0 < teacher_rate <= 1, found {self.teacher_rate}. Mend it."
             )
         alone = self.baseline == "group" and self.group_size == 1  # every reward would be 0
         if self.group_size < 1 or self.episodes_per_step % self.group_size or alone:
@@ -193,10 +211,16 @@ def train(
         dialogues = [Dialogue(task, dataset.items, max_turns=config.max_turns, reward=reward) for task in tasks]
         play(dialogues, Explorer(recommender, explored), user, seed=config.seed, first=step * len(tasks))
         transcripts = [d.transcript(dataset.provenance, seed=config.seed) for d in dialogues]
+        terms = [outcome_terms(t) for t in transcripts] if config.outcome_only else [d.terms for d in dialogues]
+        written = config.diagnosis == "written"
         samples = {
-            RECOMMENDER: _samples(recommender, transcripts, dialogues, first=explored),
-            USER: _samples(user, transcripts, dialogues),
+            RECOMMENDER: _samples(recommender, transcripts, terms, first=explored, diagnosed=not written),
+            USER: _samples(user, transcripts, terms, diagnosed=not written),
         }
+        if written and config.credit != "none":
+            for role in config.learners:
+                rng = np.random.default_rng([config.seed, 3, step, ROLES.index(role)])
+                samples[role] = with_written_diagnoses(policy, samples[role], rng)
         for agent in (recommender, user):
             agent.forget()  # no cache outlives the weights it was made with
         samples = {role: centred(samples[role], config.baseline) for role in ROLES}
@@ -251,14 +275,19 @@ class Explorer:
 
 
 def _samples(
-    agent: LLMAgent, transcripts: Sequence[Transcript], dialogues: Sequence[Dialogue], *, first: int = 0
+    agent: LLMAgent,
+    transcripts: Sequence[Transcript],
+    terms: Sequence[Sequence[RewardTerms]],
+    *,
+    first: int = 0,
+    diagnosed: bool,
 ) -> list[TrainingSample]:
     """What an agent's last batch teaches it, from dialogue `first` on, without failed ones and those with no turn to
     learn.
     """
     samples = [
-        training_sample(row, agent.role, transcript, dialogue.terms, agent.items, agent.policy.backbone)
-        for row, transcript, dialogue in list(zip(agent.rows, transcripts, dialogues, strict=True))[first:]
+        training_sample(row, agent.role, transcript, paid, agent.items, agent.policy.backbone, diagnosed=diagnosed)
+        for row, transcript, paid in list(zip(agent.rows, transcripts, terms, strict=True))[first:]
         if transcript.ending != "failed"
     ]
     return [sample for sample in samples if sample.turns]
@@ -279,6 +308,7 @@ def _update(
         TrainingError: see `train`; the adapter is as it was.
     """
     credit = config.credit_of(role)
+    averages = averaged_weights(optimizer) if config.teacher == "ema" else None
     pad = policy.backbone.tokenizer.pad_token_id or 0
     optimizer.zero_grad()
     kept: dict[str, list[Tensor]] = {"credit": [], "logprob": [], "ratio": [], "kl": []}
@@ -296,7 +326,13 @@ def _update(
                     base = student_logprobs(policy, None, batch, temperature=config.temperature, read=read)
                 kept["kl"].append(kl_to_base(student, base))
             with_hindsight = teacher_logprobs(
-                policy, role, part, teacher=config.teacher, temperature=config.temperature, read=read
+                policy,
+                role,
+                part,
+                teacher=config.teacher,
+                temperature=config.temperature,
+                read=None if config.teacher == "ema" else read,  # the average has to read for itself
+                averages=averages,
             )
             earned = earned + credit(earned, with_hindsight, student)
             kept["credit"].append(distilled_advantages(with_hindsight, student, clip=config.clip))
@@ -330,7 +366,10 @@ def _update(
             f"A side that is certain of every token learns no more. Expected {LEAST_ENTROPY} nats of entropy a token "
             f"of {role} or more, found {metrics[f'{name}_surprise']:.2g}. Lower its learning rate, or stop earlier."
         )
+    before = [parameter.detach().clone() for parameter in policy.parameters(role)]
     optimizer.step()
+    if config.teacher == "ema":
+        average_weights(optimizer, before, config.teacher_rate)
     return metrics
 
 

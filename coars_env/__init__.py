@@ -78,7 +78,18 @@ from coars_env.partners import (
     popularity_scorer,
     svd_scorer,
 )
-from coars_env.rewards import BatchReward, CoarsReward, MirroredStage, Reward, RewardTerms, TurnArrays, constant_stage
+from coars_env.rewards import (
+    BatchReward,
+    CoarsReward,
+    LinearStage,
+    MirroredStage,
+    Reward,
+    RewardTerms,
+    StageSensitivity,
+    TurnArrays,
+    constant_stage,
+    outcome_terms,
+)
 from coars_env.rollout import play, rollout
 from coars_env.tasks import (
     HISTORY_LENGTH,
@@ -174,6 +185,7 @@ __all__ = [
     "FixedUser",
     "GreedyRecommender",
     "Item",
+    "LinearStage",
     "MaskedEnv",
     "MeterReport",
     "MirroredStage",
@@ -205,6 +217,7 @@ __all__ = [
     "Source",
     "Split",
     "SplitName",
+    "StageSensitivity",
     "SvdPeers",
     "Task",
     "TaskBuilder",
@@ -254,6 +267,7 @@ __all__ = [
     "meter_report",
     "metric_values",
     "opinions_heard",
+    "outcome_terms",
     "paired_difference",
     "play",
     "popularity_candidates",

@@ -6,7 +6,7 @@ random numbers.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -103,8 +103,33 @@ class MirroredStage:
             )
 
     def __call__(self, turn: int, max_turns: int, hit: bool) -> float:
-        g = 1 - 2 * (turn - 1) / (max_turns - 1) if max_turns > 1 else 0.0
-        return 1 + self.beta * (1 if hit else -1) * g
+        return 1 + self.beta * (1 if hit else -1) * _stage_of_dialogue(turn, max_turns)
+
+
+@dataclass(frozen=True)
+class LinearStage:
+    """Hits and misses alike weigh less from turn to turn, or more: D = 1 + beta g_t, with g_t of `MirroredStage`.
+
+    Unlike the mirrored one it cannot do both things that are wanted: if it falls it also excuses late misses, if it
+    rises it also makes early hits cheap. For comparison; ours.
+    """
+
+    beta: float
+    """In (-1, 1): above 0 early turns weigh more, below 0 late ones."""
+
+    def __post_init__(self) -> None:
+        if not -1 < number_or_nan(self.beta) < 1:
+            raise ConfigError(
+                f"The stage sensitivity must stay positive. Expected -1 < beta < 1, found {self.beta!r}. Mend beta."
+            )
+
+    def __call__(self, turn: int, max_turns: int, hit: bool) -> float:
+        return 1 + self.beta * _stage_of_dialogue(turn, max_turns)
+
+
+def _stage_of_dialogue(turn: int, max_turns: int) -> float:
+    """g_t, from 1 in the first turn to -1 in the last; 0 where there is but one."""
+    return 1 - 2 * (turn - 1) / (max_turns - 1) if max_turns > 1 else 0.0
 
 
 def recommender_reward(hit: Values, strength: Values, stage: Values) -> Values:
@@ -194,6 +219,26 @@ class CoarsReward:
                 f"of {max_turns}. Correct `stage`."
             )
         return stage
+
+
+def outcome_terms(transcript: Transcript) -> list[RewardTerms]:
+    """What a dialogue as a whole was worth, paid alike in each of its turns: learning without interaction rewards.
+
+    The recommender has 1 if its last proposal was the target and -1 else; the user the mean over its answers of 1 for
+    each that is right (positive on the target, negative on another item) and -1 for each that is not. The outcome
+    rewards of a GRPO of dialogues are ours; they are scaled to [-1, 1] as Eq. 7-8 are. No turn is left out but those
+    with a message that could not be used, see `CoarsReward.turn`.
+    """
+    terms = CoarsReward(exclude_positive_miss=frozenset())(transcript)
+    usable = [turn.proposal is not None and turn.strength is not None for turn in transcript.turns]
+    right = [turn.positive == term.hit for turn, term in zip(transcript.turns, terms, strict=True)]
+    answers = [2.0 * one - 1 for one, fits in zip(right, usable, strict=True) if fits]
+    recommender = 1.0 if transcript.final_item == transcript.task.target else -1.0
+    user = sum(answers) / len(answers) if answers else 0.0
+    return [
+        replace(term, stage=1.0, recommender=recommender, user=user) if fits else term
+        for term, fits in zip(terms, usable, strict=True)
+    ]
 
 
 def reward_or_default(reward: Reward | None) -> Reward:

@@ -1,6 +1,7 @@
 """Rows of text from which pocket learns language, form and the use of hindsight; no row shows a skilful choice."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from agents.backbones.backbone import Backbone
 from agents.prompts import (
     ACTION,
     ACTION_TEXTS,
+    ASK_DIAGNOSIS,
     BECAUSE,
     ITEM,
     REASON,
@@ -15,12 +17,14 @@ from agents.prompts import (
     SCORE,
     TAKEN,
     Pieces,
+    diagnosis,
     hindsight,
     opinion_of_peer,
     prompt,
     score_texts,
     title,
     titles,
+    verdict,
 )
 from coars_env import (
     ACTIONS,
@@ -43,6 +47,8 @@ from coars_env import (
 )
 
 NUM_CANDIDATES = 20
+
+RowKind = Literal["plain", "guided", "diagnosis"]
 
 REASONS: dict[str, tuple[tuple[str, str], ...]] = {
     "propose": ((" It goes well with", "."), (" You took", ", and this is of its kind."), (" Next to", " it fits.")),
@@ -151,10 +157,11 @@ class Demonstrator:
             )
         self._backbone, self._rng = backbone, rng
 
-    def row(self, *, guided: bool) -> tuple[list[int], list[bool]]:
+    def row(self, kind: RowKind) -> tuple[list[int], list[bool]]:
         """One side's view of a short dialogue as token ids, and which of them are learnt.
 
         Plain: all its replies. Guided: only a last reply, given after the hindsight on that turn and agreeing with it.
+        Diagnosis: only what it says to the verdict on that turn, of what speaks for the item taken next.
         """
         rng, backbone = self._rng, self._backbone
         role: Role = ROLES[int(rng.integers(2))]
@@ -162,7 +169,7 @@ class Demonstrator:
         turns = int(rng.choice((1, 2, 3, 4), p=(0.55, 0.25, 0.12, 0.08)))
         exchanges: list[tuple[list[int], list[int]]] = []  # what it was told, what it answered
         while dialogue.ending is None and len(dialogue.turns) < turns + (dialogue.speaker == USER):
-            action, reply = self._random_act(dialogue, hits=0.5 if guided else 0.0)
+            action, reply = self._random_act(dialogue, hits=0.0 if kind == "plain" else 0.5)
             if dialogue.speaker != role and rng.random() < 0.3:
                 action = {**action, "message": ""}  # a partner need not give a reason
             if dialogue.speaker == role:
@@ -174,13 +181,14 @@ class Demonstrator:
         tokens: list[int] = []
         learnt: list[bool] = []
         for number, (context, reply_tokens) in enumerate(exchanges, start=1):
-            if guided and number == len(exchanges):
-                told_after = hindsight(role, dialogue.task, dialogue.turns, self._items)
+            last = kind != "plain" and number == len(exchanges)
+            if last:
+                told_after, reply = self._afterwards(kind, role, dialogue)
                 context = context + backbone.encode_all(told_after)
-                reply_tokens = backbone.encode_all(self._guided_reply(role, dialogue))
+                reply_tokens = backbone.encode_all(reply)
             tokens += context + header + reply_tokens
             learnt += [False] * (len(context) + len(header))
-            learnt += [not guided or number == len(exchanges)] * len(reply_tokens)
+            learnt += [last or kind == "plain"] * len(reply_tokens)
         return tokens, learnt
 
     def _task(self, history: tuple[int, ...]) -> Task:
@@ -229,6 +237,14 @@ class Demonstrator:
         action = int(rng.integers(len(ACTIONS)))
         reason, score, reply = self._answer(action, task)
         return {"action": action, "strength": float(score), "message": "".join(reason).strip()}, reply
+
+    def _afterwards(self, kind: RowKind, role: Role, dialogue: Dialogue) -> tuple[Pieces, Pieces]:
+        """What is said to a side after its last turn, and what it then replies."""
+        task, turns = dialogue.task, dialogue.turns
+        if kind == "diagnosis":
+            why = diagnosis(task, turns[-1].proposal, self._items)
+            return (*verdict(role, task, turns, self._items), ASK_DIAGNOSIS), (*why, "\n")
+        return hindsight(role, task, turns, self._items), self._guided_reply(role, dialogue)
 
     def _guided_reply(self, role: Role, dialogue: Dialogue) -> Pieces:
         """What hindsight calls right: proposing the item taken next, accepting exactly that one."""

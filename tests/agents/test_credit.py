@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from agents.backbones.backbone import Backbone
-from agents.credit import ClippedLogRatio, SignFromReward, TeacherKind, distilled_advantages, teacher_logprobs
+from agents.credit import (
+    ClippedLogRatio,
+    SignFromReward,
+    TeacherKind,
+    average_weights,
+    averaged_weights,
+    distilled_advantages,
+    teacher_logprobs,
+)
 from agents.policy import Policy
 from agents.samples import TrainingSample, TurnSample, collate
 from coars_env import ROLES, USER, Role, ShapeError
@@ -90,6 +98,33 @@ def test_three_tokens_by_hand(bigrams: Backbone) -> None:
     credit = distilled_advantages(teacher, collate([sample], 0, torch.device("cpu")).rollout_logprobs, clip=0.9)
     assert credit.tolist() == pytest.approx([-0.1931, 0.0, 0.9], abs=1e-4)
     assert not teacher.requires_grad
+
+
+def test_averaged_weights_by_hand_and_with_the_moments() -> None:
+    """From 1 by steps of 1 at a rate of a quarter: 1 + 1/4, then 3/4 of that and 3/4."""
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = torch.optim.AdamW([weight], lr=0.1)
+    assert averaged_weights(optimizer)[0].tolist() == [1.0]
+    for new, expected in ((2.0, 1.25), (3.0, 1.6875)):
+        before = [weight.detach().clone()]
+        weight.grad = torch.ones(1)
+        optimizer.step()
+        weight.data.fill_(new)
+        average_weights(optimizer, before, 0.25)
+        assert averaged_weights(optimizer)[0].tolist() == [expected]
+    assert optimizer.state_dict()["state"][0]["average"].tolist() == [1.6875]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_average_reads_with_its_own_weights_and_leaves_the_adapter(lab: Any, role: Role) -> None:
+    policy, other = lab.policy(seed=1), lab.policy(seed=2)
+    samples = lab.play(policy, 4).samples(role)
+    before = [parameter.detach().clone() for parameter in policy.parameters(role)]
+    averages = [parameter.detach().clone() for parameter in other.parameters(role)]
+    found = teacher_logprobs(policy, role, samples, teacher="ema", averages=averages)
+    assert torch.allclose(found, teacher_logprobs(other, role, samples, teacher="live"), atol=1e-6)
+    assert not torch.allclose(found, teacher_logprobs(policy, role, samples, teacher="live"), atol=0.01)
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(role), before, strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)

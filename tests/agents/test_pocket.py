@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from itertools import islice
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agents.backbones.backbone import Backbone
-from agents.backbones.demonstrations import NEXT, NO, YES, Demonstrator, fit_statement, next_statement
+from agents.backbones.demonstrations import NEXT, NO, YES, Demonstrator, RowKind, fit_statement, next_statement
 from agents.backbones.pocket import (
+    Halves,
     PocketConfig,
+    Rows,
     _build,
+    ahead,
     batches,
     buckets,
     content_hash,
@@ -35,6 +39,7 @@ from agents.llm_agent import ReplyForms, Row, read_context
 from agents.prompts import (
     ACTION,
     ACTION_TEXTS,
+    ASK_DIAGNOSIS,
     ASK_USER,
     CANDIDATES,
     ITEM,
@@ -260,7 +265,7 @@ def chi_square(counts: Counter[int], kinds: int) -> float:
 
 
 def chosen(
-    backbone: Backbone, split: Split, n: int, *, guided: bool, role: str
+    backbone: Backbone, split: Split, n: int, *, kind: RowKind, role: str
 ) -> list[tuple[list[int], list[int], int]]:
     """Read off the tokens of rows of that role: history, candidates and the item of the last reply; of the user every
     action, with neither.
@@ -271,7 +276,7 @@ def chosen(
     demonstrator = Demonstrator(split, backbone, np.random.default_rng(5))
     found = []
     while len(found) < n:
-        tokens, learnt = demonstrator.row(guided=guided)
+        tokens, learnt = demonstrator.row(kind)
         assert len(tokens) == len(learnt)
         if (opening in tokens) != (role == RECOMMENDER):
             continue
@@ -288,9 +293,9 @@ def chosen(
     return found
 
 
-@pytest.mark.parametrize("guided", [False, True])
-def test_a_demonstrated_item_is_any_candidate_whatever_the_history(lab: Any, split: Split, guided: bool) -> None:
-    rows = chosen(lab.backbone(), split, 800, guided=guided, role=RECOMMENDER)
+@pytest.mark.parametrize("kind", ["plain", "guided"])
+def test_a_demonstrated_item_is_any_candidate_whatever_the_history(lab: Any, split: Split, kind: RowKind) -> None:
+    rows = chosen(lab.backbone(), split, 800, kind=kind, role=RECOMMENDER)
     assert all(len(set(candidates)) == 20 and item in candidates for _, candidates, item in rows)
     assert chi_square(Counter(candidates.index(item) for _, candidates, item in rows), 20) < 43.8  # 999 in 1000
     assert chi_square(Counter(item for *_, item in rows), split.dataset.num_items) < 98.3  # 59 degrees, 999 in 1000
@@ -305,7 +310,7 @@ def test_a_demonstrated_item_is_any_candidate_whatever_the_history(lab: Any, spl
 
 
 def test_a_demonstrated_answer_is_any_action(lab: Any, split: Split) -> None:
-    rows = chosen(lab.backbone(), split, 400, guided=False, role=USER)
+    rows = chosen(lab.backbone(), split, 400, kind="plain", role=USER)
     assert chi_square(Counter(action for *_, action in rows), 4) < 16.3  # 3 degrees, 999 in 1000
 
 
@@ -318,7 +323,7 @@ def opinions_and_answers(backbone: Backbone, split: Split, n: int) -> list[tuple
     demonstrator = Demonstrator(split, backbone, np.random.default_rng(6))
     found: list[tuple[list[int], list[int], int]] = []
     while len(found) < n:
-        tokens, _ = demonstrator.row(guided=False)
+        tokens, _ = demonstrator.row("plain")
         if opening in tokens:
             continue
         for turn in "".join(chr(token) for token in tokens).split(chr(asked))[1:]:
@@ -351,7 +356,7 @@ def test_a_guided_reply_agrees_with_its_hindsight_and_is_all_that_is_learnt(lab:
     (taken_next,), (reason,) = backbone.encode(TAKEN_NEXT), backbone.encode(REASON)
     hits: Counter[bool] = Counter()
     for _ in range(200):
-        tokens, learnt = demonstrator.row(guided=True)
+        tokens, learnt = demonstrator.row("guided")
         assert tokens.count(taken_next) == 1
         first = learnt.index(True)
         assert all(learnt[first:])
@@ -369,6 +374,24 @@ def test_a_guided_reply_agrees_with_its_hindsight_and_is_all_that_is_learnt(lab:
     assert min(hits[True], hits[False]) > 20
 
 
+def test_a_diagnosis_speaks_for_the_item_taken_next_and_is_all_that_is_learnt(lab: Any, split: Split) -> None:
+    backbone = lab.backbone()
+    demonstrator = Demonstrator(split, backbone, np.random.default_rng(0))
+    (taken_next,), (ask,) = backbone.encode(TAKEN_NEXT), backbone.encode(ASK_DIAGNOSIS)
+    said = []
+    for _ in range(60):
+        tokens, learnt = demonstrator.row("diagnosis")
+        first = learnt.index(True)
+        assert all(learnt[first:])
+        assert tokens[first - 2 : first] == [ask, *backbone.header]
+        target = tokens[tokens.index(taken_next) + 1]
+        if len(tokens) > first + 1:  # it shares a genre with something of the history
+            assert tokens[first] == target
+            said.append(backbone.decode(tokens[first:]))
+    assert len(said) > 20
+    assert all(" shares" in text and " with" in text and text.endswith("\n") for text in said)
+
+
 def test_a_plain_row_could_have_been_written_by_the_agents(lab: Any, split: Split) -> None:
     """The same tokens in the same places: prompts, header, replies."""
     backbone, items = lab.backbone(), split.dataset.items
@@ -378,7 +401,7 @@ def test_a_plain_row_could_have_been_written_by_the_agents(lab: Any, split: Spli
     demonstrator = Demonstrator(split, backbone, np.random.default_rng(1))
     seen = 0
     while seen < 20:
-        tokens, learnt = demonstrator.row(guided=False)
+        tokens, learnt = demonstrator.row("plain")
         if opening not in tokens:
             continue
         seen += 1
@@ -408,12 +431,36 @@ def test_a_small_catalogue_is_demonstrated_with_fewer_candidates_or_refused(lab:
     few = with_items(split, tuple(Item(f"T{n % 15}") for n in range(60)))
     (opening,) = lab.backbone().encode(CANDIDATES)
     demonstrator = Demonstrator(few, lab.backbone(), np.random.default_rng(0))
-    assert any(opening in demonstrator.row(guided=False)[0] for _ in range(20))
+    assert any(opening in demonstrator.row("plain")[0] for _ in range(20))
     with pytest.raises(BackboneError, match="Expected 12 titles or more and a training sequence of three items"):
         Demonstrator(leave_last(toy_dataset()), lab.backbone(), np.random.default_rng(0))
 
 
 # Training and files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_step_in_halves_has_the_gradient_of_the_whole(lab: Any) -> None:
+    model = open_pocket(lab.folder("pocket")).model.requires_grad_(True)
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(1, 40, size=n).tolist() for n in (5, 30, 12, 9, 20, 7, 4, 16, 11, 25, 8, 6, 13, 3)]
+    rows: Rows = (ids, [[True] * len(line) for line in ids])
+    threads = torch.get_num_threads()
+    with Halves(model, 0) as halves:
+        loss = halves.backward(rows)
+        found = [parameter.grad.clone() for parameter in model.parameters()]
+        assert halves.backward(rows) == loss
+    assert all(torch.equal(p.grad, before) for p, before in zip(model.parameters(), found, strict=True))
+    assert torch.get_num_threads() == threads
+    whole = text_loss(model, rows, 0) / sum(len(line) - 1 for line in ids)
+    assert loss == pytest.approx(float(whole.detach()), rel=1e-5)
+    for mine, theirs in zip(found, torch.autograd.grad(whole, list(model.parameters())), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_made_ahead_are_the_same_rows() -> None:
+    stream: Iterator[Rows] = (([[n]], [[True]]) for n in count())
+    with ahead(stream) as rows:
+        assert [next(rows)[0][0][0] for _ in range(5)] == [0, 1, 2, 3, 4]
 
 
 def test_the_loss_counts_learnt_tokens_alone(bigrams: Backbone) -> None:

@@ -13,14 +13,18 @@ from coars_env import (
     USER,
     CoarsReward,
     ConfigError,
+    LinearStage,
     MirroredStage,
     RewardTerms,
     Task,
+    Transcript,
     Turn,
     clamp_strength,
     constant_stage,
+    outcome_terms,
 )
 from coars_env.rewards import recommender_reward, user_reward
+from coars_env.testing.toys import toy_dataset
 
 # hit, s, action, R_rec at D = 1, R_user at q = -1, -.5, 0, .5, 1, used for training
 SIGN_TABLE = [
@@ -181,6 +185,19 @@ def test_the_stage_is_positive_mirrored_and_of_mean_one(beta: float, horizon: in
         assert len(set(on_hits)) == horizon
 
 
+def test_a_linear_stage_weighs_hits_and_misses_alike() -> None:
+    for hit in (True, False):
+        assert [LinearStage(1 / 3)(t, 4, hit) for t in (1, 2, 3, 4)] == pytest.approx([4 / 3, 10 / 9, 8 / 9, 2 / 3])
+        assert [LinearStage(-1 / 2)(t, 3, hit) for t in (1, 2, 3)] == [0.5, 1.0, 1.5]
+        assert LinearStage(0.9)(1, 1, hit) == 1.0
+
+
+@pytest.mark.parametrize("beta", [1.0, -1.0, math.nan])
+def test_a_slope_that_could_turn_the_sign_is_refused(beta: float) -> None:
+    with pytest.raises(ConfigError, match=r"must stay positive. Expected -1 < beta < 1, found"):
+        LinearStage(beta)
+
+
 @given(st.integers(1, 12), hits)
 def test_no_beta_and_the_constant_stage_weigh_every_turn_alike(horizon: int, hit: bool) -> None:
     for t in range(1, horizon + 1):
@@ -275,6 +292,39 @@ def test_with_no_scope_a_liked_miss_costs_both_sides(s: float, q: float) -> None
 def test_an_unknown_role_cannot_be_excluded() -> None:
     with pytest.raises(ConfigError, match=r"Only the two sides can be excluded. .* found frozenset\({'critic_0'}\)"):
         CoarsReward(exclude_positive_miss=frozenset({"critic_0"}))
+
+
+def answered(item: int, strength: float) -> Turn:
+    return Turn(item, "", action_of(strength), strength, "")
+
+
+def ended(*turns: Turn) -> Transcript:
+    task = Task("t", 0, history=(1,), candidates=(TARGET, OTHER), target=TARGET)
+    return Transcript(task, 4, turns, "max_turns", None, toy_dataset().provenance)
+
+
+@pytest.mark.parametrize(
+    ("turns", "recommender", "user"),
+    [
+        ([(OTHER, 0.1), (OTHER, 0.6), (TARGET, 0.9)], 1.0, 1 / 3),  # right, wrong, right
+        ([(TARGET, 0.2), (OTHER, 0.8)], -1.0, -1.0),  # the target was proposed, but not last
+        ([(TARGET, 1.0)], 1.0, 1.0),
+    ],
+)
+def test_the_outcome_is_paid_alike_in_every_turn(
+    turns: list[tuple[int, float]], recommender: float, user: float
+) -> None:
+    terms = outcome_terms(ended(*(answered(*turn) for turn in turns)))
+    assert [term.recommender for term in terms] == [recommender] * len(turns)
+    assert [term.user for term in terms] == pytest.approx([user] * len(turns))
+    assert not any(term.excluded for term in terms)
+
+
+def test_a_turn_that_could_not_be_used_has_no_part_in_the_outcome() -> None:
+    first, second, third = outcome_terms(ended(UNREAD, UNANSWERED, answered(TARGET, 0.9)))
+    assert (first.recommender, first.user, first.excluded) == (-1.0, 0.0, {USER})
+    assert (second.recommender, second.user, second.excluded) == (0.0, -1.0, {RECOMMENDER})
+    assert (third.recommender, third.user, third.excluded) == (1.0, 1.0, set())
 
 
 UNREAD = Turn(None, "", 3, 1.0, "", recommender_error="?")
