@@ -1,17 +1,18 @@
-"""What does one setting of CoARS do? Trains a variant for each of its values, on one budget and the same seeds, plays
+"""What does one part of CoARS do? Trains a variant for each of its values, on one budget and the same seeds, plays
 them on the same frozen draws, and writes a page with table and plot.
 
-    python examples/ablation.py --what alpha
+    python examples/ablation.py --what parts
     python examples/ablation.py --what opinions --base.coars.steps 100
 
-Finished runs are kept and not repeated, and a run that was stopped goes on from its last checkpoint.
+Finished runs are kept and not repeated, and a run that was stopped goes on from its last checkpoint. Ablations share
+the runs they have in common.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -30,21 +31,51 @@ from agents.peers import peers_of, settle
 from agents.run import DataConfig, TrainConfig, open_split, train_seeds
 from coars_env import Estimate, simulation_report, summarize, surroundings
 
+What = Literal["parts", "credit", "teacher", "diagnosis", "stage", "alpha", "opinions"]
 
-def variants(base: TrainConfig) -> dict[str, dict[str, TrainConfig]]:
-    """Ablation -> variant -> settings. The first variant is the one the others are compared with."""
+
+def variants(base: TrainConfig) -> dict[What, dict[str, TrainConfig]]:
+    """Ablation -> variant -> settings. The others are compared with the first variant, the settings of `base`."""
+
+    def coars(**settings: Any) -> TrainConfig:
+        return replace(base, coars=replace(base.coars, **settings))
+
+    def reward(**settings: Any) -> TrainConfig:
+        return replace(base, reward=replace(base.reward, **settings))
+
     return {
-        "alpha": {
-            f"alpha {alpha}": replace(base, reward=replace(base.reward, alpha=alpha)) for alpha in (0.1, 0.0, 0.3)
+        "parts": {
+            "CoARS": base,
+            "recommender alone": coars(trained="recommender"),
+            "user alone": coars(trained="user"),
+            "outcome only": coars(outcome_only=True),
+            "no self-distillation": coars(credit="none"),
+            "GRPO, outcome": coars(outcome_only=True, credit="none", group_size=8, baseline="group"),
         },
-        "opinions": {
-            "heard": replace(base, peers=replace(base.peers, opinions=True)),
-            "not heard": replace(base, peers=replace(base.peers, opinions=False)),
+        "credit": {
+            "CoARS": base,
+            "sign from reward": coars(
+                credit="sign_from_reward", lambda_recommender=0.5, lambda_user=0.5, clip=0.2
+            ),  # as RLSD published it
+            "no self-distillation": coars(credit="none"),
         },
+        "teacher": {"CoARS": base, "live teacher": coars(teacher="live"), "EMA teacher": coars(teacher="ema")},
+        "diagnosis": {"CoARS": base, "written by the model": coars(diagnosis="written")},
+        "stage": {
+            "CoARS": base,
+            **{f"{stage} stage": reward(stage=stage) for stage in ("constant", "decreasing", "increasing")},
+        },
+        "alpha": {"CoARS": base, "alpha 0": reward(alpha=0.0), "alpha 0.3": reward(alpha=0.3)},
+        "opinions": {"CoARS": base, "opinions not heard": replace(base, peers=replace(base.peers, opinions=False))},
     }
 
 
-QUESTIONS = {
+QUESTIONS: dict[What, str] = {
+    "parts": "what is CoARS without each of its parts?",
+    "credit": "what should hindsight add to the reward of a token?",
+    "teacher": "whose weights should read the hindsight?",
+    "diagnosis": "who should write the diagnosis?",
+    "stage": "what should a turn weigh by its place in the dialogue?",
     "alpha": "does the weight of the peers in the user's reward matter?",
     "opinions": "does the user gain by hearing what peers say?",
 }
@@ -54,7 +85,7 @@ QUESTIONS = {
 class Options:
     """What is varied, and what stays the same."""
 
-    what: Literal["alpha", "opinions"] = "alpha"
+    what: What = "parts"
     base: TrainConfig = field(
         default_factory=lambda: TrainConfig(out=Path("runs/ablation"), data=DataConfig(split="llara", source="real"))
     )
@@ -74,7 +105,7 @@ def main() -> None:
     questions = bench(split, subset=options.subset, draws=options.draws, peers=peers_of(base.peers, split))
     before = score_untrained(base, split, questions, name="before training")
     for name, config in variants(base)[options.what].items():
-        config = replace(config, out=base.out / name.replace(" ", "_"))
+        config = replace(config, out=base.out / name.replace(",", "").replace(" ", "_"))
         runs = train_seeds(config, split, options.seeds)
         systems.append(score_runs(runs, split, questions, name=name))
         folders += runs
@@ -109,12 +140,12 @@ def draw(systems: Sequence[Scores], path: Path) -> None:
         found = (played["hit_final"], played["hit_first"], asked["f1"], asked["auc"])
         for estimates, estimate in zip(panels.values(), found, strict=True):
             estimates.append(estimate)
-    figure = Figure(figsize=(3 * len(panels), 3.2), layout="constrained")
+    figure = Figure(figsize=(3 * len(panels), 4), layout="constrained")
     for axis, (title, estimates) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         means = [e.mean for e in estimates]
         errors = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
         axis.errorbar(range(len(systems)), means, errors, fmt="o", capsize=4)
-        axis.set_xticks(range(len(systems)), [system.name for system in systems])
+        axis.set_xticks(range(len(systems)), [system.name for system in systems], rotation=90)
         axis.set_title(title, fontsize=10)
         axis.margins(x=0.3)
         axis.grid(alpha=0.3)

@@ -170,8 +170,8 @@ def new_model(vocabulary: int, config: PocketConfig, pad: int, end: int) -> Qwen
 Rows = tuple[list[list[int]], list[list[bool]]]
 """Token ids, and which of them are learnt."""
 
-KINDS: tuple[RowKind, ...] = ("guided", "plain", "guided", "plain", "guided", "plain", "diagnosis", "plain")
-"""Demonstrations in turn."""
+KINDS: tuple[RowKind, ...] = ("guided", "plain", "guided", "guided", "diagnosis", "guided", "plain", "guided")
+"""Demonstrations in turn. Most are guided: to find in a list what hindsight names takes the longest to learn."""
 
 
 def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[Rows]:
@@ -231,12 +231,16 @@ def text_loss(model: Qwen3ForCausalLM, rows: Rows, pad: int) -> Tensor:
     return nn.functional.cross_entropy(logits, tokens[:, 1:][mask[:, 1:]], reduction="sum")
 
 
-def buckets(rows: Rows, size: int = 12) -> Iterator[Rows]:
-    """The rows in groups of similar length: little padding."""
+def buckets(rows: Rows, most: int = 700) -> Iterator[Rows]:
+    """The rows in groups of similar length, of at most `most` tokens with their padding unless one row is longer."""
     order = sorted(range(len(rows[0])), key=lambda r: len(rows[0][r]))
-    for first in range(0, len(order), size):
-        part = order[first : first + size]
-        yield [rows[0][r] for r in part], [rows[1][r] for r in part]
+    part: list[int] = []
+    for row in [*order, None]:
+        if part and (row is None or (len(part) + 1) * len(rows[0][row]) > most):
+            yield [rows[0][r] for r in part], [rows[1][r] for r in part]
+            part = []
+        if row is not None:
+            part.append(row)
 
 
 class Halves:

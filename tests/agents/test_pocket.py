@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -471,13 +472,16 @@ def test_the_loss_counts_learnt_tokens_alone(bigrams: Backbone) -> None:
     assert text_loss(bigrams.model, rows, 0).item() == pytest.approx(3 * math.log(2), abs=1e-5)
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=60))
-def test_buckets_hold_every_row_once_and_rows_of_like_length_together(lengths: list[int]) -> None:
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=60))
+def test_buckets_hold_every_row_once_by_length_and_no_more_tokens_than_asked(lengths: list[int]) -> None:
     rows = [[n] * length for n, length in enumerate(lengths)], [[True] * length for length in lengths]
-    parts = list(buckets(rows, 7))
+    parts = list(buckets(rows, 80))
     assert sorted(row[0] for ids, _ in parts for row in ids) == list(range(len(lengths)))
     assert [len(row) for ids, _ in parts for row in ids] == sorted(lengths)
     assert all([len(row) for row in ids] == [len(row) for row in marks] for ids, marks in parts)
+    assert all(len(ids) == 1 or len(ids) * max(map(len, ids)) <= 80 for ids, _ in parts)
+    for (ids, _), (after, _) in itertools.pairwise(parts):  # no group could have taken one row more
+        assert (len(ids) + 1) * len(after[0]) > 80
 
 
 def test_a_built_model_is_opened_again_and_not_built_twice(split: Split, tmp_path: Path) -> None:
