@@ -14,12 +14,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from agents.backbones import load
 from agents.checkpoint import ADAPTERS_FOLDER
 from agents.llm_agent import LLMAgent
 from agents.peers import peers_of
 from agents.policy import Policy
-from agents.run import TrainConfig, open_split, read_metrics, run_config
+from agents.run import TrainConfig, open_backbone, open_split, read_metrics, run_config
 from coars_env import (
     RECOMMENDER,
     USER,
@@ -109,7 +108,7 @@ def score_policy(
 
 def score_untrained(config: TrainConfig, split: Split, questions: Bench, *, name: str) -> Scores:
     """The agents that a run of this configuration begins with."""
-    policy = Policy(load(config.backbone, split))
+    policy = Policy(open_backbone(config, split))
     return score_policy(policy, split, questions, name=name, opinions=config.peers.opinions)
 
 
@@ -118,7 +117,7 @@ def score_runs(folders: Sequence[Path], split: Split, questions: Bench, *, name:
     scores: Scores | None = None
     for folder in folders:
         config = run_config(folder)
-        policy = Policy.load(load(config.backbone, split), folder / ADAPTERS_FOLDER)
+        policy = Policy.load(open_backbone(config, split), folder / ADAPTERS_FOLDER)
         found = score_policy(policy, split, questions, name=name, opinions=config.peers.opinions)
         scores = found if scores is None else scores.joined(found)
     assert scores is not None

@@ -10,11 +10,10 @@ import tyro
 from huggingface_hub import HfApi, get_token
 from rich.console import Console
 
-from agents.backbones import load
 from agents.card import adapter_cards, model_card
 from agents.checkpoint import ADAPTERS_FOLDER, Checkpoint, Origin, is_finished, put_adapters
 from agents.policy import ADAPTERS, Policy
-from agents.run import new_policy, open_split, read_metrics, run_config
+from agents.run import new_policy, open_backbone, open_split, read_metrics, run_config
 from agents.train import new_optimizers
 from coars_env import RECOMMENDER, USER, CoarsError, ConfigError, Role
 
@@ -55,16 +54,21 @@ def export(run: Path, out: Path, *, merge: Role | None = None) -> None:
         merge: whose adapter is merged into the base.
 
     Raises:
-        ConfigError: `out` is not empty.
+        ConfigError: `out` is not empty; or a merge into a quantized base.
         CheckpointError: no run, a damaged one, or one of another base or other data.
     """
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"An export has a folder to itself. Expected an empty or new one, found {out}. Name another.")
     config = run_config(run, finished=False)
+    if merge is not None and config.bits is not None:
+        raise ConfigError(
+            f"An adapter is merged into whole matrices. Expected a base of such, found {config.bits} bits. "
+            "Export the adapters, and merge them into the whole base with peft if that is near enough."
+        )
     split = open_split(config.data)
     if is_finished(run):
         step = config.coars.steps
-        policy = Policy.load(load(config.backbone, split), run / ADAPTERS_FOLDER)
+        policy = Policy.load(open_backbone(config, split), run / ADAPTERS_FOLDER)
         origin = Origin.of(config, split.dataset.provenance, policy)
     else:
         saved, policy = Checkpoint.read(run), new_policy(config, split)

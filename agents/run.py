@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agents.backbones import load
+from agents.backbones import Backbone, load
 from agents.card import adapter_cards
 from agents.checkpoint import (
     ADAPTERS_FOLDER,
@@ -115,6 +115,9 @@ class TrainConfig:
     """"pocket" builds the local model; else a folder or a hub name such as Qwen/Qwen3-0.6B."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes a GPU if there is one."""
+    bits: Literal[4, 8] | None = None
+    """Keep the inner matrices of the base in 8 or 4 bits; needs the extra "quantized". None: fp32 on a CPU, bf16 on a
+    GPU. Adapters and what is summed up are fp32 always."""
     lora_rank: int = 16
     """r; ours. alpha is twice as large."""
     checkpoint_every: int = 10
@@ -139,10 +142,14 @@ def open_split(data: DataConfig) -> Split:
     return load_split(data.dataset, data.split, source=data.source, data_dir=data.data_dir)
 
 
+def open_backbone(config: TrainConfig, split: Split) -> Backbone:
+    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return load(config.backbone, split, device=device, bits=config.bits)
+
+
 def new_policy(config: TrainConfig, split: Split) -> Policy:
     """Base and untrained adapters."""
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    backbone = load(config.backbone, split, device=device)
+    backbone = open_backbone(config, split)
     return Policy(backbone, rank=config.lora_rank, alpha=2 * config.lora_rank, seed=config.coars.seed)
 
 

@@ -158,7 +158,7 @@ def imports_have_no_cycle(sources: Sequence[Source]) -> Iterator[str]:
 def third_parties_are_declared(sources: Sequence[Source]) -> Iterator[str]:
     """coars_env lives on the core dependencies; agents and baselines on these and some extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {"coars_env": (), "agents": ("llm", "wandb", "trackio"), "baselines": ("llm", "mf")}
+    extras = {"coars_env": (), "agents": ("llm", "wandb", "trackio", "quantized"), "baselines": ("llm", "mf")}
     for source in sources:
         lists = [project["dependencies"], *(project["optional-dependencies"][e] for e in extras.get(source.top, ()))]
         declared = {requirement.partition(">=")[0] for requirements in lists for requirement in requirements}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,7 +16,10 @@ from transformers import GraniteConfig, GraniteForCausalLM, MistralConfig, Mistr
 
 from agents.backbones import load
 from agents.backbones.causal_lm import load_causal_lm
-from coars_env import BackboneError, Split
+from agents.policy import Policy, fingerprint
+from agents.samples import collate
+from agents.train import CoarsConfig, train
+from coars_env import ROLES, USER, BackboneError, ConfigError, Split
 
 
 def saved_copy(lab: Any, folder: Path) -> Path:
@@ -156,3 +159,42 @@ def test_load_tells_a_pocket_folder_from_another(lab: Any, split: Split) -> None
     assert load(str(lab.folder("llama")), split).trained_on is None
     with pytest.raises(BackboneError, match="'pocketful'"):
         load("pocketful", split)
+
+
+# Bits ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")  # it computes in fp16
+@pytest.mark.parametrize(("bits", "kind"), [(8, "Linear8bitLt"), (4, "Linear4bit")])
+def test_a_base_of_few_bits_plays_learns_and_stays_as_it_is(lab: Any, bits: Literal[4, 8], kind: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    backbone = load_causal_lm(lab.folder("qwen3"), bits=bits)
+    whole = load_causal_lm(lab.folder("qwen3"))
+    assert type(backbone.model.model.layers[0].mlp.up_proj).__name__ == kind
+    before = fingerprint(backbone.model)
+    backbone.max_reason_tokens = 4
+    policy = Policy(backbone, rank=4, alpha=8)
+    assert {parameter.dtype for role in ROLES for parameter in policy.parameters(role)} == {torch.float32}
+    untrained = [parameter.detach().clone() for parameter in policy.parameters(USER)]
+    train(policy, lab.build, CoarsConfig(steps=1, episodes_per_step=4, max_turns=1, explored_share=0.0))
+    assert any(not torch.equal(a, b) for a, b in zip(policy.parameters(USER), untrained, strict=True))
+    assert fingerprint(backbone.model) == before != fingerprint(whole.model)
+
+
+def test_pocket_takes_no_bits(lab: Any, split: Split) -> None:
+    with pytest.raises(ConfigError, match=r"Expected no bits for .*, found 4\. Leave them out\."):
+        load(lab.folder("pocket"), split, bits=4)
+
+
+def test_on_a_base_in_bf16_adapters_and_log_probabilities_are_fp32(lab: Any) -> None:
+    backbone = lab.backbone("qwen3")
+    backbone.model.to(torch.bfloat16)
+    policy = Policy(backbone, rank=4, alpha=8)
+    played = lab.play(policy, 2)
+    samples = [sample for sample in played.samples(USER) if sample.turns]
+    batch = collate(samples, 0, backbone.device)
+    logprobs = policy.score(USER, batch.token_ids, batch.places, batch.allowed)
+    assert backbone.model.dtype == torch.bfloat16
+    assert logprobs.dtype == torch.float32
+    assert {parameter.dtype for role in ROLES for parameter in policy.parameters(role)} == {torch.float32}
+    assert torch.allclose(logprobs.detach(), batch.rollout_logprobs, atol=0.1)  # bf16 has three digits
