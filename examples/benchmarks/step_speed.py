@@ -392,7 +392,7 @@ def main() -> None:
         draw(seconds, config.out / f"{name}.png")
         (config.out / f"{name}.md").write_text(
             "# Where does the time of one CoARS step go?\n\n"
-            "Command: `python examples/benchmarks/step_speed.py --out docs/results`.\n\n"
+            f"Command: `python examples/benchmarks/{surroundings()['command']}`.\n\n"
             f"{told}\n\n![seconds of each part]({name}.png)\n",
             encoding="utf-8",
         )

@@ -475,7 +475,7 @@ def main() -> None:
         lines = [f"- {NAMES[name]}: {', '.join(f'{c.processor:.2f}' for c in of)} s" for name, of in costs.items()]
         page = (
             "# How long does a training step take here, and in TRL?\n\n"
-            "Command: `python examples/benchmarks/vs_trl.py --out docs/results`, commit "
+            f"Command: `python examples/benchmarks/{around['command']}`, commit "
             f"{around['commit']}, {around['machine']}, one thread, load {os.getloadavg()[0]:.1f} at the end (others' "
             f"work included), Python {around['python']}, "
             f"{', '.join(f'{name} {version(name)}' for name in libraries)}.\n\n"
