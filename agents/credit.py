@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers.cache_utils import DynamicCache
 
-from agents.backbones.backbone import body
+from agents.backbones.backbone import body, check_context
 from agents.kv import additive
 from agents.policy import Policy
 from agents.samples import Batch, TrainingSample, collate, collate_teacher
@@ -173,6 +173,9 @@ def teacher_logprobs(
         read: keys and values of `collate(samples)` under the teacher's weights, as `student_logprobs` leaves them, so
             that it need not read the dialogues again. It is left as it was.
         averages: the weights of an "ema" teacher.
+
+    Raises:
+        BackboneError: with hindsight a dialogue is longer than the model's context.
     """
     if averages is not None:
         with policy.wearing(role, averages):
@@ -192,6 +195,8 @@ def teacher_logprobs(
             )
     cache = copy.copy(read)
     cache.layers = [copy.copy(layer) for layer in read.layers]  # a layer grows by new tensors, and `read` keeps its own
+    turns = [turn for sample in samples for turn in sample.turns]
+    check_context(policy.backbone.model, max(turn.end + len(turn.hindsight) for turn in turns))
     batch = collate_teacher(samples, pad, device)
     return policy.score(
         speaker,

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from agents.backbones.backbone import body, project
+from agents.backbones.backbone import body, check_context, project
 from coars_env import ConfigError
 
 Allowed = tuple[int, ...] | None
@@ -230,6 +230,9 @@ def read(
 
     Returns:
         Logits after the last token of each chunk, [b, V] in fp32; meaningless where the chunk is empty.
+
+    Raises:
+        BackboneError: a row is longer than the model's context.
     """
     lengths = np.array([len(chunk) for chunk in chunks])[:, None]  # [b, 1]
     offsets = np.arange(lengths.max())  # [n]
@@ -238,6 +241,7 @@ def read(
     ids[real] = np.fromiter(chain.from_iterable(chunks), dtype=np.int64)
     positions = np.where(real, np.array(starts)[:, None] + offsets, 0)
     cache.limit = int(positions.max()) + 1
+    check_context(model, cache.limit)
     cache.reserve(cache.limit)
     columns = np.where(real, positions, cache.capacity - 1)
     device = model.device

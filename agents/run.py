@@ -14,6 +14,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 
 from agents.backbones import Backbone, load
 from agents.card import adapter_cards
@@ -234,6 +235,11 @@ def run_training(
                 first=len(rows),
                 on_step=on_step,
             )
+        except (OSError, SafetensorError) as error:  # a disk that is full, or gone
+            raise CheckpointError(
+                f"A run writes as it goes. Expected room for it in {folder}, found {error!r} after update {len(rows)}. "
+                f"What was saved is whole; make room, then: coars train --resume {folder}"
+            ) from error
         except TrainingError as error:
             good = Checkpoint.read(folder).step
             raise TrainingError(

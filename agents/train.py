@@ -8,6 +8,7 @@ All chance of an update comes from generators that are made anew from (seed, num
 adapters, optimizers and that number are everything an update depends on, and all that a run needs to go on.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ from coars_env import (
 )
 
 CreditKind = Literal["log_ratio", "sign_from_reward", "none"]
+
+_log = logging.getLogger("coars_env")
 
 LEAST_ENTROPY = 0.01
 """Nats a token; ours. Below it a side departs from its likeliest choice about once in a thousand tokens, so its
@@ -307,6 +310,8 @@ def _update(
     Raises:
         TrainingError: see `train`; the adapter is as it was.
     """
+    if not samples:
+        _log.warning("%s has nothing to learn from in this update: all its turns are left out", role)
     credit = config.credit_of(role)
     averages = averaged_weights(optimizer) if config.teacher == "ema" else None
     pad = policy.backbone.tokenizer.pad_token_id or 0
@@ -352,7 +357,7 @@ def _update(
         f"{name}_surprise": -float(tensors["logprob"].mean()),
         f"{name}_ratio_max": float(tensors["ratio"].max()),
         f"{name}_gradient": float(norm),
-        f"{name}_tokens": float(len(tensors["logprob"])),
+        f"{name}_tokens": float(sum(map(len, kept["logprob"]))),
     }
     if kept["kl"]:
         metrics[f"{name}_kl"] = float(tensors["kl"].mean())

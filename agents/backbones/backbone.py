@@ -180,6 +180,21 @@ def _free_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> tuple[i
     return newlines[0], frozenset(ending), free
 
 
+def check_context(model: PreTrainedModel, tokens: int) -> None:
+    """Refuse what is longer than a model was made to read: it would go on, and understand nothing.
+
+    Raises:
+        BackboneError: more tokens than places.
+    """
+    places = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if places is not None and tokens > places:
+        raise BackboneError(
+            f"A dialogue must fit the context of the model. Expected at most {places} tokens for "
+            f"{model.name_or_path!r}, found {tokens}. Play fewer turns, with fewer candidates or shorter reasons, or "
+            "take a model that reads more."
+        )
+
+
 def body(model: PreTrainedModel) -> nn.Module:
     """The layers below the output matrix of a causal language model."""
     inner = model.base_model

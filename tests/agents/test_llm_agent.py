@@ -10,6 +10,7 @@ import torch
 from tokenizers import normalizers
 
 from agents.backbones.backbone import Backbone
+from agents.credit import teacher_logprobs
 from agents.kv import Form
 from agents.llm_agent import LLMAgent, ReplyForms, Row, read_reply
 from agents.policy import Policy
@@ -20,6 +21,7 @@ from coars_env import (
     ROLES,
     STRENGTH_EDGES,
     USER,
+    BackboneError,
     ConfigError,
     Dialogue,
     Item,
@@ -345,3 +347,31 @@ def test_it_plays_no_dialogue_that_began_without_it(lab: Any) -> None:
 
 def test_nobody_asked_nobody_answers(lab: Any) -> None:
     assert LLMAgent(lab.policy(), USER, lab.split.dataset.items).act({}) == {}
+
+
+def test_a_dialogue_that_outgrows_the_context_is_refused_with_both_numbers(lab: Any) -> None:
+    policy = lab.policy()
+    policy.backbone.model.config.max_position_embeddings = 60
+    with pytest.raises(BackboneError, match=r"Expected at most 60 tokens for .*, found 6\d\. Play fewer turns"):
+        lab.play(policy, 4)
+
+
+def test_a_teacher_whose_hindsight_outgrows_the_context_is_refused(lab: Any) -> None:
+    policy = lab.policy()
+    samples = [sample for sample in lab.play(policy, 4).samples(USER) if sample.turns]
+    longest = max(len(sample.token_ids) for sample in samples)
+    policy.backbone.model.config.max_position_embeddings = longest
+    with pytest.raises(BackboneError, match=rf"Expected at most {longest} tokens"):
+        teacher_logprobs(policy, USER, samples, teacher="live")
+
+
+def test_an_empty_reason_is_a_reason(lab: Any) -> None:
+    """A side that ends the line at once has chosen that, and its choice of an item or action is learnt as any other."""
+    policy = lab.policy()
+    policy.backbone.max_reason_tokens = 0
+    played = lab.play(policy, 4)
+    assert {turn.rationale for t in played.transcripts for turn in t.turns} == {""}
+    assert all(t.ending != "failed" for t in played.transcripts)
+    for role in ROLES:
+        turns = [turn for sample in played.samples(role) for turn in sample.turns]
+        assert min(len(turn.columns) for turn in turns) >= 1

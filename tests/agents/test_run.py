@@ -3,6 +3,7 @@
 import io
 import json
 import multiprocessing
+import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -270,6 +271,27 @@ def test_an_update_that_diverges_is_not_saved_and_names_the_last_good_checkpoint
 
 
 # Finished runs --------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(settings: TrainConfig, world: Split, whole: dict[str, Any]) -> None:
+    """No file may grow beyond a size that the first checkpoint, without moments, stays below, and the next does not."""
+
+    class Fill(StopAt):
+        def log(self, step: int, metrics: Mapping[str, float]) -> None:
+            if step == 0:
+                size = (settings.out / CHECKPOINT).stat().st_size
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, hard))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"Expected room for it in .* found .*[Ff]ile too large.* after update 2"
+        ):
+            run_training(settings, world, new_policy(settings, world), logger=Fill(9))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert Checkpoint.read(settings.out).step == 0
+    assert outcome(go_on(settings, world)) == whole
 
 
 def test_a_run_writes_down_its_peers_and_is_kept(run_settings: TrainConfig, finished_run: Path, world: Split) -> None:

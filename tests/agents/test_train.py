@@ -24,9 +24,12 @@ from coars_env import (
     ConfigError,
     Dialogue,
     FixedUser,
+    RewardTerms,
+    Task,
     TaskBuilder,
     TrainingError,
     Transcript,
+    Turn,
     VectorPeers,
     builder,
     episode_meters,
@@ -279,6 +282,30 @@ def test_a_gradient_that_is_not_finite_moves_nothing(lab: Any, build: TaskBuilde
     huge: Any = CoarsReward(invalid=-1.0, alpha=0.0, stage=lambda turn, turns, hit: 3e38)
     with pytest.raises(TrainingError, match=r"Expected a finite loss of recommender_0 with finite gradients, found"):
         train(policy, build, CoarsConfig(steps=1, episodes_per_step=8, max_turns=2), reward=huge)
+    assert all(torch.equal(p, before[name]) for name, p in policy.peft.named_parameters())
+
+
+class NothingToLearn(CoarsReward):
+    """Leaves every turn out, for both sides."""
+
+    def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
+        return replace(super().turn(task, turn, number, max_turns), excluded=frozenset(ROLES))
+
+
+def test_a_batch_that_is_left_out_as_a_whole_changes_nothing_and_is_counted(
+    lab: Any, build: TaskBuilder, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = lab.policy(scale=0.1)
+    before = weights(policy)
+    told: list[StepMetrics] = []
+    config = CoarsConfig(steps=1, episodes_per_step=8, max_turns=2)
+    train(policy, build, config, reward=NothingToLearn(), on_step=lambda step, metrics, _: told.append(metrics))
+    (metrics,) = told
+    assert (metrics["rec_tokens"], metrics["user_tokens"]) == (0, 0)
+    assert (metrics["excluded_recommender"], metrics["excluded_user"]) == (1, 1)
+    assert [record.message.partition(" in this")[0] for record in caplog.records] == [
+        f"{role} has nothing to learn from" for role in ROLES
+    ]
     assert all(torch.equal(p, before[name]) for name, p in policy.peft.named_parameters())
 
 
