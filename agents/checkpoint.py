@@ -27,7 +27,10 @@ ADAPTERS_FOLDER = "adapters"
 CHECKPOINT = "checkpoint.safetensors"
 PART = ".part"
 """Ends the name of what is being written."""
-FREE = ("out", "device", "checkpoint_every", "log", "data.data_dir")
+FREE = (
+    *("out", "device", "checkpoint_every", "log", "data.data_dir"),
+    *("server.url", "server.concurrency", "server.timeout"),
+)
 """Settings in which a run that goes on may differ: where it runs and what it reports, not what it computes."""
 
 

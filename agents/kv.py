@@ -123,6 +123,12 @@ class Form:
             return part.following[self._inside]
         return None if len(self._inside) < part.max_tokens else (self._newline,)
 
+    @property
+    def room(self) -> int:
+        """How many tokens may be sampled before `allowed` is asked again: what is left of a free text, else one."""
+        part = self._part
+        return max(1, part.max_tokens - len(self._inside)) if isinstance(part, Free) else 1
+
     def push(self, token: int, logprob: float) -> None:
         """Take the token sampled at this position, then every one that follows without a choice."""
         allowed = self.allowed()

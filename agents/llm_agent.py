@@ -88,12 +88,25 @@ class LLMAgent:
         numbers = sorted(observations)
         if not numbers:
             return {}
-        forms = []
+        forms: dict[int, Form] = {}
         for number in numbers:
             observation = observations[number] if self.opinions else without_opinions(observations[number])
             row = self._row(number, observation)
             read_context(row, self.policy.backbone, self.role, observation, self.items)
-            forms.append(self._forms(observation))
+            forms[number] = self._forms(observation)
+        causes = self._fill(forms)
+        actions: dict[int, Action] = {}
+        for number, form in forms.items():
+            if number in causes:
+                actions[number] = {"error": causes[number]}  # no action: `play` ends this dialogue as failed, and why
+            else:
+                self.rows[number].write(form)
+                actions[number] = read_reply(self.policy.backbone, self.role, form)
+        return actions
+
+    def _fill(self, forms: Mapping[int, Form]) -> dict[int, str]:
+        """Write the reply of each dialogue number, in place. Returns why, for those that could not be written."""
+        numbers = list(forms)
         cache = self._cache_of(numbers)
         starts = [self._cached[n] for n in numbers]
         with self.policy.acting(self.role) as model:
@@ -102,17 +115,13 @@ class LLMAgent:
                 cache,
                 starts,
                 [self.rows[n].token_ids[start:] for n, start in zip(numbers, starts, strict=True)],
-                forms,
+                list(forms.values()),
                 [self._rngs[n] for n in numbers],
                 self.policy.backbone.free_mask,
                 temperature=self.temperature,
             )
-        actions: dict[int, Action] = {}
-        for number, form, start in zip(numbers, forms, starts, strict=True):
-            self.rows[number].write(form)
-            self._cached[number] = start
-            actions[number] = read_reply(self.policy.backbone, self.role, form)
-        return actions
+        self._cached.update(zip(numbers, starts, strict=True))
+        return {}
 
     def _row(self, number: int, observation: Observation) -> Row:
         if number >= len(self.rows) or len(self.rows[number].replies) != int(observation["turn"]):

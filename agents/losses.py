@@ -40,6 +40,29 @@ def policy_gradient(logprobs: Tensor, credit: Tensor, weights: Tensor, *, num_ep
     return -(weights * credit.detach() * logprobs).sum() / num_episodes
 
 
+def truncated_ratio(logprobs: Tensor, rollout_logprobs: Tensor, *, cap: float = 2.0) -> Tensor:
+    """min(pi_S / pi_server, cap) of each token: its weight where another program sampled it.
+
+    Truncated importance sampling against the mismatch of rollout and training, Yao et al. 2025, "On the
+    Rollout-Training Mismatch in Modern RL Systems" (https://openreview.net/forum?id=8MHqvb4lK9); the cap is the first
+    default of TRL (huggingface/trl#3867). Token by token, hence biased: it leaves the tokens before each one as they
+    were sampled.
+
+    Args:
+        logprobs: [N] nats, of the policy that is trained.
+        rollout_logprobs: [N] nats, of the same tokens as the sampler had them.
+        cap: largest weight.
+
+    Returns:
+        [N], within [0, cap], without gradient.
+
+    Raises:
+        ShapeError: the shapes differ.
+    """
+    _check_shapes(logprobs, rollout_logprobs)
+    return (logprobs - rollout_logprobs).detach().exp().clamp(max=cap)
+
+
 def _check_shapes(*tensors: Tensor) -> None:
     shapes = {tuple(x.shape) for x in tensors}
     if len(shapes) != 1:

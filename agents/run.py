@@ -21,6 +21,7 @@ from agents.card import adapter_cards
 from agents.checkpoint import (
     ADAPTERS_FOLDER,
     CHECKPOINT,
+    PART,
     Checkpoint,
     Origin,
     as_json,
@@ -38,6 +39,7 @@ from agents.curves import draw_curves
 from agents.loggers import Logger, LogKind, open_logger
 from agents.peers import PeersConfig, peers_of, settle
 from agents.policy import Policy
+from agents.served import Server, ServerConfig
 from agents.train import CoarsConfig, StepMetrics, new_optimizers, train
 from coars_env import (
     RECOMMENDER,
@@ -130,6 +132,7 @@ class TrainConfig:
     peers: PeersConfig = field(default_factory=PeersConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     coars: CoarsConfig = field(default_factory=CoarsConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
 
     def __post_init__(self) -> None:
         if self.checkpoint_every < 1:
@@ -181,6 +184,7 @@ def run_training(
         CheckpointError: the folder holds a damaged checkpoint or one of other settings, data or base, or its
             metrics.jsonl ends before it.
         TrainingError: see `train`; the message names the last good checkpoint.
+        BackboneError: there is to be a server, and it cannot be used, see `Server.publish`.
     """
     folder, provenance = config.out, split.dataset.provenance
     config = replace(config, peers=settle(config.peers, split))
@@ -208,6 +212,7 @@ def run_training(
         contextlib.closing(logger),
         (folder / "metrics.jsonl").open("a" if rows else "w", encoding="utf-8") as file,
         progress,
+        open_server(config.server, policy, folder / ("served" + PART)) as server,
     ):
         bar = progress.add_task("training", total=config.coars.steps, completed=len(rows), told="")
 
@@ -233,6 +238,7 @@ def run_training(
                 opinions=config.peers.opinions,
                 optimizers=optimizers,
                 first=len(rows),
+                server=server,
                 on_step=on_step,
             )
         except (OSError, SafetensorError) as error:  # a disk that is full, or gone
@@ -251,6 +257,11 @@ def run_training(
     )
     save_adapters(policy, folder, adapter_cards(origin, split, rows))
     return folder
+
+
+def open_server(config: ServerConfig, policy: Policy, folder: Path) -> contextlib.AbstractContextManager[Server | None]:
+    """The server of a run, for a `with`; None where there is none."""
+    return contextlib.nullcontext() if config.url is None else Server(policy, config, folder)
 
 
 def read_metrics(folder: Path, step: int) -> list[StepMetrics]:
@@ -316,6 +327,7 @@ def run_config(folder: Path, *, finished: bool = True) -> TrainConfig:
         )
     try:
         data, peers, coars, reward = (saved.pop(name) for name in ("data", "peers", "coars", "reward"))
+        server = saved.pop("server", {})  # runs from before there were any have none
         data["data_dir"] = data["data_dir"] and Path(data["data_dir"])
         return TrainConfig(
             **{**saved, "out": folder},
@@ -323,6 +335,7 @@ def run_config(folder: Path, *, finished: bool = True) -> TrainConfig:
             peers=PeersConfig(**peers),
             coars=CoarsConfig(**coars),
             reward=RewardConfig(**reward),
+            server=ServerConfig(**server),
         )
     except (TypeError, KeyError) as error:
         raise CheckpointError(
@@ -377,7 +390,7 @@ class TrainCommand:
 
     resume: Path | None = None
     """Folder of a run that was stopped. It goes on under its own settings: beside this, only options that say where it
-    runs and what it reports may be given (device, data.data-dir, log, checkpoint-every)."""
+    runs and what it reports may be given (device, data.data-dir, log, checkpoint-every, server.*)."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 

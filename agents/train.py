@@ -1,6 +1,7 @@
 """Trained adapters: the CoARS loop, top to bottom.
 
-Left out on purpose: importance ratios (each batch is used once, on the policy that made it), a KL term (the paper names
+Left out on purpose: importance ratios (each batch is used once, on the policy that made it; only what a server wrote is
+weighed, see `truncated_ratio`), a KL term (the paper names
 none; the divergence from the base is only reported), a division by the deviation of a group's rewards. A baseline is an
 option (Eq. 11-12 have none).
 
@@ -33,9 +34,10 @@ from agents.credit import (
     teacher_logprobs,
 )
 from agents.llm_agent import LLMAgent
-from agents.losses import kl_to_base, policy_gradient
+from agents.losses import kl_to_base, policy_gradient, truncated_ratio
 from agents.policy import Policy
 from agents.samples import Baseline, TrainingSample, balanced, by_length, centred, collate, training_sample
+from agents.served import MOST_MISMATCH, ServedAgent, Server
 from agents.writer import with_written_diagnoses
 from coars_env import (
     RECOMMENDER,
@@ -177,6 +179,7 @@ def train(
     opinions: bool = True,
     optimizers: Optimizers | None = None,
     first: int = 0,
+    server: Server | None = None,
     on_step: Callable[[int, StepMetrics, Sequence[Transcript]], None] | None = None,
 ) -> None:
     """Train both adapters of a policy from the same dialogues, in place.
@@ -192,22 +195,31 @@ def train(
         opinions: whether the user is told what peers say.
         optimizers: one for each adapter; new ones by default.
         first: number of the first update.
+        server: writes the replies, with the adapters of this policy; the local decode loop by default.
         on_step: called after each update with its number, its metrics and the dialogues it learnt from.
 
     Raises:
         TrainingError: an update found no dialogues, a loss or a gradient that is not finite, or a side whose entropy
-            is below `LEAST_ENTROPY`. `on_step` was not called for it.
+            is below `LEAST_ENTROPY`, or whose log-probabilities are not the server's by `MOST_MISMATCH`. `on_step` was
+            not called for it.
+        BackboneError: see `Server.publish`.
     """
     reward = reward or CoarsReward()
     dataset, popularity = build.split.dataset, item_counts(build.split)
     optimizers = optimizers or new_optimizers(policy)
-    recommender, user = (
-        LLMAgent(policy, role, dataset.items, temperature=config.temperature, opinions=opinions) for role in ROLES
-    )
+
+    def new_agent(role: Role) -> LLMAgent:
+        if server is None:
+            return LLMAgent(policy, role, dataset.items, temperature=config.temperature, opinions=opinions)
+        return ServedAgent(server, role, dataset.items, temperature=config.temperature, opinions=opinions)
+
+    recommender, user = (new_agent(role) for role in ROLES)
     groups = config.episodes_per_step // config.group_size
     explored = round(config.explored_share * groups) * config.group_size
     for step in range(first, config.steps):
         started = time.perf_counter()
+        if server is not None:
+            server.publish()
         rng = np.random.default_rng([config.seed, 2, step])
         drawn = sample_train_tasks(build, groups, rng, prefix=f"train-{step:05d}")
         tasks = [task for task in drawn for _ in range(config.group_size)]
@@ -242,7 +254,9 @@ def train(
             num_episodes = len(transcripts) if role == RECOMMENDER else len(dialogues)
             rates = {RECOMMENDER: config.learning_rate_recommender, USER: config.learning_rate_user}
             rate = rates[role] * schedule(step, config.steps)
-            metrics |= _update(policy, role, ready, optimizers[role], rate, num_episodes, config)
+            metrics |= _update(
+                policy, role, ready, optimizers[role], rate, num_episodes, config, served=server is not None
+            )
         metrics["seconds_rollout"] = played - started
         metrics["seconds"] = time.perf_counter() - started
         chosen = sum(sum(row.sampled) for agent in (recommender, user) for row in agent.rows)
@@ -304,8 +318,10 @@ def _update(
     learning_rate: float,
     num_episodes: int,
     config: CoarsConfig,
+    *,
+    served: bool = False,
 ) -> StepMetrics:
-    """One gradient step of one adapter. Metrics are named by the side.
+    """One gradient step of one adapter. Metrics are named by the side. What was `served` is weighed by its ratio.
 
     Raises:
         TrainingError: see `train`; the adapter is as it was.
@@ -323,7 +339,9 @@ def _update(
         batch = collate(part, pad, policy.backbone.device)
         read = DynamicCache()  # what the student reads, a live teacher need not read again
         logprobs = student_logprobs(policy, role, batch, temperature=config.temperature, read=read)
-        earned, student = batch.rewards, batch.rollout_logprobs
+        earned, weights, student = batch.rewards, batch.weights, batch.rollout_logprobs
+        if served:  # the server's numbers say how it sampled, and the policy's what is to be learnt
+            weights, student = weights * truncated_ratio(logprobs, student), logprobs.detach()
         if credit is not None:
             if config.teacher == "base":  # reads the dialogues itself, and says at once how likely they are to it
                 read = DynamicCache()
@@ -341,7 +359,7 @@ def _update(
             )
             earned = earned + credit(earned, with_hindsight, student)
             kept["credit"].append(distilled_advantages(with_hindsight, student, clip=config.clip))
-        loss = policy_gradient(logprobs, earned, batch.weights, num_episodes=num_episodes)
+        loss = policy_gradient(logprobs, earned, weights, num_episodes=num_episodes)
         loss.backward()
         total += float(loss.detach())
         kept["logprob"].append(batch.rollout_logprobs)
@@ -361,10 +379,21 @@ def _update(
     }
     if kept["kl"]:
         metrics[f"{name}_kl"] = float(tensors["kl"].mean())
+    if served and samples:
+        differences = tensors["ratio"].log().abs()
+        metrics[f"{name}_mismatch"] = float(differences.mean())
+        metrics[f"{name}_mismatch_max"] = float(differences.max())
+        metrics[f"{name}_ratio_mean"] = float(tensors["ratio"].mean())
     if not np.isfinite([total, float(norm)]).all():
         raise TrainingError(
             f"Training diverged. Expected a finite loss of {role} with finite gradients, found loss {total} and norm "
             f"{float(norm)}. Lower its learning rate."
+        )
+    if served and samples and not metrics[f"{name}_mismatch"] <= MOST_MISMATCH:
+        raise TrainingError(
+            f"A server writes with the weights that are trained. Expected log-probabilities of {role} within "
+            f"{MOST_MISMATCH} nats of the policy's, found {metrics[f'{name}_mismatch']:.3g} as the mean of "
+            f"{len(differences)} tokens. See docs/serving.md on what may differ."
         )
     if samples and metrics[f"{name}_surprise"] < LEAST_ENTROPY:
         raise TrainingError(

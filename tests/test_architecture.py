@@ -22,8 +22,8 @@ SHIPPED = PACKAGES[:3]
 LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
     "evaluation rescore testing data cli",
-    "agents": "prompts backbones kv sequential policy memory llm_agent reflexion samples writer credit losses "
-    "checkpoint card curves peers loggers train run evaluate export",
+    "agents": "prompts backbones kv sequential policy memory llm_agent served reflexion samples writer credit "
+    "losses checkpoint card curves peers loggers train run evaluate export",
 }
 """Each module imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}
@@ -158,7 +158,8 @@ def imports_have_no_cycle(sources: Sequence[Source]) -> Iterator[str]:
 def third_parties_are_declared(sources: Sequence[Source]) -> Iterator[str]:
     """coars_env lives on the core dependencies; agents and baselines on these and some extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {"coars_env": (), "agents": ("llm", "wandb", "trackio", "quantized"), "baselines": ("llm", "mf")}
+    agents = ("llm", "wandb", "trackio", "quantized", "server")
+    extras = {"coars_env": (), "agents": agents, "baselines": ("llm", "mf")}
     for source in sources:
         lists = [project["dependencies"], *(project["optional-dependencies"][e] for e in extras.get(source.top, ()))]
         declared = {requirement.partition(">=")[0] for requirements in lists for requirement in requirements}

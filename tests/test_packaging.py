@@ -49,6 +49,7 @@ def test_only_the_light_libraries_are_installed_without_an_extra(wheel: zipfile.
         "llm",
         "wandb",
         "trackio",
+        "server",
         "mf",
         "sb3",
         "torchrl",
