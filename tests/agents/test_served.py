@@ -7,7 +7,6 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from coars_env import (
     Split,
     TaskBuilder,
     TrainingError,
+    Transcript,
     play,
 )
 from coars_env.testing import check_agent, toy_dataset
@@ -45,28 +45,25 @@ PROBES = 2 * 3
 """Requests by which a server is checked once."""
 
 
-@contextmanager
-def a_server(*arguments: object) -> Iterator[str]:
-    """The address of a server process."""
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
-
-
 @pytest.fixture(scope="module")
-def url(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serves the tiny Qwen3, whose titles are several tokens long; under /other one with its matrices upside down."""
+def addresses(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Of two server processes with the tiny Qwen3, whose titles are several tokens long. Under /other the first has one
+    with its matrices upside down; the second dies after a few replies.
+    """
     base, other = lab.folder("qwen3"), tmp_path_factory.mktemp("other")
     model = AutoModelForCausalLM.from_pretrained(base)
     for parameter in model.parameters():
         parameter.data = parameter.data.flip(0)
     model.save_pretrained(other)
-    with a_server(base, "--other", other) as address:
-        yield address
+    command = [sys.executable, str(SCRIPT), str(base), "--other", str(other), "--mortal", str(PROBES + 10)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()
+
+
+@pytest.fixture(scope="module")
+def url(addresses: list[str]) -> str:
+    return addresses[0]
 
 
 @pytest.fixture
@@ -261,13 +258,10 @@ def test_a_reply_that_is_not_written_fails_its_dialogue_with_the_cause(
 
 
 def test_a_server_that_dies_fails_dialogues_and_ends_a_run_with_what_to_do(
-    lab: Any, build: TaskBuilder, tmp_path: Path
+    lab: Any, build: TaskBuilder, addresses: list[str], tmp_path: Path
 ) -> None:
     policy = lab.policy("qwen3")
-    with (
-        a_server(lab.folder("qwen3"), "--die-after", PROBES + 10) as url,
-        Server(policy, ServerConfig(url=url), tmp_path / "served") as server,
-    ):
+    with Server(policy, ServerConfig(url=addresses[1]), tmp_path / "served") as server:
         server.publish()
         _, dialogues = played(server, lab)
         assert {dialogue.ending for dialogue in dialogues} == {"failed"}
@@ -282,13 +276,18 @@ def test_a_server_that_dies_fails_dialogues_and_ends_a_run_with_what_to_do(
 
 # Training -------------------------------------------------------------------------------------------------------------
 
+EVERY_TURN = CoarsReward(exclude_positive_miss=frozenset())
 PLAIN: dict[str, Any] = {"credit": "none", "balance_user": False, "explored_share": 0.0}
 
 
 def a_run(policy: Policy, build: TaskBuilder, server: Server, **settings: Any) -> list[tuple[StepMetrics, Any]]:
     told: list[tuple[StepMetrics, Any]] = []
     config = CoarsConfig(**{"steps": 1, "episodes_per_step": 4, "max_turns": 2, **settings})
-    train(policy, build, config, server=server, on_step=lambda _, metrics, said: told.append((metrics, list(said))))
+
+    def on_step(step: int, metrics: StepMetrics, said: Sequence[Transcript]) -> None:
+        told.append((metrics, list(said)))
+
+    train(policy, build, config, reward=EVERY_TURN, server=server, on_step=on_step)
     return told
 
 
@@ -334,7 +333,7 @@ def test_the_update_is_that_of_the_same_dialogues_played_here(lab: Any, build: T
     server = opened(policy)
     still = {"learning_rate_recommender": 0.0, "learning_rate_user": 0.0}
     ((metrics, transcripts),) = a_run(policy, build, server, **PLAIN, **still)
-    again = [Dialogue(t.task, lab.split.dataset.items, max_turns=2, reward=CoarsReward()) for t in transcripts]
+    again = [Dialogue(t.task, lab.split.dataset.items, max_turns=2, reward=EVERY_TURN) for t in transcripts]
     agents, dialogues = played(server, lab, dialogues=again)
     assert [tuple(d.turns) for d in dialogues] == [t.turns for t in transcripts]
     for role, side in ((RECOMMENDER, "rec"), (USER, "user")):
@@ -383,7 +382,7 @@ def test_a_server_that_fell_behind_is_refused(lab: Any, build: TaskBuilder, open
 # A run ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_through_a_server_is_a_run(
+def test_a_run_through_a_server_is_a_run_and_may_go_on_with_another(
     lab: Any, run_settings: TrainConfig, split: Split, url: str, tmp_path: Path
 ) -> None:
     coars = CoarsConfig(steps=2, episodes_per_step=2, max_turns=1, explored_share=0.0)
@@ -392,24 +391,14 @@ def test_a_run_through_a_server_is_a_run(
         out=tmp_path / "run",
         backbone=str(lab.folder("qwen3")),
         coars=coars,
-        server=ServerConfig(url=url),
+        server=ServerConfig(url="http://127.0.0.1:9"),
     )
-    folder = run_training(config, split, new_policy(config, split))
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [max(row["rec_mismatch_max"], row["user_mismatch_max"]) < 1e-3 for row in rows] == [True, True]
-    assert not list(folder.glob("*.part"))
-    assert json.loads((folder / "config.json").read_text())["config"]["server"]["url"] == url
-
-
-def test_a_run_may_go_on_with_another_server(
-    lab: Any, run_settings: TrainConfig, split: Split, url: str, tmp_path: Path
-) -> None:
-    coars = CoarsConfig(steps=1, episodes_per_step=2, max_turns=1, explored_share=0.0)
-    away = ServerConfig(url="http://127.0.0.1:9")
-    config = replace(run_settings, out=tmp_path / "run", backbone=str(lab.folder("qwen3")), coars=coars, server=away)
     with pytest.raises(BackboneError, match="found ConnectError"):
         run_training(config, split, new_policy(config, split))
     command = read_command(["--resume", str(config.out), "--server.url", url])
     assert command.config.server == ServerConfig(url=url)
-    run_training(command.config, split, new_policy(config, split), resume=True)
-    assert (config.out / "adapters").is_dir()
+    folder = run_training(command.config, split, new_policy(config, split), resume=True)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [max(row["rec_mismatch_max"], row["user_mismatch_max"]) < 1e-3 for row in rows] == [True, True]
+    assert (folder / "adapters").is_dir()
+    assert not list(folder.glob("*.part"))

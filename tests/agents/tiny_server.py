@@ -1,6 +1,9 @@
 """A server for tests that speaks as much of vLLM's protocol as `agents.served` asks for: tiny, slow and exact.
 
-    python tests/agents/tiny_server.py BASE [--port 8000] [--other BASE] [--die-after N]
+    python tests/agents/tiny_server.py BASE [--other BASE] [--mortal N]
+
+It prints its address, and with --mortal that of a second process, which dies when it is asked for more than N replies.
+Both end when their standard input is closed.
 
 It serves a transformers model with peft adapters that are loaded and unloaded while it runs. Every token is sampled
 by a plain forward pass of transformers. The first part of an address may ask for a server with a fault:
@@ -12,6 +15,7 @@ second). GET /seen tells how much it has done.
 import argparse
 import json
 import os
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,7 +75,7 @@ class Served:
         logprobs: list[float] = []
         unread, cache = body["prompt"], None
         for _ in range(body["max_tokens"]):
-            out = self.base(input_ids=torch.tensor([unread]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            out = self.base(input_ids=torch.tensor([unread]), cache=cache, use_cache=True, logits_to_keep=1)
             raw, cache = out.logits[0, -1].float(), out.past_key_values
             logits = raw.clone()
             for token, bias in body.get("logit_bias", {}).items():
@@ -97,17 +101,18 @@ class Served:
 class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
-    def __init__(self, port: int, base: Path, other: Path | None, die_after: int | None) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, base: Path, other: Path | None) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
         self.main = Served(base)
         self.other = Served(other) if other else None
-        self.left = die_after
+        self.left: int | None = None  # replies before it dies
         self.counting = threading.Lock()
         self.seen = {"completions": 0, "at_once": 0, "most_at_once": 0}
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else the body waits 40 ms for the headers to be acknowledged
     server: Server
 
     def do_GET(self) -> None:
@@ -167,14 +172,30 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("base", type=Path)
-    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--other", type=Path)
-    parser.add_argument("--die-after", type=int)
+    parser.add_argument("--mortal", type=int)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    server = Server(options.port, options.base, options.other, options.die_after)
-    print(f"http://127.0.0.1:{server.server_port}", flush=True)
-    server.serve_forever()
+    server = Server(options.base, options.other)
+    addresses = [f"http://127.0.0.1:{server.server_port}"]
+    if options.mortal is not None:
+        second = Server(options.base, None)
+        second.left = options.mortal
+        addresses.append(f"http://127.0.0.1:{second.server_port}")
+        if os.fork():
+            second.server_close()
+        else:
+            server.server_close()
+            serve(second)
+    print(*addresses, flush=True)
+    serve(server)
+
+
+def serve(server: Server) -> None:
+    """Until the standard input is closed: whoever started it need not live to end it."""
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()
+    os._exit(0)
 
 
 if __name__ == "__main__":
