@@ -8,7 +8,7 @@
       TranscriptError     a line that is not a transcript, an unknown version
       ShapeError          arrays that do not fit each other
       ConfigError         a setting out of range, settings that contradict, a missing extra
-      BackboneError       a path or name that is not a usable language model
+      BackboneError       a path, a name or a server that is not a usable language model
       CheckpointError     saved adapters or a checkpoint that are damaged, or belong to another base or another run
       TrainingError       an update that found no dialogues, no finite numbers, or a side with nothing left to choose
 
@@ -57,7 +57,7 @@ class ConfigError(CoarsError):
 
 
 class BackboneError(CoarsError):
-    """A path or name is not a usable language model."""
+    """A path, a name or a server is not a usable language model."""
 
 
 class CheckpointError(CoarsError):

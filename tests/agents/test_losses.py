@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agents.backbones.backbone import Backbone
 from agents.credit import distilled_advantages, teacher_logprobs
-from agents.losses import coars_loss, kl_to_base
+from agents.losses import coars_loss, kl_to_base, truncated_ratio
 from agents.policy import Policy
 from agents.samples import TrainingSample, TurnSample, collate
 from coars_env import RECOMMENDER, ROLES, USER, Role, ShapeError
@@ -269,3 +269,13 @@ def test_the_divergence_from_the_base_is_right_on_average_and_never_negative() -
     assert found.tolist() == pytest.approx([math.log(2) - 0.5, 0.5 - math.log(1.5)])
     assert found.mean().item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))
     assert bool((found >= 0).all())
+
+
+def test_the_weight_of_a_token_that_another_program_sampled_is_their_ratio_up_to_the_cap() -> None:
+    """Policy and sampler: .1 and .2, .3 and .3, .9 and .6, .8 and .1, which would be 8."""
+    logprobs = torch.tensor([0.1, 0.3, 0.9, 0.8]).log().requires_grad_()
+    found = truncated_ratio(logprobs, torch.tensor([0.2, 0.3, 0.6, 0.1]).log())
+    assert found.tolist() == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    assert not found.requires_grad
+    with pytest.raises(ShapeError, match="All are given per token"):
+        truncated_ratio(logprobs, torch.zeros(3))
