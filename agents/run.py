@@ -191,6 +191,7 @@ def run_training(
     build = builder(split, peers=peers_of(config.peers, split))
     optimizers, origin = new_optimizers(policy), Origin.of(config, provenance, policy)
     rows: list[StepMetrics] = []
+    opening = open_server(config.server, policy, folder / ("served" + PART))
     if not resume:
         new_run_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -212,7 +213,7 @@ def run_training(
         contextlib.closing(logger),
         (folder / "metrics.jsonl").open("a" if rows else "w", encoding="utf-8") as file,
         progress,
-        open_server(config.server, policy, folder / ("served" + PART)) as server,
+        opening as server,
     ):
         bar = progress.add_task("training", total=config.coars.steps, completed=len(rows), told="")
 
