@@ -1,9 +1,8 @@
 """Trained adapters: the CoARS loop, top to bottom.
 
 Left out on purpose: importance ratios (each batch is used once, on the policy that made it; only what a server wrote is
-weighed, see `truncated_ratio`), a KL term (the paper names
-none; the divergence from the base is only reported), a division by the deviation of a group's rewards. A baseline is an
-option (Eq. 11-12 have none).
+weighed, see `truncated_ratio`), a KL term (the paper names none; the divergence from the base is only reported), a
+division by the deviation of a group's rewards. A baseline is an option (Eq. 11-12 have none).
 
 All chance of an update comes from generators that are made anew from (seed, number of the update); none is global. So
 adapters, optimizers and that number are everything an update depends on, and all that a run needs to go on.
