@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from agents.credit import student_logprobs
 from agents.losses import policy_gradient
 from agents.policy import ADAPTERS, Policy
-from agents.run import TrainConfig, new_policy, read_command, run_training
+from agents.run import RewardConfig, TrainConfig, new_policy, read_command, run_training
 from agents.samples import collate, training_sample
 from agents.served import ServedAgent, Server, ServerConfig, ServerFault
 from agents.train import CoarsConfig, StepMetrics, train
@@ -391,6 +391,7 @@ def test_a_run_through_a_server_is_a_run_and_may_go_on_with_another(
         out=tmp_path / "run",
         backbone=str(lab.folder("qwen3")),
         coars=coars,
+        reward=RewardConfig(exclude_positive_miss="off"),
         server=ServerConfig(url="http://127.0.0.1:9"),
     )
     with pytest.raises(BackboneError, match="found ConnectError"):
