@@ -81,6 +81,16 @@ def test_free_text_of_full_length_ends_with_a_newline_nobody_chose() -> None:
     assert form.allowed() == (7, 8)
 
 
+def test_there_is_room_for_the_rest_of_a_free_text_and_for_one_token_of_a_choice() -> None:
+    form = new_form(Free(3), Choice(((5, 6, NEWLINE), (5, 7, NEWLINE))))
+    rooms = [form.room]
+    for token in (8, 9, NEWLINE):  # of the free text; what follows begins with 5 in any case
+        form.push(token, -1.0)
+        rooms.append(form.room)
+    assert form.allowed() == (6, 7)
+    assert rooms == [3, 2, 1, 1]
+
+
 def test_free_text_of_length_zero_is_a_newline() -> None:
     assert new_form(Free(0)).completion.token_ids == [NEWLINE]
 

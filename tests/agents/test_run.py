@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from agents.backbones.pocket import PocketConfig, load_pocket
-from agents.checkpoint import ADAPTERS_FOLDER, CHECKPOINT, Checkpoint, Origin
+from agents.checkpoint import ADAPTERS_FOLDER, CHECKPOINT, Checkpoint, Origin, differences
 from agents.evaluate import where_it_ran
 from agents.peers import PeersConfig
 from agents.policy import Policy
@@ -332,6 +332,16 @@ def test_a_run_of_a_version_without_peers_is_refused(finished_run: Path, tmp_pat
     (tmp_path / "old" / "config.json").write_text(json.dumps(body))
     with pytest.raises(CheckpointError, match=r"A run is read by the version that wrote it\..*'peers'"):
         run_config(tmp_path / "old")
+
+
+def test_a_run_of_a_version_without_servers_wrote_its_replies_itself(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "old")
+    body = json.loads((finished_run / "config.json").read_text())
+    now = json.loads(json.dumps(body["config"]))
+    assert body["config"].pop("server")["url"] is None
+    (tmp_path / "old" / "config.json").write_text(json.dumps(body))
+    assert run_config(tmp_path / "old") == replace(run_config(finished_run), out=tmp_path / "old")
+    assert differences(body["config"], now) == {}  # so it may go on
 
 
 def test_a_run_that_is_not_finished_is_not_evaluated(settings: TrainConfig, world: Split, stopped: Path) -> None:
