@@ -234,16 +234,16 @@ def put_adapters(policy: Policy, folder: Path, cards: Mapping[str, str]) -> None
         (folder / name / "README.md").write_text(card, encoding="utf-8")
 
 
-def write_config(folder: Path, config: object, provenance: Provenance) -> None:
-    """config.json: a dataclass, the data it met, and its surroundings."""
-    body = {"config": as_json(config), "data": dataclasses.asdict(provenance), **surroundings()}
+def write_config(folder: Path, config: object, provenance: Provenance, *, processes: int = 1) -> None:
+    """config.json: a dataclass, the data it met, its surroundings, and how many processes work on it."""
+    body = {"config": as_json(config), "data": dataclasses.asdict(provenance), "processes": processes, **surroundings()}
     _write_json(folder / "config.json", body)
 
 
-def note_resumption(folder: Path, step: int) -> None:
-    """Add to config.json after which update a run went on, and in which surroundings."""
+def note_resumption(folder: Path, step: int, *, processes: int = 1) -> None:
+    """Add to config.json after which update a run went on, in how many processes, and in which surroundings."""
     body = _read_json(folder)
-    body.setdefault("resumed", []).append({"step": step, **surroundings()})
+    body.setdefault("resumed", []).append({"step": step, "processes": processes, **surroundings()})
     _write_json(folder / "config.json", body)
 
 

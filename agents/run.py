@@ -229,9 +229,9 @@ def run_training(
         return folder
     logger = logger or open_logger(config.log, folder, origin.config, first=len(rows))
     if rows:
-        note_resumption(folder, len(rows))
+        note_resumption(folder, len(rows), processes=team.size)
     else:
-        write_config(folder, config, provenance)
+        write_config(folder, config, provenance, processes=team.size)
         start.write(folder)
     progress = Progress(
         MofNCompleteColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.fields[told]}"), console=console

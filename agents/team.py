@@ -55,6 +55,8 @@ class Team:
                     "Processes share the dialogues of an update, and each holds the whole base. Expected a launch "
                     f"without {name}, found {variable}=true. Launch with --multi_gpu; see docs/scaling.md."
                 )
+        if "LOCAL_RANK" not in os.environ:
+            return ALONE
         state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
         return cls(state.process_index, state.num_processes)
 

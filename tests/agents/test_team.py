@@ -1,5 +1,6 @@
 """Training in several processes: what they do together is what one does alone, and they stay alike."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -16,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from agents.checkpoint import CHECKPOINT, Checkpoint, Origin
+from agents.backbones.pocket import PocketConfig, load_pocket
+from agents.checkpoint import ADAPTERS_FOLDER, Checkpoint, Origin
 from agents.policy import Policy
-from agents.run import TrainConfig, main, new_policy, run_training
-from agents.samples import TrainingSample
+from agents.run import TrainConfig, new_policy, run_training
 from agents.team import ALONE, Team
 from agents.train import CoarsConfig, StepMetrics, new_optimizers, train
-from coars_env import RECOMMENDER, ROLES, USER, ConfigError, Split, TaskBuilder, TrainingError
+from coars_env import ROLES, USER, ConfigError, Split, TaskBuilder, TrainingError, load_split
 
 Work = Callable[[Team], Any]
 
@@ -142,53 +143,94 @@ def test_a_launch_that_splits_the_model_is_refused(monkeypatch: pytest.MonkeyPat
         Team.launched("cpu")
 
 
-# A run folder -----------------------------------------------------------------------------------------------------------
+# A run folder ---------------------------------------------------------------------------------------------------------
 
 
 class StopAt:
-    """A logger that ends the run, as Ctrl-C would, when it is told of an update."""
+    """A logger that ends the run, as a full disk would, when it is told of an update."""
 
     def __init__(self, step: int) -> None:
         self._step = step
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if step == self._step:
-            raise KeyboardInterrupt
+            raise OSError("the disk is full")
 
     def close(self) -> None: ...
+
+
+def computed(folder: Path) -> tuple[list[dict[str, Any]], Checkpoint]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows], Checkpoint.read(folder)
 
 
 def layout(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-@pytest.fixture
-def settings(run_settings: TrainConfig) -> TrainConfig:
-    """In the folder `run` of wherever the process is."""
-    coars = CoarsConfig(steps=3, episodes_per_step=6, max_turns=2, learning_rate_user=0.5, seed=4)
-    return replace(run_settings, out=Path("run"), coars=coars, checkpoint_every=1)
-
-
 def test_the_main_process_alone_writes_and_all_go_on_from_what_it_wrote(
-    settings: TrainConfig, world: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_settings: TrainConfig, finished_run: Path, world: Split, tmp_path: Path
 ) -> None:
-    """Each process is in a folder of its own, so nothing can be read but what the main one tells."""
+    """Each process stands in a folder of its own, so another finds nothing but what the main one tells it."""
+    coars = CoarsConfig(steps=3, episodes_per_step=6, max_turns=2, learning_rate_user=0.5, seed=4)
+    settings = replace(run_settings, coars=coars, checkpoint_every=1)
 
-    def work(resume: bool) -> Work:
+    def work(name: str, *, stop: int = 9, resume: bool = False) -> Work:
         def run(team: Team) -> Any:
-            (tmp_path / str(team.index)).mkdir(exist_ok=True)
-            os.chdir(tmp_path / str(team.index))
+            place = tmp_path / str(team.index)
+            place.mkdir(exist_ok=True)
+            os.chdir(place)
             policy = new_policy(settings, world)
-            run_training(settings, world, policy, resume=resume, team=team)
+            config = replace(settings, out=Path(name))
+            run_training(config, world, policy, resume=resume, logger=StopAt(stop), team=team)
             return [p.detach().numpy().copy() for role in ROLES for p in policy.parameters(role)]
 
         return run
 
-    first = in_team(2, work(resume=False), tmp_path)
-    assert pickle.dumps(first[0]) == pickle.dumps(first[1])
-    assert layout(tmp_path / "1") == set()
-    run_training(replace(settings, out=tmp_path / "alone"), world, new_policy(settings, world))
-    assert layout(tmp_path / "0" / "run") == layout(tmp_path / "alone")
-    refused = in_team(2, work(resume=False), tmp_path)
+    whole = in_team(2, work("whole"), tmp_path)
+    assert pickle.dumps(whole[0]) == pickle.dumps(whole[1])
+    stopped = in_team(2, work("stopped", stop=1), tmp_path)
+    assert str(stopped[0]) == "the disk is full"
+    assert isinstance(stopped[1], RuntimeError)  # the main process is gone
+    assert pickle.dumps(in_team(2, work("stopped", resume=True), tmp_path)) == pickle.dumps(whole)
+    assert list((tmp_path / "1").iterdir()) == []
+    assert layout(tmp_path / "0" / "whole") == layout(tmp_path / "0" / "stopped") == layout(finished_run)
+    metrics, saved = computed(tmp_path / "0" / "whole")
+    metrics_again, saved_again = computed(tmp_path / "0" / "stopped")
+    assert repr(metrics_again) == repr(metrics)
+    assert len(metrics) == 3
+    assert all(torch.equal(saved_again.tensors[name], tensor) for name, tensor in saved.tensors.items())
+    note = json.loads((tmp_path / "0" / "stopped" / "config.json").read_text())
+    assert (note["processes"], [(r["step"], r["processes"]) for r in note["resumed"]]) == (2, [(1, 2)])
+    refused = in_team(2, work("whole"), tmp_path)
     assert [type(error) for error in refused] == [ConfigError] * 2
     assert "A run is never overwritten" in str(refused[1])
+
+
+@pytest.mark.slow
+def test_accelerate_launches_the_command(tmp_path: Path, root: Path) -> None:
+    """Two processes train and go on as one command; where training fails, the launch ends, and says why."""
+    split = load_split("synthetic", source="synthetic")  # opened by its name, it has the size the name stands for
+    load_pocket(split, PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8), cache_dir=tmp_path / "pocket")
+    (backbone,) = (tmp_path / "pocket").iterdir()
+
+    def launch(*words: str) -> subprocess.CompletedProcess[str]:
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+        launcher += ["--main_process_port", "0", "-m", "coars_env.cli", "train"]
+        return subprocess.run([*launcher, *words], capture_output=True, text=True, cwd=root, timeout=900)
+
+    world = ["--data.dataset", "synthetic", "--data.source", "synthetic", "--backbone", str(backbone), "--log", "none"]
+    size = ["--device", "cpu", "--coars.steps", "2", "--coars.episodes-per-step", "6", "--coars.max-turns", "2"]
+    run = tmp_path / "run"
+    ran = launch(*world, *size, "--checkpoint-every", "1", "--out", str(run))
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("run written to") == 1
+    assert json.loads((run / "config.json").read_text())["processes"] == 2
+    shutil.rmtree(run / ADAPTERS_FOLDER)
+    ran = launch("--resume", str(run))
+    assert ran.returncode == 0, ran.stderr
+    assert (run / ADAPTERS_FOLDER).is_dir()
+    ran = launch(*world, *size, "--coars.learning-rate-user", "1e30", "--out", str(tmp_path / "failed"))
+    assert ran.returncode == 1
+    assert "coars train: Training needs dialogues." in ran.stderr
+    assert Checkpoint.read(tmp_path / "failed").step == 0
