@@ -67,6 +67,7 @@ class Checkpoint:
     groups: dict[Role, list[dict[str, Any]]]
     """`param_groups` of each optimizer."""
     tensors: dict[str, Tensor]
+    """On the CPU, wherever the policy is."""
 
     @classmethod
     def of(cls, policy: Policy, optimizers: Mapping[Role, AdamW], step: int, origin: Origin) -> "Checkpoint":
@@ -75,12 +76,12 @@ class Checkpoint:
         for role in ROLES:
             names = [name for name, _ in policy.named_parameters(role)]
             for name, parameter in policy.named_parameters(role):
-                tensors[f"{ADAPTERS[role]}/adapter/{name}"] = parameter.detach()
+                tensors[f"{ADAPTERS[role]}/adapter/{name}"] = parameter.detach().cpu()
             state = optimizers[role].state_dict()
             groups[role] = state["param_groups"]
             for number, moments in state["state"].items():  # nothing before the first update
                 for key, tensor in moments.items():
-                    tensors[f"{ADAPTERS[role]}/{key}/{names[number]}"] = tensor
+                    tensors[f"{ADAPTERS[role]}/{key}/{names[number]}"] = tensor.cpu()
         return cls(step, origin, groups, tensors)
 
     @classmethod
