@@ -89,7 +89,7 @@ def same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     ("size", "kind", "settings"),
     [
         (2, "pocket", {}),
-        (2, "pocket", {"group_size": 4, "baseline": "group", "explored_share": 0.4, "teacher": "live"}),
+        (2, "pocket", {"group_size": 4, "baseline": "group", "explored_share": 0.4, "diagnosis": "written"}),
         (3, "pocket", {"episodes_per_step": 4, "steps": 1, "trained": "user", "baseline": "batch"}),  # 2, 1 and 1
         pytest.param(2, "qwen3", {"group_size": 2}, marks=pytest.mark.slow),
     ],
