@@ -190,7 +190,7 @@ def test_the_main_process_alone_writes_and_all_go_on_from_what_it_wrote(
     whole = in_team(2, work("whole"), tmp_path)
     assert pickle.dumps(whole[0]) == pickle.dumps(whole[1])
     stopped = in_team(2, work("stopped", stop=1), tmp_path)
-    assert str(stopped[0]) == "the disk is full"
+    assert "the disk is full" in str(stopped[0])
     assert isinstance(stopped[1], RuntimeError)  # the main process is gone
     assert pickle.dumps(in_team(2, work("stopped", resume=True), tmp_path)) == pickle.dumps(whole)
     assert list((tmp_path / "1").iterdir()) == []
