@@ -70,6 +70,7 @@ class Checkpoint:
     groups: dict[Role, list[dict[str, Any]]]
     """`param_groups` of each optimizer."""
     tensors: dict[str, Tensor]
+    """On the CPU, wherever the policy is."""
 
     @classmethod
     def of(cls, policy: Policy, optimizers: Mapping[Role, AdamW], step: int, origin: Origin) -> "Checkpoint":
@@ -78,12 +79,12 @@ class Checkpoint:
         for role in ROLES:
             names = [name for name, _ in policy.named_parameters(role)]
             for name, parameter in policy.named_parameters(role):
-                tensors[f"{ADAPTERS[role]}/adapter/{name}"] = parameter.detach()
+                tensors[f"{ADAPTERS[role]}/adapter/{name}"] = parameter.detach().cpu()
             state = optimizers[role].state_dict()
             groups[role] = state["param_groups"]
             for number, moments in state["state"].items():  # nothing before the first update
                 for key, tensor in moments.items():
-                    tensors[f"{ADAPTERS[role]}/{key}/{names[number]}"] = tensor
+                    tensors[f"{ADAPTERS[role]}/{key}/{names[number]}"] = tensor.cpu()
         return cls(step, origin, groups, tensors)
 
     @classmethod
@@ -237,16 +238,16 @@ def put_adapters(policy: Policy, folder: Path, cards: Mapping[str, str]) -> None
         (folder / name / "README.md").write_text(card, encoding="utf-8")
 
 
-def write_config(folder: Path, config: object, provenance: Provenance) -> None:
-    """config.json: a dataclass, the data it met, and its surroundings."""
-    body = {"config": as_json(config), "data": dataclasses.asdict(provenance), **surroundings()}
+def write_config(folder: Path, config: object, provenance: Provenance, *, processes: int = 1) -> None:
+    """config.json: a dataclass, the data it met, its surroundings, and how many processes work on it."""
+    body = {"config": as_json(config), "data": dataclasses.asdict(provenance), "processes": processes, **surroundings()}
     _write_json(folder / "config.json", body)
 
 
-def note_resumption(folder: Path, step: int) -> None:
-    """Add to config.json after which update a run went on, and in which surroundings."""
+def note_resumption(folder: Path, step: int, *, processes: int = 1) -> None:
+    """Add to config.json after which update a run went on, in how many processes, and in which surroundings."""
     body = _read_json(folder)
-    body.setdefault("resumed", []).append({"step": step, **surroundings()})
+    body.setdefault("resumed", []).append({"step": step, "processes": processes, **surroundings()})
     _write_json(folder / "config.json", body)
 
 

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,6 +40,7 @@ from agents.loggers import Logger, LogKind, open_logger
 from agents.peers import PeersConfig, peers_of, settle
 from agents.policy import Policy
 from agents.served import Server, ServerConfig
+from agents.team import ALONE, Team
 from agents.train import CoarsConfig, StepMetrics, new_optimizers, train
 from coars_env import (
     RECOMMENDER,
@@ -165,6 +166,7 @@ def run_training(
     resume: bool = False,
     logger: Logger | None = None,
     console: Console | None = None,
+    team: Team = ALONE,
 ) -> Path:
     """Train and write the run folder. The configuration that is written names the peers that were used.
 
@@ -178,9 +180,10 @@ def run_training(
         resume: go on with what the folder holds; without a checkpoint, begin.
         logger: is told the metrics, too; what `config.log` names by default.
         console: where the progress is shown.
+        team: the processes that train together. The main one writes and tells; what it finds in the folder, all go by.
 
     Raises:
-        ConfigError: not to be resumed, and the folder is not empty.
+        ConfigError: not to be resumed, and the folder is not empty; or a server for a team, see `open_server`.
         CheckpointError: the folder holds a damaged checkpoint or one of other settings, data or base, or its
             metrics.jsonl ends before it.
         TrainingError: see `train`; the message names the last good checkpoint.
@@ -188,24 +191,54 @@ def run_training(
     """
     folder, provenance = config.out, split.dataset.provenance
     config = replace(config, peers=settle(config.peers, split))
-    build = builder(split, peers=peers_of(config.peers, split))
+    with team.one_first():
+        build = builder(split, peers=peers_of(config.peers, split))
     optimizers, origin = new_optimizers(policy), Origin.of(config, provenance, policy)
-    rows: list[StepMetrics] = []
-    opening = open_server(config.server, policy, folder / ("served" + PART))
-    if not resume:
-        new_run_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    if (folder / CHECKPOINT).exists():
+    opening = open_server(config.server, policy, folder / ("served" + PART), team)
+
+    def begin() -> tuple[Checkpoint, list[StepMetrics]]:
+        if not resume:
+            new_run_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        if not (folder / CHECKPOINT).exists():
+            return Checkpoint.of(policy, optimizers, 0, origin), []
         saved = Checkpoint.read(folder)
         saved.restore(policy, optimizers, origin)
-        rows += cut_metrics(folder, saved.step)
+        return saved, cut_metrics(folder, saved.step)
+
+    def learn(on_step: Callable[[int, StepMetrics, Sequence[Transcript]], None], server: Server | None = None) -> None:
+        try:
+            train(
+                policy,
+                build,
+                config.coars,
+                reward=config.reward.build(),
+                opinions=config.peers.opinions,
+                optimizers=optimizers,
+                first=len(rows),
+                server=server,
+                on_step=on_step,
+                team=team,
+            )
+        except TrainingError as error:
+            good = team.from_main(lambda: Checkpoint.read(folder).step)
+            raise TrainingError(
+                f"{error} Update {len(rows)} was not saved. The last good checkpoint, after {good} updates, is "
+                f"{folder / CHECKPOINT}; `coars export` takes its adapters out."
+            ) from error
+
+    start, rows = team.from_main(begin)
+    if not team.is_main:
+        start.restore(policy, optimizers, origin)
+        learn(lambda step, metrics, transcripts: rows.append(metrics))
+        return folder
     logger = logger or open_logger(config.log, folder, origin.config, first=len(rows))
     if rows:
-        note_resumption(folder, len(rows))
+        note_resumption(folder, len(rows), processes=team.size)
     else:
-        write_config(folder, config, provenance)
-        Checkpoint.of(policy, optimizers, 0, origin).write(folder)
+        write_config(folder, config, provenance, processes=team.size)
+        start.write(folder)
     progress = Progress(
         MofNCompleteColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.fields[told]}"), console=console
     )
@@ -231,27 +264,11 @@ def run_training(
                 Checkpoint.of(policy, optimizers, len(rows), origin).write(folder)
 
         try:
-            train(
-                policy,
-                build,
-                config.coars,
-                reward=config.reward.build(),
-                opinions=config.peers.opinions,
-                optimizers=optimizers,
-                first=len(rows),
-                server=server,
-                on_step=on_step,
-            )
+            learn(on_step, server)
         except (OSError, SafetensorError) as error:  # a disk that is full, or gone
             raise CheckpointError(
                 f"A run writes as it goes. Expected room for it in {folder}, found {error!r} after update {len(rows)}. "
                 f"What was saved is whole; make room, then: coars train --resume {folder}"
-            ) from error
-        except TrainingError as error:
-            good = Checkpoint.read(folder).step
-            raise TrainingError(
-                f"{error} Update {len(rows)} was not saved. The last good checkpoint, after {good} updates, is "
-                f"{folder / CHECKPOINT}; `coars export` takes its adapters out."
             ) from error
     draw_curves(
         rows, folder / "curves.png", title=f"CoARS on {provenance.source} data: {provenance.origin}, {split.name}"
@@ -260,8 +277,19 @@ def run_training(
     return folder
 
 
-def open_server(config: ServerConfig, policy: Policy, folder: Path) -> contextlib.AbstractContextManager[Server | None]:
-    """The server of a run, for a `with`; None where there is none."""
+def open_server(
+    config: ServerConfig, policy: Policy, folder: Path, team: Team
+) -> contextlib.AbstractContextManager[Server | None]:
+    """The server of a run, for a `with`; None where there is none.
+
+    Raises:
+        ConfigError: a team is to share it, or the extra `server` is not installed.
+    """
+    if config.url is not None and team.size > 1:
+        raise ConfigError(
+            f"A server writes for one process. Expected no server.url, found {config.url} and {team.size} processes. "
+            "Train in one process, which the server plays the dialogues for."
+        )
     return contextlib.nullcontext() if config.url is None else Server(policy, config, folder)
 
 
@@ -397,16 +425,20 @@ class TrainCommand:
 
 def main(argv: Sequence[str]) -> None:
     """`coars train`."""
-    console = Console()
     command = read_command(argv)
     config, resume = command.config, command.resume is not None
+    team = Team.launched(config.device)
+    console = Console(quiet=not team.is_main)
     if resume and is_finished(config.out):
         console.print(f"{config.out} is finished; now: coars evaluate --runs {config.out}")
         return
-    split = open_split(config.data)
+    with team.one_first():
+        split = open_split(config.data)
+        policy = new_policy(config, split)
     console.print(f"peers: {settle(config.peers, split).source}")
-    folder = run_training(config, split, new_policy(config, split), resume=resume, console=console)
+    folder = run_training(config, split, policy, resume=resume, console=console, team=team)
     console.print(f"run written to {folder}; now: coars evaluate --runs {folder}")
+    team.leave()
 
 
 def read_command(argv: Sequence[str]) -> TrainCommand:

@@ -133,6 +133,14 @@ def by_length(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
     return [samples[n] for n in order]
 
 
+def dealt(samples: Sequence[TrainingSample], index: int, size: int) -> list[TrainingSample]:
+    """The share of one among `size`: every size-th sample, those that begin alike counting as one. Of samples sorted
+    `by_length` all get as many tokens, nearly.
+    """
+    _, of_row = alike([sample.beginning for sample in samples])
+    return [sample for sample, number in zip(samples, of_row, strict=True) if number % size == index]
+
+
 Baseline = Literal["none", "group", "batch"]
 """What is taken off each reward: nothing, as published; the mean of the same turn of the same task; or of all turns."""
 

@@ -6,6 +6,9 @@ division by the deviation of a group's rewards. A baseline is an option (Eq. 11-
 
 All chance of an update comes from generators that are made anew from (seed, number of the update); none is global. So
 adapters, optimizers and that number are everything an update depends on, and all that a run needs to go on.
+
+Several processes may make an update together, see `agents.team`. What is dealt out between them is the playing and the
+passes of the model; everything else each does for itself, on the same numbers.
 """
 
 import logging
@@ -35,8 +38,9 @@ from agents.credit import (
 from agents.llm_agent import LLMAgent
 from agents.losses import kl_to_base, policy_gradient, truncated_ratio
 from agents.policy import Policy
-from agents.samples import Baseline, TrainingSample, balanced, by_length, centred, collate, training_sample
+from agents.samples import Baseline, TrainingSample, balanced, by_length, centred, collate, dealt, training_sample
 from agents.served import MOST_MISMATCH, ServedAgent, Server
+from agents.team import ALONE, Team
 from agents.writer import with_written_diagnoses
 from coars_env import (
     RECOMMENDER,
@@ -180,6 +184,7 @@ def train(
     first: int = 0,
     server: Server | None = None,
     on_step: Callable[[int, StepMetrics, Sequence[Transcript]], None] | None = None,
+    team: Team = ALONE,
 ) -> None:
     """Train both adapters of a policy from the same dialogues, in place.
 
@@ -194,13 +199,15 @@ def train(
         opinions: whether the user is told what peers say.
         optimizers: one for each adapter; new ones by default.
         first: number of the first update.
-        server: writes the replies, with the adapters of this policy; the local decode loop by default.
-        on_step: called after each update with its number, its metrics and the dialogues it learnt from.
+        server: writes the replies, with the adapters of this policy; the local decode loop by default. Not for a team.
+        on_step: called after each update with its number, its metrics and the dialogues it learnt from, those that
+            others of the team played among them.
+        team: the processes that train together. All make the same call, and their adapters stay bit-equal.
 
     Raises:
         TrainingError: an update found no dialogues, a loss or a gradient that is not finite, or a side whose entropy
             is below `LEAST_ENTROPY`, or whose log-probabilities are not the server's by `MOST_MISMATCH`. `on_step` was
-            not called for it.
+            not called for it. All processes of a team raise it alike.
         BackboneError: see `Server.publish`.
     """
     reward = reward or CoarsReward()
@@ -215,33 +222,43 @@ def train(
     recommender, user = (new_agent(role) for role in ROLES)
     groups = config.episodes_per_step // config.group_size
     explored = round(config.explored_share * groups) * config.group_size
+    # whole groups by turns, so that each process has its share of explored ones, which cost less
+    mine = [n for n in range(config.episodes_per_step) if n // config.group_size % team.size == team.index]
     for step in range(first, config.steps):
         started = time.perf_counter()
         if server is not None:
             server.publish()
         rng = np.random.default_rng([config.seed, 2, step])
         drawn = sample_train_tasks(build, groups, rng, prefix=f"train-{step:05d}")
-        tasks = [task for task in drawn for _ in range(config.group_size)]
+        tasks = [drawn[n // config.group_size] for n in mine]
         dialogues = [Dialogue(task, dataset.items, max_turns=config.max_turns, reward=reward) for task in tasks]
-        play(dialogues, Explorer(recommender, explored), user, seed=config.seed, first=step * len(tasks))
-        transcripts = [d.transcript(dataset.provenance, seed=config.seed) for d in dialogues]
-        terms = [outcome_terms(t) for t in transcripts] if config.outcome_only else [d.terms for d in dialogues]
+        play(
+            dialogues,
+            Explorer(recommender, sum(n < explored for n in mine)),
+            user,
+            seed=config.seed,
+            numbers=[step * config.episodes_per_step + n for n in mine],
+        )
+        played = {n: d.transcript(dataset.provenance, seed=config.seed) for n, d in zip(mine, dialogues, strict=True)}
+        terms = [outcome_terms(t) for t in played.values()] if config.outcome_only else [d.terms for d in dialogues]
         written = config.diagnosis == "written"
-        samples = {
-            RECOMMENDER: _samples(recommender, transcripts, terms, first=explored, diagnosed=not written),
-            USER: _samples(user, transcripts, terms, diagnosed=not written),
+        lessons = {
+            RECOMMENDER: _samples(recommender, played, terms, first=explored, diagnosed=not written),
+            USER: _samples(user, played, terms, diagnosed=not written),
         }
+        for agent in (recommender, user):
+            agent.forget()  # no cache outlives the weights it was made with
+        transcripts = team.merged(played)
+        samples = {role: team.merged(lessons[role]) for role in ROLES}
         if written and config.credit != "none":
             for role in config.learners:
                 rng = np.random.default_rng([config.seed, 3, step, ROLES.index(role)])
-                samples[role] = with_written_diagnoses(policy, samples[role], rng)
-        for agent in (recommender, user):
-            agent.forget()  # no cache outlives the weights it was made with
+                samples[role] = with_written_diagnoses(policy, samples[role], rng, team)
         samples = {role: centred(samples[role], config.baseline) for role in ROLES}
         if config.balance_user:
             samples[USER] = balanced(samples[USER])
         transcripts = transcripts[explored:]  # of the recommender as it is
-        played = time.perf_counter()
+        ended = time.perf_counter()
         metrics = rollout_metrics(transcripts, reward, dataset.items, popularity)
         if all(t.ending == "failed" for t in transcripts):
             raise TrainingError(
@@ -250,16 +267,16 @@ def train(
             )
         for role in config.learners:
             ready = by_length(samples[role])
-            num_episodes = len(transcripts) if role == RECOMMENDER else len(dialogues)
+            num_episodes = len(transcripts) if role == RECOMMENDER else config.episodes_per_step
             rates = {RECOMMENDER: config.learning_rate_recommender, USER: config.learning_rate_user}
             rate = rates[role] * schedule(step, config.steps)
             metrics |= _update(
-                policy, role, ready, optimizers[role], rate, num_episodes, config, served=server is not None
+                policy, role, ready, optimizers[role], rate, num_episodes, config, team, served=server is not None
             )
-        metrics["seconds_rollout"] = played - started
+        metrics["seconds_rollout"] = ended - started
         metrics["seconds"] = time.perf_counter() - started
         chosen = sum(sum(row.sampled) for agent in (recommender, user) for row in agent.rows)
-        metrics["tokens_per_second"] = chosen / metrics["seconds"]
+        metrics["tokens_per_second"] = sum(team.gathered(chosen)) / metrics["seconds"]
         if on_step is not None:
             on_step(step, metrics, transcripts)
 
@@ -292,21 +309,23 @@ class Explorer:
 
 def _samples(
     agent: LLMAgent,
-    transcripts: Sequence[Transcript],
+    transcripts: Mapping[int, Transcript],
     terms: Sequence[Sequence[RewardTerms]],
     *,
     first: int = 0,
     diagnosed: bool,
-) -> list[TrainingSample]:
-    """What an agent's last batch teaches it, from dialogue `first` on, without failed ones and those with no turn to
-    learn.
+) -> dict[int, TrainingSample]:
+    """What an agent's last batch teaches it, by the number of the dialogue: from number `first` on, without failed ones
+    and those with no turn to learn.
     """
-    samples = [
-        training_sample(row, agent.role, transcript, paid, agent.items, agent.policy.backbone, diagnosed=diagnosed)
-        for row, transcript, paid in list(zip(agent.rows, transcripts, terms, strict=True))[first:]
-        if transcript.ending != "failed"
-    ]
-    return [sample for sample in samples if sample.turns]
+    samples = {
+        number: training_sample(
+            row, agent.role, transcript, paid, agent.items, agent.policy.backbone, diagnosed=diagnosed
+        )
+        for row, (number, transcript), paid in zip(agent.rows, transcripts.items(), terms, strict=True)
+        if number >= first and transcript.ending != "failed"
+    }
+    return {number: sample for number, sample in samples.items() if sample.turns}
 
 
 def _update(
@@ -317,10 +336,12 @@ def _update(
     learning_rate: float,
     num_episodes: int,
     config: CoarsConfig,
+    team: Team,
     *,
     served: bool = False,
 ) -> StepMetrics:
-    """One gradient step of one adapter. Metrics are named by the side. What was `served` is weighed by its ratio.
+    """One gradient step of one adapter, of the samples of the whole team. Metrics are named by the side. What was
+    `served` is weighed by its ratio.
 
     Raises:
         TrainingError: see `train`; the adapter is as it was.
@@ -333,8 +354,9 @@ def _update(
     optimizer.zero_grad()
     kept: dict[str, list[Tensor]] = {"credit": [], "logprob": [], "ratio": [], "kl": []}
     total = 0.0
-    for first in range(0, len(samples), config.micro_batch):
-        part = samples[first : first + config.micro_batch]
+    mine = dealt(samples, team.index, team.size)
+    for first in range(0, len(mine), config.micro_batch):
+        part = mine[first : first + config.micro_batch]
         batch = collate(part, pad, policy.backbone.device)
         read = DynamicCache()  # what the student reads, a live teacher need not read again
         logprobs = student_logprobs(policy, role, batch, temperature=config.temperature, read=read)
@@ -363,6 +385,9 @@ def _update(
         total += float(loss.detach())
         kept["logprob"].append(batch.rollout_logprobs)
         kept["ratio"].append((logprobs.detach() - batch.rollout_logprobs).exp())
+    kept, total = team.joined(kept), sum(team.gathered(total))
+    if samples:
+        team.add_up_gradients(policy.parameters(role))
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     norm = nn.utils.clip_grad_norm_(policy.parameters(role), config.max_grad_norm)

@@ -9,13 +9,14 @@ from agents.kv import Form, Free, open_cache, write
 from agents.policy import Policy
 from agents.prompts import ASK_DIAGNOSIS
 from agents.samples import TrainingSample
+from agents.team import ALONE, Team
 
 ROWS_AT_ONCE = 256
 """Diagnoses written side by side: a limit to memory; ours."""
 
 
 def with_written_diagnoses(
-    policy: Policy, samples: Sequence[TrainingSample], rng: np.random.Generator
+    policy: Policy, samples: Sequence[TrainingSample], rng: np.random.Generator, team: Team = ALONE
 ) -> list[TrainingSample]:
     """The samples with d_t made whole: the bare base is told x_t and the verdict and writes one sentence.
 
@@ -26,6 +27,7 @@ def with_written_diagnoses(
         policy: whose base writes; adapters are off.
         samples: of one side, made with `diagnosed=False`.
         rng: all chance.
+        team: each process writes its share; all have the same samples and the same chance.
 
     Returns:
         The samples in the same order.
@@ -39,10 +41,10 @@ def with_written_diagnoses(
         for n, place in turns
         for turn in (samples[n].turns[place],)
     ]
-    written: list[tuple[int, ...]] = [()] * len(turns)
-    order = sorted(range(len(turns)), key=lambda t: len(asked[t]))
-    for first in range(0, len(turns), ROWS_AT_ONCE):
-        part = order[first : first + ROWS_AT_ONCE]
+    own: dict[int, tuple[int, ...]] = {}
+    mine = sorted(range(len(turns)), key=lambda t: len(asked[t]))[team.index :: team.size]
+    for first in range(0, len(mine), ROWS_AT_ONCE):
+        part = mine[first : first + ROWS_AT_ONCE]
         forms = [Form([Free(2 * backbone.max_reason_tokens)], backbone.newline_ids, backbone.newline) for _ in part]
         with policy.acting(None) as model:
             cache, starts = open_cache(model, [() for _ in part])
@@ -57,8 +59,8 @@ def with_written_diagnoses(
                 temperature=1.0,
             )
         for t, form in zip(part, forms, strict=True):
-            written[t] = form.written[0]
-    whole = {place: text for place, text in zip(turns, written, strict=True)}
+            own[t] = form.written[0]
+    whole = {place: text for place, text in zip(turns, team.merged(own), strict=True)}
     return [
         replace(
             sample,

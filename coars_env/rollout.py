@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.env import MAX_TURNS, Dialogue, checked_seed
-from coars_env.errors import ActionError, CoarsError, expect, whole_number
+from coars_env.errors import ActionError, CoarsError, ConfigError, expect, whole_number
 from coars_env.partners.agent import Agent, agent_seed, check_plays
 from coars_env.rewards import Reward
 from coars_env.tasks import Task
@@ -16,22 +16,36 @@ __all__ = ["Agent", "agent_seed", "play", "rollout"]
 _log = logging.getLogger("coars_env")
 
 
-def play(dialogues: Sequence[Dialogue], recommender: Agent, user: Agent, *, seed: int = 0, first: int = 0) -> None:
+def play(
+    dialogues: Sequence[Dialogue],
+    recommender: Agent,
+    user: Agent,
+    *,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+) -> None:
     """Play dialogues to their end, in place.
 
-    Dialogue n draws from `agent_seed(seed, side, first + n)`, whatever stands beside it. What an agent breaks is
-    recorded and logged, not raised: one that raises ends the dialogues it was asked about as "failed" with the cause,
-    and an answer that is missing or no action of its side ends its own dialogue so. A `CoarsError` of the agent is a
-    wrong set-up and is raised.
+    A dialogue of number n draws from `agent_seed(seed, side, n)`, whatever stands beside it; `numbers` has one for
+    each, 0, 1, 2, ... by default. What an agent breaks is recorded and logged, not raised: one that raises ends the
+    dialogues it was asked about as "failed" with the cause, and an answer that is missing or no action of its side ends
+    its own dialogue so. A `CoarsError` of the agent is a wrong set-up and is raised.
 
     Raises:
-        CoarsError: what is no agent, a negative seed, a reward that cannot be paid, or what an agent raises as such.
+        CoarsError: what is no agent, a negative seed, too few numbers or too many, a reward that cannot be paid, or
+            what an agent raises as such.
     """
     agents: tuple[Agent, Agent] = (recommender, user)
+    numbers = range(len(dialogues)) if numbers is None else numbers
+    if len(numbers) != len(dialogues):
+        raise ConfigError(
+            f"Every dialogue draws by its number. Expected {len(dialogues)} numbers, found {len(numbers)}. Pass one "
+            "for each dialogue."
+        )
     for name, agent in zip(("The recommender", "The user"), agents, strict=True):
         check_plays(agent, name)
     for side, agent in enumerate(agents):
-        agent.start([agent_seed(seed, side, first + n) for n in range(len(dialogues))])
+        agent.start([agent_seed(seed, side, n) for n in numbers])
     while live := [n for n, dialogue in enumerate(dialogues) if dialogue.ending is None]:
         role = dialogues[live[0]].speaker  # fresh dialogues stay in step; others wait for their half-turn
         asked = {n: dialogues[n].observe(role) for n in live if dialogues[n].speaker == role}
@@ -78,6 +92,6 @@ def rollout(
         batch = [
             Dialogue(task, items, max_turns=max_turns, reward=reward) for task in tasks[first : first + batch_size]
         ]
-        play(batch, recommender, user, seed=seed, first=first)
+        play(batch, recommender, user, seed=seed, numbers=range(first, first + len(batch)))
         transcripts += [dialogue.transcript(provenance, seed=seed) for dialogue in batch]
     return transcripts

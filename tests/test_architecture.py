@@ -22,7 +22,7 @@ SHIPPED = PACKAGES[:3]
 LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
     "evaluation rescore testing data cli",
-    "agents": "prompts backbones kv sequential policy memory llm_agent served reflexion samples writer credit "
+    "agents": "prompts backbones kv sequential policy memory llm_agent served reflexion samples team writer credit "
     "losses checkpoint card curves peers loggers train run evaluate export",
 }
 """Each module imports only what stands to its left."""

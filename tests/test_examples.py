@@ -129,6 +129,16 @@ def test_the_speed_of_a_step_is_printed() -> None:
 
 
 @pytest.mark.slow
+def test_the_gain_of_a_second_process_is_printed(tmp_path: Path) -> None:
+    words = ("--dialogues", "4", "--rounds", "1", "--items", "100", "--out", str(tmp_path))
+    printed = run_example("benchmarks/data_parallel.py", *words)
+    assert "| processor time of the busiest |" in printed
+    assert "equal dialogues: yes" in printed
+    (page,) = tmp_path.iterdir()
+    assert printed in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_the_cost_of_a_step_is_printed_where_no_trl_is_installed(tmp_path: Path) -> None:
     words = "--systems ours alone carried carried_alone again --tasks 2 --group 2 --prompt 20 --reply 4 --turns 2"
     printed = run_example("benchmarks/vs_trl.py", *words.split(), "--rounds", "1", "--out", str(tmp_path))

@@ -54,7 +54,7 @@ def _played(agent: Agent, role: Role, numbers: Sequence[int]) -> list[str]:
     watched = _Watched(agent, role)
     other = ScriptedAgent(_PARTNERS[USER if role == RECOMMENDER else RECOMMENDER])
     sides: tuple[Agent, Agent] = (watched, other) if role == RECOMMENDER else (other, watched)
-    play(dialogues, *sides, seed=7, first=numbers[0])
+    play(dialogues, *sides, seed=7, numbers=numbers)
     assert watched.violation is None, watched.violation
     for dialogue in dialogues:
         assert dialogue.ending != "failed", f"An agent must not break. Expected an action, found {dialogue.cause}"

@@ -172,7 +172,8 @@ class Lab:
         dialogues = dialogues or self.dialogues(n, max_turns=max_turns, seed=seed)
         items = self.split.dataset.items
         agents = {role: LLMAgent(policy, role, items, temperature=temperature) for role in ROLES}
-        play(dialogues, agents[RECOMMENDER], agents[USER], seed=seed, first=first)
+        numbers = range(first, first + len(dialogues))
+        play(dialogues, agents[RECOMMENDER], agents[USER], seed=seed, numbers=numbers)
         assert [d.cause for d in dialogues] == [None] * len(dialogues)
         provenance = self.split.dataset.provenance
         return Played(agents, dialogues, [d.transcript(provenance, seed=seed) for d in dialogues])

@@ -9,7 +9,7 @@ import torch
 from agents.credit import teacher_logprobs
 from agents.llm_agent import LLMAgent, Row
 from agents.prompts import hindsight
-from agents.samples import TrainingSample, TurnSample, balanced, collate, collate_teacher, training_sample
+from agents.samples import TrainingSample, TurnSample, balanced, collate, collate_teacher, dealt, training_sample
 from coars_env import RECOMMENDER, ROLES, USER, Dialogue, RewardTerms, Role, ShapeError, play
 from coars_env.testing import ScriptedAgent, toy_dataset, toy_episodes
 
@@ -224,3 +224,12 @@ def test_balanced_hits_and_misses_weigh_alike() -> None:
     assert all(turn.reward == 0.5 for each in found for turn in each.turns)
     only_misses = [sample(False, False)]
     assert balanced(only_misses) == only_misses
+
+
+def test_samples_are_dealt_out_by_turns_and_those_that_begin_alike_stay_together() -> None:
+    alone, twin, other = replace(SHORT), replace(EXAMPLE, opening=2), replace(EXAMPLE, opening=3)
+    hand = [alone, twin, twin, other, alone]  # four beginnings: none, (7, 8) twice, (7, 8, 9), none
+    assert dealt(hand, 0, 1) == hand
+    assert dealt(hand, 0, 2) == [alone, other]
+    assert dealt(hand, 1, 2) == [twin, twin, alone]
+    assert dealt(hand, 4, 5) == []

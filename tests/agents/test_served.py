@@ -19,9 +19,10 @@ from transformers import AutoModelForCausalLM
 from agents.credit import student_logprobs
 from agents.losses import policy_gradient
 from agents.policy import ADAPTERS, Policy
-from agents.run import RewardConfig, TrainConfig, new_policy, read_command, run_training
+from agents.run import RewardConfig, TrainConfig, new_policy, open_server, read_command, run_training
 from agents.samples import collate, training_sample
 from agents.served import ServedAgent, Server, ServerConfig, ServerFault
+from agents.team import Team
 from agents.train import CoarsConfig, StepMetrics, train
 from coars_env import (
     RECOMMENDER,
@@ -99,7 +100,7 @@ def played(
     """Dialogues between two agents of a server, played to their end, whatever that is."""
     dialogues = dialogues or lab.dialogues(n, max_turns=max_turns)
     agents = {role: ServedAgent(server, role, lab.split.dataset.items, temperature=temperature) for role in ROLES}
-    play(dialogues, agents[RECOMMENDER], agents[USER], first=first)
+    play(dialogues, agents[RECOMMENDER], agents[USER], numbers=range(first, first + len(dialogues)))
     return agents, dialogues
 
 
@@ -403,3 +404,8 @@ def test_a_run_through_a_server_is_a_run_and_may_go_on_with_another(
     assert [max(row["rec_mismatch_max"], row["user_mismatch_max"]) < 1e-3 for row in rows] == [True, True]
     assert (folder / "adapters").is_dir()
     assert not list(folder.glob("*.part"))
+
+
+def test_several_processes_cannot_share_a_server(lab: Any, url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Expected no server\.url, found .* and 2 processes"):
+        open_server(ServerConfig(url=url), lab.policy(), tmp_path, Team(index=1, size=2))

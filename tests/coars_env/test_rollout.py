@@ -95,6 +95,16 @@ def test_a_task_played_twice_is_two_attempts() -> None:
     assert dialogues[0].turns != dialogues[1].turns
 
 
+def test_a_dialogue_goes_by_its_number_whatever_stands_beside_it() -> None:
+    whole = [Dialogue(task, TOY.items) for task in TOY.tasks]
+    play(whole, RandomRecommender(), RandomUser(), seed=3)
+    parts = [Dialogue(TOY.tasks[n], TOY.items) for n in (1, 3)]
+    play(parts, RandomRecommender(), RandomUser(), seed=3, numbers=(1, 3))
+    assert [dialogue.turns for dialogue in parts] == [whole[1].turns, whole[3].turns]
+    with pytest.raises(ConfigError, match=r"Every dialogue draws by its number\. Expected 2 numbers, found 1\."):
+        play(parts, RandomRecommender(), RandomUser(), numbers=(1,))
+
+
 def test_an_empty_rollout_is_empty() -> None:
     assert rollout([], TOY.items, RandomRecommender(), FixedUser(), provenance=TOY.provenance) == []
 
