@@ -106,6 +106,11 @@ class Form:
         self._skip_forced()
 
     @property
+    def part(self) -> Free | Choice | None:
+        """What is being written; None if the form is finished."""
+        return self._part
+
+    @property
     def finished(self) -> bool:
         return self._part is None
 
@@ -135,6 +140,12 @@ class Form:
         assert allowed is None or token in allowed
         self._take(token, logprob, allowed)
         self._skip_forced()
+
+    def choose(self, option: tuple[int, ...]) -> None:
+        """Take this option of the part being written, with log-probability 0: it is given, not sampled."""
+        number = len(self.written)
+        while len(self.written) == number:
+            self.push(option[len(self._inside)], 0.0)
 
     def _next_part(self) -> Free | Choice | None:
         if len(self.written) == len(self._parts):

@@ -186,6 +186,10 @@ class ReplyForms:
             fields = [self._action, self._actions, self._score, self._scores_of]
         return Form([*self._reason, *fields], self._backbone.newline_ids, self._backbone.newline)
 
+    def reason(self) -> Form:
+        """The free text alone."""
+        return Form(self._reason, self._backbone.newline_ids, self._backbone.newline)
+
     def _scores_of(self, written: Sequence[tuple[int, ...]]) -> Choice:
         return self._scores[self._actions.options.index(written[PLACE_OF_CHOICE])]
 

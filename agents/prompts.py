@@ -125,14 +125,14 @@ def answer_of_user(observation: Observation, turn: int) -> Pieces:
     if action < 0:
         return (ANSWER, NO_ANSWER, ASK_AGAIN)
     score = f" {float(observation['strengths'][turn]):.2f}"
-    return (ANSWER, ACTION_TEXTS[action], score, *_because(reply), ASK_AGAIN)
+    return (ANSWER, ACTION_TEXTS[action], score, *because(reply), ASK_AGAIN)
 
 
 def proposal_of_recommender(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
     item, rationale = int(observation["proposals"][turn]), str(observation["rationales"][turn])
     named = NOTHING if item < 0 else title(items, item)
     peers = (piece for opinion in opinions_heard(observation, turn) for piece in opinion_of_peer(opinion, items))
-    return (RECOMMENDED, named, *_because(rationale), *peers, ASK_USER)
+    return (RECOMMENDED, named, *because(rationale), *peers, ASK_USER)
 
 
 def without_opinions(observation: Observation) -> Observation:
@@ -148,7 +148,7 @@ def opinion_of_peer(opinion: Opinion, items: Sequence[Item]) -> Pieces:
     return (PEER_AFTER[opinion.level], *list(earlier)[1:])
 
 
-def _because(text: str) -> Pieces:
+def because(text: str) -> Pieces:
     """The other side's reason, if it gave one."""
     text = text.strip()
     return (BECAUSE, " " + text) if text else ()

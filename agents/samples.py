@@ -141,29 +141,36 @@ def dealt(samples: Sequence[TrainingSample], index: int, size: int) -> list[Trai
     return [sample for sample, number in zip(samples, of_row, strict=True) if number % size == index]
 
 
-Baseline = Literal["none", "group", "batch"]
-"""What is taken off each reward: nothing, as published; the mean of the same turn of the same task; or of all turns."""
+Baseline = Literal["none", "group", "group_normalized", "batch"]
+"""What is taken off each reward: nothing, as published; the mean of the same turn of the same task, and what is left
+divided by the deviation or not; or the mean of all turns."""
 
 
 def centred(samples: Sequence[TrainingSample], baseline: Baseline) -> list[TrainingSample]:
     """The samples with rewards less a mean over the side's trained turns.
 
-    "group": over turn t of the dialogues that begin alike, those of one task. That is the advantage of GRPO,
-    arXiv:2402.03300, turn by turn and without its division by the deviation; the choice is ours. A turn that no other
-    dialogue of the task reaches is left with a reward of 0. "batch": over all turns.
+    "group": over turn t of the dialogues that begin alike, those of one task. A turn that no other dialogue of the task
+    reaches is left with a reward of 0. "group_normalized": divided by their standard deviation plus 1e-6, too: the
+    advantage of GRPO, arXiv:2402.03300. Turn by turn is ours. "batch": over all turns.
     """
     if baseline == "none":
         return list(samples)
 
     def group(sample: TrainingSample, turn: TurnSample) -> tuple[tuple[int, ...], int] | None:
-        return (sample.beginning, turn.number) if baseline == "group" else None
+        return (sample.beginning, turn.number) if baseline != "batch" else None
 
     rewards: dict[tuple[tuple[int, ...], int] | None, list[float]] = {}
     for sample in samples:
         for turn in sample.turns:
             rewards.setdefault(group(sample, turn), []).append(turn.reward)
     means = {key: sum(values) / len(values) for key, values in rewards.items()}
-    return [replace(s, turns=tuple(replace(t, reward=t.reward - means[group(s, t)]) for t in s.turns)) for s in samples]
+    scales = {key: float(np.std(rewards[key])) + 1e-6 if baseline == "group_normalized" else 1.0 for key in rewards}
+
+    def less(sample: TrainingSample, turn: TurnSample) -> TurnSample:
+        key = group(sample, turn)
+        return replace(turn, reward=(turn.reward - means[key]) / scales[key])
+
+    return [replace(s, turns=tuple(less(s, t) for t in s.turns)) for s in samples]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ from agents.credit import (
     student_logprobs,
     teacher_logprobs,
 )
+from agents.imitation import Demonstrator
+from agents.judge import Judge
 from agents.llm_agent import LLMAgent
 from agents.losses import kl_to_base, policy_gradient, truncated_ratio
 from agents.policy import Policy
@@ -60,12 +62,22 @@ from coars_env import (
     episode_meters,
     episode_metrics,
     item_counts,
+    kept_terms,
     outcome_terms,
     play,
     sample_train_tasks,
+    turn_outcome_terms,
 )
 
 CreditKind = Literal["log_ratio", "sign_from_reward", "none"]
+PaidBy = Literal["interaction", "outcome", "turn_outcome", "judge", "kept", "demonstration"]
+TERMS = {
+    "outcome": outcome_terms,
+    "turn_outcome": turn_outcome_terms,
+    "kept": kept_terms,
+    "demonstration": kept_terms,  # what is demonstrated is right
+}
+"""What a transcript alone decides."""
 
 _log = logging.getLogger("coars_env")
 
@@ -87,7 +99,11 @@ class CoarsConfig:
     once, in playing and in learning; ours."""
     baseline: Baseline = "none"
     """What is taken off each reward; published: nothing. "group" is the mean of the same turn in the dialogues of the
-    task, as in GRPO, and needs a group_size; "batch" that of all turns. Ours, see `centred` in agents/samples.py."""
+    task and needs a group_size; "group_normalized" divides by the deviation, too, as GRPO; "batch" is the mean of all
+    turns. Ours, see `centred` in agents/samples.py."""
+    kl: float = 0.0
+    """Weight of the divergence from the base in the loss, k3 a token; published: none. GRPO's is .001, see
+    `kl_to_base`."""
     max_turns: int = 4
     """T; ours, AFL's value."""
     credit: CreditKind = "log_ratio"
@@ -110,9 +126,11 @@ class CoarsConfig:
     diagnosis: Literal["template", "written"] = "template"
     """Who writes the last part of d_t: a template that compares genres, or the base model; published is that there is
     one. See `with_written_diagnoses`."""
-    outcome_only: bool = False
-    """Pay every turn by the outcome of its dialogue (`outcome_terms`) instead of Eq. 7-8: the ablation without
-    interaction rewards."""
+    paid_by: PaidBy = "interaction"
+    """What a reply earns. Published: "interaction", Eq. 7-8. For comparison: the "outcome" of the dialogue
+    (`outcome_terms`) or of each turn, "turn_outcome"; "judge", what the base thinks of the dialogue (`agents.judge`);
+    "kept", 1 for right replies while others are left out (`kept_terms`, rejection sampling); "demonstration", 1 for the
+    choice the logs say is right, which is written in place of the side's own (`agents.imitation`, supervised)."""
     learning_rate_recommender: float = 2e-3
     """AdamW without decay, linear warm-up over 5 steps, then to a tenth by a cosine; ours. Models of billions of
     parameters want 1e-5."""
@@ -140,11 +158,18 @@ class CoarsConfig:
                 "Training needs steps and dialogues of the trained recommender. Expected 0 <= explored_share < 1 and "
                 f"steps, episodes_per_step, micro_batch >= 1 and temperature > 0, found {self}. Mend the settings."
             )
+        if self.paid_by == "demonstration" and self.credit != "none":
+            raise ConfigError(
+                "Hindsight judges what a side chose itself. Expected credit none with demonstrations, found "
+                f"{self.credit!r}. Pass --coars.credit none."
+            )
+        if self.kl < 0:
+            raise ConfigError(f"A divergence is held down. Expected kl >= 0, found {self.kl}. Mend it.")
         if not 0 < self.teacher_rate <= 1:
             raise ConfigError(
                 f"A running average moves. Expected 0 < teacher_rate <= 1, found {self.teacher_rate}. Mend it."
             )
-        alone = self.baseline == "group" and self.group_size == 1  # every reward would be 0
+        alone = self.baseline.startswith("group") and self.group_size == 1  # every reward would be 0
         if self.group_size < 1 or self.episodes_per_step % self.group_size or alone:
             raise ConfigError(
                 "Every task is played by a whole group. Expected a group_size that divides episodes_per_step, and of 2 "
@@ -214,12 +239,22 @@ def train(
     dataset, popularity = build.split.dataset, item_counts(build.split)
     optimizers = optimizers or new_optimizers(policy)
 
+    demonstrated = config.paid_by == "demonstration"
+    if demonstrated and server is not None:
+        raise ConfigError(
+            "A server writes replies, not demonstrations. Expected no server with paid_by demonstration, found one. "
+            "Leave --server.url out."
+        )
+
     def new_agent(role: Role) -> LLMAgent:
+        if demonstrated:
+            return Demonstrator(policy, role, dataset.items, temperature=config.temperature, opinions=opinions)
         if server is None:
             return LLMAgent(policy, role, dataset.items, temperature=config.temperature, opinions=opinions)
         return ServedAgent(server, role, dataset.items, temperature=config.temperature, opinions=opinions)
 
     recommender, user = (new_agent(role) for role in ROLES)
+    judge = Judge(policy, dataset.items)
     groups = config.episodes_per_step // config.group_size
     explored = round(config.explored_share * groups) * config.group_size
     # whole groups by turns, so that each process has its share of explored ones, which cost less
@@ -232,6 +267,9 @@ def train(
         drawn = sample_train_tasks(build, groups, rng, prefix=f"train-{step:05d}")
         tasks = [drawn[n // config.group_size] for n in mine]
         dialogues = [Dialogue(task, dataset.items, max_turns=config.max_turns, reward=reward) for task in tasks]
+        for agent in (recommender, user):
+            if isinstance(agent, Demonstrator):
+                agent.tasks = tasks
         play(
             dialogues,
             Explorer(recommender, sum(n < explored for n in mine)),
@@ -240,7 +278,12 @@ def train(
             numbers=[step * config.episodes_per_step + n for n in mine],
         )
         played = {n: d.transcript(dataset.provenance, seed=config.seed) for n, d in zip(mine, dialogues, strict=True)}
-        terms = [outcome_terms(t) for t in played.values()] if config.outcome_only else [d.terms for d in dialogues]
+        if config.paid_by in TERMS:
+            terms = [TERMS[config.paid_by](t) for t in played.values()]
+        elif config.paid_by == "judge":
+            terms = judge.terms(list(played.values()), config.learners)
+        else:
+            terms = [d.terms for d in dialogues]
         written = config.diagnosis == "written"
         lessons = {
             RECOMMENDER: _samples(recommender, played, terms, first=explored, diagnosed=not written),
@@ -360,15 +403,19 @@ def _update(
         batch = collate(part, pad, policy.backbone.device)
         read = DynamicCache()  # what the student reads, a live teacher need not read again
         logprobs = student_logprobs(policy, role, batch, temperature=config.temperature, read=read)
-        earned, weights, student = batch.rewards, batch.weights, batch.rollout_logprobs
+        sampled = logprobs.detach() if config.paid_by == "demonstration" else batch.rollout_logprobs
+        earned, weights, student = batch.rewards, batch.weights, sampled
         if served:  # the server's numbers say how it sampled, and the policy's what is to be learnt
             weights, student = weights * truncated_ratio(logprobs, student), logprobs.detach()
+        reads_base = credit is not None and config.teacher == "base"
+        if reads_base or config.kl:  # the base reads the dialogues itself, and says how likely they are to it
+            of_base = DynamicCache()
+            with torch.no_grad():
+                base = student_logprobs(policy, None, batch, temperature=config.temperature, read=of_base)
+            divergence = kl_to_base(logprobs, base)
+            kept["kl"].append(divergence.detach())
+            read = of_base if reads_base else read
         if credit is not None:
-            if config.teacher == "base":  # reads the dialogues itself, and says at once how likely they are to it
-                read = DynamicCache()
-                with torch.no_grad():
-                    base = student_logprobs(policy, None, batch, temperature=config.temperature, read=read)
-                kept["kl"].append(kl_to_base(student, base))
             with_hindsight = teacher_logprobs(
                 policy,
                 role,
@@ -381,10 +428,12 @@ def _update(
             earned = earned + credit(earned, with_hindsight, student)
             kept["credit"].append(distilled_advantages(with_hindsight, student, clip=config.clip))
         loss = policy_gradient(logprobs, earned, weights, num_episodes=num_episodes)
+        if config.kl:
+            loss = loss + config.kl * (weights * divergence).sum() / num_episodes
         loss.backward()
         total += float(loss.detach())
-        kept["logprob"].append(batch.rollout_logprobs)
-        kept["ratio"].append((logprobs.detach() - batch.rollout_logprobs).exp())
+        kept["logprob"].append(sampled)
+        kept["ratio"].append((logprobs.detach() - sampled).exp())
     kept, total = team.joined(kept), sum(team.gathered(total))
     if samples:
         team.add_up_gradients(policy.parameters(role))

@@ -6,7 +6,7 @@ recommendation is ours: the paper has none. A model that was never shown such a 
 
 from agents.language_model import Field, LanguageModel
 from agents.text_agent import TextAgent
-from baselines.text_system import TextSystem
+from agents.text_system import TextSystem
 from coars_env import RECOMMENDER, USER, Split
 
 THOUGHT = Field("Thought:", max_tokens=256)

@@ -8,7 +8,7 @@ read with care. A user who always says yes has a recall of 1: see precision and 
 
 from agents.language_model import LanguageModel
 from agents.text_agent import TextAgent
-from baselines.text_system import TextSystem
+from agents.text_system import TextSystem
 from coars_env import RECOMMENDER, USER, Split
 
 

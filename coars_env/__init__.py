@@ -88,7 +88,9 @@ from coars_env.rewards import (
     StageSensitivity,
     TurnArrays,
     constant_stage,
+    kept_terms,
     outcome_terms,
+    turn_outcome_terms,
 )
 from coars_env.rollout import play, rollout
 from coars_env.tasks import (
@@ -255,6 +257,7 @@ __all__ = [
     "item_counts",
     "item_features",
     "joint_estimates",
+    "kept_terms",
     "leave_last",
     "list_datasets",
     "llara",
@@ -288,6 +291,7 @@ __all__ = [
     "surroundings",
     "svd_scorer",
     "target_ranks",
+    "turn_outcome_terms",
     "uniform_candidates",
     "user_card",
     "user_simulation",

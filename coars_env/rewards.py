@@ -229,16 +229,56 @@ def outcome_terms(transcript: Transcript) -> list[RewardTerms]:
     rewards of a GRPO of dialogues are ours; they are scaled to [-1, 1] as Eq. 7-8 are. No turn is left out but those
     with a message that could not be used, see `CoarsReward.turn`.
     """
-    terms = CoarsReward(exclude_positive_miss=frozenset())(transcript)
-    usable = [turn.proposal is not None and turn.strength is not None for turn in transcript.turns]
-    right = [turn.positive == term.hit for turn, term in zip(transcript.turns, terms, strict=True)]
-    answers = [2.0 * one - 1 for one, fits in zip(right, usable, strict=True) if fits]
+    terms = turn_outcome_terms(transcript)
+    usable = [_usable(turn) for turn in transcript.turns]
+    answers = [term.user for term, fits in zip(terms, usable, strict=True) if fits]
     recommender = 1.0 if transcript.final_item == transcript.task.target else -1.0
     user = sum(answers) / len(answers) if answers else 0.0
     return [
-        replace(term, stage=1.0, recommender=recommender, user=user) if fits else term
+        replace(term, recommender=recommender, user=user) if fits else term
         for term, fits in zip(terms, usable, strict=True)
     ]
+
+
+def turn_outcome_terms(transcript: Transcript) -> list[RewardTerms]:
+    """What can be checked of each turn, and nothing else: 1 for what is right and -1 for what is not; ours.
+
+    The recommender is right if it proposed the target, the user if it was positive on the target or negative on another
+    item. How strongly, in which turn and what peers take counts for nothing. No turn is left out but those with a
+    message that could not be used, see `CoarsReward.turn`.
+    """
+    terms = CoarsReward(exclude_positive_miss=frozenset())(transcript)
+    return [
+        replace(term, stage=1.0, recommender=2.0 * term.hit - 1, user=2.0 * (turn.positive == term.hit) - 1)
+        if _usable(turn)
+        else term
+        for turn, term in zip(transcript.turns, terms, strict=True)
+    ]
+
+
+def kept_terms(transcript: Transcript) -> list[RewardTerms]:
+    """Rejection sampling: replies that were right are worth 1, all others are left out.
+
+    To raise the likelihood of what is kept is fine-tuning on one's own successes, as in RAFT (arXiv:2304.06767) and
+    ReST-EM (arXiv:2312.06585); that a single turn is kept or not, rather than a dialogue, is ours.
+    """
+    kept = []
+    for term in turn_outcome_terms(transcript):
+        worth = {RECOMMENDER: term.recommender, USER: term.user}
+        wrong = frozenset(role for role in ROLES if worth[role] <= 0)
+        kept.append(
+            replace(
+                term,
+                recommender=max(term.recommender, 0.0),
+                user=max(term.user, 0.0),
+                excluded=term.excluded | wrong,
+            )
+        )
+    return kept
+
+
+def _usable(turn: Turn) -> bool:
+    return turn.proposal is not None and turn.strength is not None
 
 
 def reward_or_default(reward: Reward | None) -> Reward:

@@ -48,9 +48,9 @@ def variants(base: TrainConfig) -> dict[What, dict[str, TrainConfig]]:
             "CoARS": base,
             "recommender alone": coars(trained="recommender"),
             "user alone": coars(trained="user"),
-            "outcome only": coars(outcome_only=True),
+            "outcome only": coars(paid_by="outcome"),
             "no self-distillation": coars(credit="none"),
-            "GRPO, outcome": coars(outcome_only=True, credit="none", group_size=8, baseline="group"),
+            "GRPO, outcome": coars(paid_by="outcome", credit="none", group_size=8, baseline="group"),
         },
         "credit": {
             "CoARS": base,

@@ -1,7 +1,7 @@
 """Tokens joined to turns, and batches of them: what is trained on, what the teacher sees."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -9,7 +9,17 @@ import torch
 from agents.credit import teacher_logprobs
 from agents.llm_agent import LLMAgent, Row
 from agents.prompts import hindsight
-from agents.samples import TrainingSample, TurnSample, balanced, collate, collate_teacher, dealt, training_sample
+from agents.samples import (
+    Baseline,
+    TrainingSample,
+    TurnSample,
+    balanced,
+    centred,
+    collate,
+    collate_teacher,
+    dealt,
+    training_sample,
+)
 from coars_env import RECOMMENDER, ROLES, USER, Dialogue, RewardTerms, Role, ShapeError, play
 from coars_env.testing import ScriptedAgent, toy_dataset, toy_episodes
 
@@ -233,3 +243,16 @@ def test_samples_are_dealt_out_by_turns_and_those_that_begin_alike_stay_together
     assert dealt(hand, 0, 2) == [alone, other]
     assert dealt(hand, 1, 2) == [twin, twin, alone]
     assert dealt(hand, 4, 5) == []
+
+
+def test_rewards_of_a_group_are_centred_and_normalized() -> None:
+    def sample(beginning: int, *rewards: float) -> TrainingSample:
+        turns = tuple(TurnSample(2, 2, 3, (2,), r, (), number=n) for n, r in enumerate(rewards, start=1))
+        return TrainingSample([beginning, beginning, 5], [0.0] * 3, [None] * 3, turns, opening=2)
+
+    samples = [sample(7, 1.0, 0.5), sample(7, 0.0), sample(8, 1.0), sample(8, 1.0)]
+    found = {kind: [t.reward for s in centred(samples, kind) for t in s.turns] for kind in get_args(Baseline)}
+    assert found["none"] == [1.0, 0.5, 0.0, 1.0, 1.0]
+    assert found["group"] == [0.5, 0.0, -0.5, 0.0, 0.0]
+    assert found["group_normalized"] == pytest.approx([1.0, 0.0, -1.0, 0.0, 0.0], abs=1e-5)
+    assert found["batch"] == pytest.approx([0.3, -0.2, -0.7, 0.3, 0.3])

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from agents.backbones.pocket import PocketConfig, load_pocket
 from agents.credit import distilled_advantages, teacher_logprobs
+from agents.imitation import Demonstrator
 from agents.llm_agent import LLMAgent
+from agents.losses import kl_to_base
 from agents.policy import Policy
-from agents.samples import TrainingSample, TurnSample, collate
+from agents.samples import TrainingSample, TurnSample, collate, training_sample
 from agents.train import CoarsConfig, Explorer, StepMetrics, new_optimizers, schedule, train
 from coars_env import (
+    ACTIONS,
     RECOMMENDER,
     ROLES,
     USER,
@@ -37,6 +40,7 @@ from coars_env import (
     freeze,
     from_interactions,
     item_counts,
+    kept_terms,
     leave_last,
     play,
     rollout,
@@ -149,11 +153,14 @@ def test_a_written_diagnosis_teaches_something_else(lab: Any, build: TaskBuilder
     assert not torch.equal(found[0], found[1])
 
 
-def test_paid_by_the_outcome_all_turns_of_a_dialogue_earn_alike(lab: Any, build: TaskBuilder) -> None:
-    """Without credit the update of the recommender is that of the rewards, made by hand here."""
+@pytest.mark.parametrize("kl", [0.0, 0.5])
+def test_paid_by_the_outcome_all_turns_of_a_dialogue_earn_alike(lab: Any, build: TaskBuilder, kl: float) -> None:
+    """Without credit the update of the recommender is that of the rewards, and of the divergence from the base if that
+    has a weight, made by hand here.
+    """
     nothing_excluded = CoarsReward(exclude_positive_miss=frozenset())
     policy = lab.policy(scale=0.1)
-    ((metrics, transcripts),) = a_run(policy, build, steps=1, outcome_only=True, credit="none", **STILL)
+    ((metrics, transcripts),) = a_run(policy, build, steps=1, paid_by="outcome", credit="none", kl=kl, **STILL)
     played = lab.play(
         policy,
         dialogues=[
@@ -168,6 +175,9 @@ def test_paid_by_the_outcome_all_turns_of_a_dialogue_earn_alike(lab: Any, build:
         batch = collate([everything], 0, policy.backbone.device)
         logprobs = policy.score(RECOMMENDER, batch.token_ids, batch.places, batch.allowed)
         loss = loss - (batch.weights * batch.rewards * logprobs).sum() / len(transcripts)
+        with torch.no_grad():
+            base = policy.score(None, batch.token_ids, batch.places, batch.allowed)
+        loss = loss + kl * (batch.weights * kl_to_base(logprobs, base)).sum() / len(transcripts)
     gradients = torch.autograd.grad(loss, policy.parameters(RECOMMENDER))
     norm = torch.stack([g.norm() for g in gradients]).norm()
     assert metrics["rec_gradient"] == pytest.approx(float(norm), rel=1e-3)
@@ -449,3 +459,50 @@ def test_coars_learns_to_recommend(school: Any, seed: int) -> None:
     train(policy, build, CoarsConfig(steps=30, episodes_per_step=64, max_turns=2, seed=seed))
     assert hit_at_1(policy, build, questions) > before + 0.06
     assert all(bool(p.detach().any()) for role in ROLES for p in policy.parameters(role))
+
+
+# Other rewards --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paid_by", ["turn_outcome", "judge", "kept", "demonstration"])
+def test_under_every_reward_both_sides_learn(lab: Any, build: TaskBuilder, paid_by: str) -> None:
+    policy = lab.policy(scale=0.1)
+    before = {role: [p.detach().clone() for p in policy.parameters(role)] for role in ROLES}
+    ((metrics, _),) = a_run(policy, build, steps=1, paid_by=paid_by, credit="none")
+    for role in ROLES:
+        assert any(not torch.equal(p, q) for p, q in zip(before[role], policy.parameters(role), strict=True))
+    assert metrics["rec_tokens"] > 0
+
+
+def test_demonstrations_make_the_choices_of_the_logs(lab: Any, build: TaskBuilder) -> None:
+    policy = lab.policy(scale=0.1)
+    ((_, transcripts),) = a_run(policy, build, steps=1, paid_by="demonstration", credit="none", **STILL)
+    for transcript in transcripts:
+        assert [(turn.proposal, turn.action, turn.strength) for turn in transcript.turns] == [
+            (transcript.task.target, ACTIONS.index("click"), 1.0)
+        ]
+
+
+def test_the_update_by_demonstrations_raises_their_likelihood(lab: Any, build: TaskBuilder) -> None:
+    """Its gradient is that of the mean log-probability a token, made by hand here."""
+    policy = lab.policy(scale=0.1)
+    ((metrics, transcripts),) = a_run(policy, build, steps=1, paid_by="demonstration", credit="none", **STILL)
+    items = lab.split.dataset.items
+    recommender, user = (Demonstrator(policy, role, items) for role in ROLES)
+    recommender.tasks = user.tasks = [t.task for t in transcripts]
+    dialogues = [Dialogue(t.task, items, max_turns=3) for t in transcripts]
+    play(dialogues, recommender, user)
+    assert [tuple(d.turns) for d in dialogues] == [t.turns for t in transcripts]
+    loss = torch.zeros(())
+    for row, transcript in zip(recommender.rows, transcripts, strict=True):
+        sample = training_sample(row, RECOMMENDER, transcript, kept_terms(transcript), items, policy.backbone)
+        batch = collate([sample], 0, policy.backbone.device)
+        loss = loss - policy.score(RECOMMENDER, batch.token_ids, batch.places, batch.allowed).mean() / len(transcripts)
+    gradients = torch.autograd.grad(loss, policy.parameters(RECOMMENDER))
+    norm = torch.stack([g.norm() for g in gradients]).norm()
+    assert metrics["rec_gradient"] == pytest.approx(float(norm), rel=1e-3)
+
+
+def test_demonstrations_are_no_matter_for_hindsight() -> None:
+    with pytest.raises(ConfigError, match="Expected credit none with demonstrations"):
+        CoarsConfig(paid_by="demonstration")

@@ -21,7 +21,9 @@ from coars_env import (
     Turn,
     clamp_strength,
     constant_stage,
+    kept_terms,
     outcome_terms,
+    turn_outcome_terms,
 )
 from coars_env.rewards import recommender_reward, user_reward
 from coars_env.testing.toys import toy_dataset
@@ -325,6 +327,19 @@ def test_a_turn_that_could_not_be_used_has_no_part_in_the_outcome() -> None:
     assert (first.recommender, first.user, first.excluded) == (-1.0, 0.0, {USER})
     assert (second.recommender, second.user, second.excluded) == (0.0, -1.0, {RECOMMENDER})
     assert (third.recommender, third.user, third.excluded) == (1.0, 1.0, set())
+
+
+def test_the_outcome_of_a_turn_is_its_own() -> None:
+    terms = turn_outcome_terms(ended(answered(OTHER, 0.9), answered(OTHER, 0.2), UNREAD, answered(TARGET, 0.5)))
+    assert [term.recommender for term in terms] == [-1.0, -1.0, -1.0, 1.0]
+    assert [term.user for term in terms] == [-1.0, 1.0, 0.0, 1.0]
+    assert [term.excluded for term in terms] == [set(), set(), {USER}, set()]
+
+
+def test_only_right_replies_are_kept() -> None:
+    terms = kept_terms(ended(answered(OTHER, 0.9), answered(OTHER, 0.2), UNANSWERED, answered(TARGET, 0.5)))
+    assert [term.excluded for term in terms] == [{RECOMMENDER, USER}, {RECOMMENDER}, {RECOMMENDER, USER}, set()]
+    assert [(term.recommender, term.user) for term in terms] == [(0.0, 0.0), (0.0, 1.0), (0.0, 0.0), (1.0, 1.0)]
 
 
 UNREAD = Turn(None, "", 3, 1.0, "", recommender_error="?")
