@@ -16,6 +16,7 @@ import torch
 from agents.backbones.backbone import Backbone
 from agents.kv import Choice, Form, Free, Part, open_cache, write
 from agents.prompts import Pieces, parse_fields
+from agents.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -45,29 +46,6 @@ class Request:
     """Lines that are asked for, in this order."""
     seed: tuple[int, ...] = (0,)
     """Of the reply's chance."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What answers have cost so far."""
-
-    calls: int = 0
-    """Requests sent, repeated ones among them."""
-    tokens_read: int = 0
-    tokens_written: int = 0
-    seconds: float = 0.0
-    """Of waiting for replies; of a batch, each has its share."""
-    money: float = 0.0
-    """US dollars; 0 for models of one's own."""
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.calls + other.calls,
-            self.tokens_read + other.tokens_read,
-            self.tokens_written + other.tokens_written,
-            self.seconds + other.seconds,
-            self.money + other.money,
-        )
 
 
 @dataclass(frozen=True)

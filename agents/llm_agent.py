@@ -1,5 +1,6 @@
 """LLMAgent: a prompt and a policy as an `Agent`. It keeps the tokens it sampled; text is never tokenised again."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from agents.backbones.backbone import Backbone
 from agents.kv import Allowed, Choice, ColumnCache, Form, Free, Part, open_cache, write
 from agents.policy import Policy
 from agents.prompts import ACTION, ACTION_TEXTS, ITEM, REASON, SCORE, prompt, score_texts, title, without_opinions
+from agents.usage import Usage
 from coars_env import ACTIONS, RECOMMENDER, Action, ConfigError, Item, Observation, Role
 
 
@@ -68,6 +70,8 @@ class LLMAgent:
         """1 for training, 0 (greedy) for evaluation."""
         self.opinions = opinions
         """Whether a user is told what peers say."""
+        self.usage = Usage()
+        """Of all dialogues so far."""
         self._forms = ReplyForms(policy.backbone, role, items)
         self.start(())
 
@@ -88,11 +92,14 @@ class LLMAgent:
         numbers = sorted(observations)
         if not numbers:
             return {}
+        began, told = time.perf_counter(), 0
         forms: dict[int, Form] = {}
         for number in numbers:
             observation = observations[number] if self.opinions else without_opinions(observations[number])
             row = self._row(number, observation)
+            told -= len(row.token_ids)
             read_context(row, self.policy.backbone, self.role, observation, self.items)
+            told += len(row.token_ids)
             forms[number] = self._forms(observation)
         causes = self._fill(forms)
         actions: dict[int, Action] = {}
@@ -102,6 +109,8 @@ class LLMAgent:
             else:
                 self.rows[number].write(form)
                 actions[number] = read_reply(self.policy.backbone, self.role, form)
+        written = sum(sum(form.completion.sampled) for form in forms.values())
+        self.usage += Usage(len(forms), told, written, time.perf_counter() - began)
         return actions
 
     def _fill(self, forms: Mapping[int, Form]) -> dict[int, str]:

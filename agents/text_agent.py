@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from agents.language_model import Field, LanguageModel, Request, Usage, written
+from agents.language_model import Field, LanguageModel, Request, written
 from agents.prompts import (
     ACTION,
     ACTION_TEXTS,
@@ -15,6 +15,7 @@ from agents.prompts import (
     title,
     without_opinions,
 )
+from agents.usage import Usage
 from coars_env import ACTIONS, RECOMMENDER, Action, ConfigError, Item, Observation, Role
 
 Notes = Callable[[Observation], Pieces]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from agents.language_model import Usage
 from agents.text_agent import TextAgent
+from agents.usage import Usage
 from coars_env import Split, Task, builder, sample_train_tasks
 
 EPISODES = 192

@@ -3,7 +3,7 @@
 A cell's folder holds what it left behind:
 
     cell.json           written last: settings, cost, and the cause if it failed
-    values.json         per user: Hit@1 of every draw, and full-ranking figures
+    values.json         per user: Hit@1 of every draw, full-ranking figures, and counts of the test of its user
     transcripts-dN.jsonl, log.txt
     trained/            the model as soon as it is trained, for systems with `save`; gone through once, never again
 """
@@ -17,8 +17,9 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.machinery import PathFinder
+from inspect import signature
 from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,16 +36,23 @@ from coars_env import (
     EpisodeSet,
     FixedUser,
     Split,
+    UserTest,
+    builder,
     evaluate,
     full_ranking,
     metric_values,
     ranking_metrics,
+    simulation_counts,
     surroundings,
+    user_simulation,
+    user_test,
     write_transcripts,
 )
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FloatArray = npt.NDArray[np.float64]
+KEPT = ("hit_final", "hit_first", "turns", "reward_recommender", "reward_user")
+"""Metrics of the dialogues that a cell keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +64,23 @@ class Game:
     """The part that is played."""
     episodes: tuple[EpisodeSet, ...]
     """Its frozen tasks, one set for each candidate draw."""
+    backbone: str = "pocket"
+    """Language model of the systems that have one, see `agents.backbones.load`."""
+    updates: int = 60
+    """Of the systems that train one."""
+
+    def user_tests(self) -> list[UserTest]:
+        """AFL's test of user agents, a draw for each of the episodes; the same peers speak in it."""
+        peers = builder(self.split).peers
+        return [user_test(self.split, self.subset, draw=draw, peers=peers) for draw in range(len(self.episodes))]
 
     def settings(self) -> dict[str, str]:
-        """What must be equal for two cells to be compared: the data and every draw, with digests cut short."""
+        """What must be equal for two cells to be compared: data, language model and budget, and every draw, with
+        digests cut short.
+        """
         provenance = self.split.dataset.provenance
         return {
+            "language model": f"{self.backbone}, {self.updates} updates",
             "dataset": f"{provenance.source} data {provenance.origin} ({provenance.sha256[:12]})",
             "episodes": ", ".join(f"{draw.name} ({draw.sha256[:12]})" for draw in self.episodes),
         }
@@ -100,7 +120,7 @@ class Cell:
         notes = [self.record()] if self.finished() else []
         notes += [_read(path) for path in self.folder.glob("trained/training.json")]
         for made in notes:
-            pairs = [(wanted, made["settings"][what]) for what, wanted in settings.items()]
+            pairs = [(wanted, made["settings"].get(what, "nothing of it")) for what, wanted in settings.items()]
             changed = [name for name, digest in made["code"].items() if _digest(name) != digest]
             if changed:
                 pairs.append(("the code as it is now", f"other code of {', '.join(changed[:3])}"))
@@ -149,11 +169,15 @@ def _play(cell: Cell, game: Game) -> dict[str, Any]:
     code = _code(kind, {})  # as it is now, should somebody edit it meanwhile
     fitted, training = _fitted(cell, kind, game, code)
     recommender, user = players(fitted)
+    before, began = _usage(recommender, user), time.perf_counter()
     (draws,) = runs = evaluate(recommender, user, game.episodes, seeds=(cell.seed,))
+    seconds, usage = time.perf_counter() - began, _usage(recommender, user)
     for number, draw in enumerate(draws):
         write_transcripts(cell.folder / f"transcripts-d{number}.jsonl", draw)
     metrics = metric_values(runs)
-    values = {"hit_final": metrics["hit_final"][0]}  # [D, N]
+    values = {name: metrics[name][0] for name in KEPT}  # [D, N]
+    if user is not recommender and hasattr(fitted, "user"):
+        values |= _asked(fitted, game, cell.seed)
     if hasattr(fitted, "scores"):
         values |= ranking_metrics(full_ranking(fitted, game.split, game.subset))
     _write(cell.folder / "values.json", {name: array.tolist() for name, array in values.items()}, indent=None)
@@ -166,12 +190,34 @@ def _play(cell: Cell, game: Game) -> dict[str, Any]:
         "training_seconds": training["seconds"],
         "memory_mb": max(training["memory_mb"], _peak_memory()),
         "failed_dialogues": int(metrics["failed"].sum()),
+        "episodes": int(metrics["failed"].size),
+        "episode_seconds": seconds,
+        "episode_usage": {name: usage[name] - before[name] for name in usage},
+        "learning_usage": asdict(fitted.learning) if hasattr(fitted, "learning") else {},
     }
 
 
+def _asked(fitted: Any, game: Game, seed: int) -> dict[str, FloatArray]:
+    """Counts of the user test at each ratio, [U, C], mean over draws."""
+    simulations = []
+    for test in game.user_tests():
+        if hasattr(fitted, "play_first"):
+            fitted.play_first(game.split, test, seed=seed)
+        simulations.append(user_simulation(fitted.user, test, seed=seed))
+    return {f"user {ratio}": simulation_counts([simulations], ratio)[0] for ratio in simulations[0].test.ratios}
+
+
+def _usage(*agents: Agent) -> dict[str, float]:
+    """What language models have been asked so far, summed over the agents that have one."""
+    spent = [asdict(agent.usage) for agent in agents if hasattr(agent, "usage")]
+    return {name: sum(one[name] for one in spent) for name in (spent[0] if spent else ())}
+
+
 def players(fitted: Any) -> tuple[Agent, Agent]:
-    """The recommender and the user that play for a system: so far itself, and a user that clicks what comes first."""
-    return fitted, FixedUser()
+    """The recommender and the user of a system; one that is itself the recommender meets a user that clicks what comes
+    first.
+    """
+    return (fitted.recommender, fitted.user) if hasattr(fitted, "user") else (fitted, FixedUser())
 
 
 def _fitted(cell: Cell, kind: Any, game: Game, code: dict[str, str]) -> tuple[Any, dict[str, Any]]:
@@ -180,7 +226,7 @@ def _fitted(cell: Cell, kind: Any, game: Game, code: dict[str, str]) -> tuple[An
     if home.exists():
         return kind.load(home / "model", game.split), _read(home / "training.json")
     began = time.process_time()
-    fitted = kind.fit(game.split, seed=cell.seed)
+    fitted = kind.fit(game.split, seed=cell.seed, **_means(kind, game))
     training = {"seconds": time.process_time() - began, "memory_mb": _peak_memory()}
     if hasattr(fitted, "save"):
         with tempfile.TemporaryDirectory(dir=cell.folder, prefix=".trained.") as stage:
@@ -189,6 +235,19 @@ def _fitted(cell: Cell, kind: Any, game: Game, code: dict[str, str]) -> tuple[An
             _write(Path(stage, "trained", "training.json"), note)
             os.replace(Path(stage, "trained"), home)
     return fitted, training
+
+
+def _means(kind: Any, game: Game) -> dict[str, Any]:
+    """What the system's `fit` asks for of these: `model`, a language model to talk to; `backbone`, the name of one to
+    train, and `updates`.
+    """
+    asked, found = signature(kind.fit).parameters, dict[str, Any]()
+    if "model" in asked:
+        from agents.backbones import load  # torch, for those who need it
+        from agents.language_model import LocalModel
+
+        found["model"] = LocalModel(load(game.backbone, game.split), game.backbone)
+    return found | {name: getattr(game, name) for name in ("backbone", "updates") if name in asked}
 
 
 def _peak_memory() -> float:

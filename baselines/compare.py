@@ -4,6 +4,7 @@ Every system under every seed is a cell, see `baselines.cell`, played one after 
 an interrupted comparison goes on where it stopped, and systems and seeds can be added to it. See docs/compare.md.
 """
 
+import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,19 @@ from rich.table import Table
 
 from baselines.cell import Cell, FloatArray, Game, play_alone
 from baselines.names import baseline_path
-from baselines.tables import RANKING, Cost, Row, draw_forest, printed, to_csv, to_markdown
+from baselines.tables import (
+    RANKING,
+    SHOWN_OF_PLAY,
+    Cost,
+    Row,
+    draw_cost,
+    draw_curves,
+    draw_forest,
+    printed,
+    to_csv,
+    to_markdown,
+    user_lines,
+)
 from coars_env import (
     CandidateRule,
     ConfigError,
@@ -30,10 +43,12 @@ from coars_env import (
     SplitName,
     bootstrap_interval,
     builder,
+    counted_difference,
     freeze,
     holm,
     load_split,
     paired_difference,
+    simulation_estimates,
     surroundings,
 )
 
@@ -64,6 +79,10 @@ class CompareConfig:
     """Of training, and of ties in play."""
     reference: str = "item_knn"
     """System that the others are compared with; it is played, too."""
+    backbone: str = "pocket"
+    """Language model of the systems that talk to one or train one: "pocket", a folder or a name on the hub."""
+    updates: int = 60
+    """Of the systems that train a language model."""
     out: Path = Path("runs/compare")
     """Folder of cells, episodes, tables and picture. The same call again goes on with what is missing."""
 
@@ -86,7 +105,7 @@ class CompareConfig:
         split = load_split(self.dataset, self.split, source=self.source, data_dir=self.data_dir, **variant)
         build = builder(split, self.rule)
         draws = tuple(freeze(build, self.subset, rule=self.rule, draw=draw) for draw in range(self.draws))
-        return Game(split, self.subset, draws)
+        return Game(split, self.subset, draws, self.backbone, self.updates)
 
     @property
     def played(self) -> tuple[str, ...]:
@@ -106,6 +125,8 @@ class CompareConfig:
             "systems": systems,
             "seeds": self.seeds,
             "reference": [self.reference],
+            "backbone": [self.backbone],
+            "updates": [self.updates],
             "out": [out],
         }
         words = [(f"--{name}", *map(str, values)) for name, values in options.items() if values != [None]]
@@ -182,6 +203,8 @@ def table_rows(config: CompareConfig, cells: Sequence[Cell], source: str) -> lis
     hits = {name: np.stack([v["hit_final"] for v in own]) for name, own in values.items()}  # [S, D, N]
     others = [name for name in hits if name != config.reference and config.reference in hits]
     differences = {name: paired_difference(hits[name], hits[config.reference]) for name in others}
+    users = {name: _user(own) for name, own in values.items()}
+    leader = next((name for name, user in users.items() if user), None)
     adjusted = dict(zip(others, holm([differences[name].p_value for name in others]).tolist(), strict=True))
     return [
         Row(
@@ -192,6 +215,13 @@ def table_rows(config: CompareConfig, cells: Sequence[Cell], source: str) -> lis
             p_holm=adjusted.get(name, np.nan),
             ranking=_ranking(values.get(name, [])),
             cost=_cost([cell.record() for cell in done[name]]),
+            played={kind: _mean(values.get(name, []), kind) for kind in SHOWN_OF_PLAY},
+            user={ratio: simulation_estimates(counts) for ratio, counts in users.get(name, {}).items()},
+            user_differences={
+                ratio: counted_difference(counts, users[leader][ratio])
+                for ratio, counts in users.get(name, {}).items()
+                if leader is not None and name != leader
+            },
             command=config.command([name], source, Path("runs") / f"again-{_plain(name)}"),
             notes=tuple(note for cell in cells if cell.system == name for note in _notes(cell)),
         )
@@ -205,12 +235,34 @@ def _ranking(values: Sequence[dict[str, FloatArray]]) -> dict[str, Estimate]:
     return {name: bootstrap_interval(np.stack([seed[name][None] for seed in values])) for name in names}
 
 
+def _user(values: Sequence[dict[str, FloatArray]]) -> dict[str, FloatArray]:
+    """Counts of the user test by ratio, [S, U, C]; none where a system plays no user."""
+    names = [name for name in values[0] if name.startswith("user ")]
+    return {name.removeprefix("user "): np.stack([seed[name] for seed in values]) for name in names}
+
+
+def _mean(values: Sequence[dict[str, FloatArray]], name: str) -> Estimate | None:
+    """Of a metric of the dialogues; None where it was not kept."""
+    kept = [seed[name] for seed in values if name in seed]
+    return bootstrap_interval(np.stack(kept)) if kept and len(kept) == len(values) else None
+
+
 def _cost(records: Sequence[dict[str, Any]]) -> Cost | None:
     """Over the seeds of a system: parameters of the first, mean seconds, highest memory; None if all failed."""
     if not records:
         return None
     seconds = float(np.mean([record["training_seconds"] for record in records]))
-    return Cost(records[0]["parameters"], seconds, max(record["memory_mb"] for record in records))
+    episodes = sum(record.get("episodes", 0) for record in records)
+    spent = [record.get("episode_usage", {}) for record in records]
+    learnt = [record.get("learning_usage", {}) for record in records]
+    return Cost(
+        records[0]["parameters"],
+        seconds,
+        max(record["memory_mb"] for record in records),
+        {name: sum(one[name] for one in spent) / episodes for name in spent[0]},
+        sum(record.get("episode_seconds", 0.0) for record in records) / episodes if episodes else 0.0,
+        {name: sum(one[name] for one in learnt) / len(learnt) for name in learnt[0]},
+    )
 
 
 def _notes(cell: Cell) -> Iterator[str]:
@@ -232,8 +284,11 @@ def _write(config: CompareConfig, game: Game, rows: Sequence[Row], cells: Sequen
     (config.out / "table.csv").write_text(to_csv(rows, config.reference), encoding="utf-8")
     try:
         draw_forest(rows, config.reference, config.out / "forest.png", title=title)
+        draw_cost(rows, config.out / "cost.png", title=title)
+        learnt = draw_curves(_curves(cells), config.out / "curves.png", title=title)
         missing = None
     except ModuleNotFoundError as error:
+        learnt = False
         missing = f'no picture, since {error.name} is not installed: pip install "coars-env[llm]"'
     libraries = sorted({f"{name} {number}" for one in made for name, number in one["versions"].items()})
     head = (
@@ -247,11 +302,21 @@ def _write(config: CompareConfig, game: Game, rows: Sequence[Row], cells: Sequen
         config.reference,
         title=title,
         head=head,
-        picture=None if missing else "forest.png",
+        pictures=[] if missing else ["forest.png", "cost.png", *(["curves.png"] if learnt else [])],
         digests=[f"{draw.name}: `{draw.sha256[:12]}`" for draw in game.episodes],
     )
     (config.out / "table.md").write_text(page, encoding="utf-8")
     return missing
+
+
+def _curves(cells: Sequence[Cell]) -> dict[str, list[FloatArray]]:
+    """Hit@1 of the first proposal by update, [K] for each seed, of the systems that keep it."""
+    found: dict[str, list[FloatArray]] = {}
+    for cell in cells:
+        path = cell.folder / "trained" / "model" / "history.json"
+        if cell.finished() and path.exists():
+            found.setdefault(cell.system, []).append(np.array(json.loads(path.read_text())["hit_first"]))
+    return found
 
 
 def _all(made: Sequence[dict[str, Any]], what: str) -> str:
@@ -267,6 +332,11 @@ def _show(rows: Sequence[Row], reference: str, console: Console) -> None:
         table = Table("system", *part)
         for line in lines:
             table.add_row(line["system"], *(line[column] for column in part))
+        console.print(table)
+    if asked := user_lines(rows):
+        table = Table(*list(asked[0]))
+        for line in asked:
+            table.add_row(*line.values())
         console.print(table)
     for row in rows:
         for note in row.notes:

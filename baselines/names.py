@@ -6,9 +6,19 @@ from typing import Any
 from coars_env import ConfigError
 
 BASELINES = {
+    "afl": "baselines.afl:Afl",
     "bpr": "baselines.bpr:Bpr",
     "caser": "baselines.caser:Caser",
+    "chain_of_thought": "baselines.chain_of_thought:ChainOfThought",
+    "coars": "baselines.coars:Coars",
+    "coars-no-distillation": "baselines.coars:CoarsWithoutDistillation",
+    "coars-no-interaction": "baselines.coars:CoarsWithoutInteraction",
+    "coars-recommender": "baselines.coars:CoarsRecommenderAlone",
+    "coars-user": "baselines.coars:CoarsUserAlone",
     "gru4rec": "baselines.gru4rec:Gru4Rec",
+    "grpo": "baselines.grpo:Grpo",
+    "grpo-judge": "baselines.grpo:GrpoJudge",
+    "grpo-turn": "baselines.grpo:GrpoTurn",
     "item_knn": "baselines.item_knn:ItemKnn",
     "markov": "baselines.markov:Markov",
     "popularity": "baselines.popularity:Popularity",
@@ -16,6 +26,7 @@ BASELINES = {
     "proxy-caser": "baselines.sqn_sac:ProxyCaser",
     "proxy-gru4rec": "baselines.sqn_sac:ProxyGru4Rec",
     "random": "baselines.random_agent:RandomAgent",
+    "rejection_sampling": "baselines.fine_tuning:RejectionSampling",
     "sac": "baselines.sqn_sac:Sac",
     "sac-caser": "baselines.sqn_sac:SacCaser",
     "sac-gru4rec": "baselines.sqn_sac:SacGru4Rec",
@@ -23,9 +34,11 @@ BASELINES = {
     "sqn": "baselines.sqn_sac:Sqn",
     "sqn-caser": "baselines.sqn_sac:SqnCaser",
     "sqn-gru4rec": "baselines.sqn_sac:SqnGru4Rec",
+    "supervised": "baselines.fine_tuning:Supervised",
+    "zero_shot": "baselines.zero_shot:ZeroShot",
 }
-"""Name -> import path of a class with `fit(split, seed=...)`. Resolved on use: popularity must not load torch for
-another."""
+"""Name -> import path of a class with `fit(split, seed=...)`; see `baselines.cell` for what else it may ask for.
+Resolved on use: popularity must not load torch for another."""
 
 
 def baseline_path(name: str) -> str:

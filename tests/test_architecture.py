@@ -22,9 +22,9 @@ SHIPPED = PACKAGES[:3]
 LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
     "evaluation rescore testing data cli",
-    "agents": "prompts backbones kv sequential policy memory llm_agent imitation language_model api text_agent "
+    "agents": "prompts backbones kv sequential policy memory usage llm_agent imitation language_model api text_agent "
     "text_system judge served samples team writer credit losses checkpoint card curves peers loggers train run "
-    "evaluate export",
+    "trained_pair evaluate export",
 }
 """Each module imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}

@@ -301,12 +301,11 @@ def simulation_report(
     Raises:
         ShapeError: the runs do not answer the same tests, or there are none.
     """
-    test, rng, estimates = tests_of(runs)[0], own_rng(rng), {}
-    for ratio in test.ratios:
-        counts = simulation_counts(runs, ratio)
-        bounds = interval([counts], _simulation_statistics, level=level, resamples=resamples, rng=rng)
-        columns = zip(SIMULATION_METRICS, *(bound.tolist() for bound in bounds), strict=True)
-        estimates[ratio] = {name: Estimate(*rest) for name, *rest in columns}
+    test, rng = tests_of(runs)[0], own_rng(rng)
+    estimates = {
+        ratio: simulation_estimates(simulation_counts(runs, ratio), level=level, resamples=resamples, rng=rng)
+        for ratio in test.ratios
+    }
     return SimulationReport(
         system=system,
         provenance=test.provenance,
@@ -318,6 +317,21 @@ def simulation_report(
         skipped=test.skipped,
         estimates=estimates,
     )
+
+
+def simulation_estimates(
+    counts: FloatArray,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    rng: np.random.Generator | None = None,
+) -> dict[str, Estimate]:
+    """Each of `SIMULATION_METRICS` with its interval, from the counts at one ratio that `simulation_counts` makes,
+    [S, U, C].
+    """
+    bounds = interval([counts], _simulation_statistics, level=level, resamples=resamples, rng=own_rng(rng))
+    columns = zip(SIMULATION_METRICS, *(bound.tolist() for bound in bounds), strict=True)
+    return {name: Estimate(*rest) for name, *rest in columns}
 
 
 def simulation_difference(
@@ -343,6 +357,32 @@ def simulation_difference(
             f"A paired difference needs the same questions. Expected {[test.name for test in tests]} with equal "
             f"digests, found {[test.name for test in others]}. Put one test to both agents."
         )
+    return counted_difference(
+        simulation_counts(a, ratio),
+        simulation_counts(b, ratio),
+        metric,
+        level=level,
+        resamples=resamples,
+        permutations=permutations,
+        rng=rng,
+    )
+
+
+def counted_difference(
+    a: FloatArray,
+    b: FloatArray,
+    metric: str = "f1",
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    permutations: int = 10_000,
+    rng: np.random.Generator | None = None,
+) -> Difference:
+    """`simulation_difference` of counts that were kept, of one test at one ratio. [S, U, C] each.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
     if metric not in SIMULATION_METRICS:
         raise ConfigError(f"Expected one of the metrics {list(SIMULATION_METRICS)}, found {metric!r}. Name one.")
     column = list(SIMULATION_METRICS).index(metric)
@@ -350,8 +390,7 @@ def simulation_difference(
     def statistic(sums: FloatArray) -> FloatArray:
         return _simulation_statistics(sums)[..., [column]]
 
-    counts = simulation_counts(a, ratio), simulation_counts(b, ratio)
-    return difference(*counts, statistic, level=level, resamples=resamples, permutations=permutations, rng=rng)
+    return difference(a, b, statistic, level=level, resamples=resamples, permutations=permutations, rng=rng)
 
 
 def simulation_counts(runs: SimulationRuns, ratio: str) -> FloatArray:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from agents.language_model import Field, LocalModel, Reply, Request, Usage, read_values, written
+from agents.language_model import Field, LocalModel, Reply, Request, read_values, written
 from agents.llm_agent import LLMAgent
 from agents.prompts import ASK_RECOMMENDER, CANDIDATES, ITEM, REASON
 from agents.text_agent import TextAgent
+from agents.usage import Usage
 from coars_env import (
     RECOMMENDER,
     ROLES,

@@ -139,7 +139,7 @@ def test_the_command_of_a_row_is_whole(config: CompareConfig, cells: list[Cell])
     command = table_rows(config, cells, "real")[1].command
     assert command == (
         "coars compare --dataset movielens --subset test --rule uniform --source real --draws 5 --systems bpr "
-        "--seeds 0 1 --reference item_knn --out runs/again-bpr"
+        "--seeds 0 1 --reference item_knn --backbone pocket --updates 60 --out runs/again-bpr"
     )
 
 
