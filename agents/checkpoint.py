@@ -4,17 +4,19 @@ Whatever is written appears under its name as a whole or not at all, however the
 left bears a name that nobody reads, and `remove_leftovers` removes it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -205,6 +207,28 @@ def new_run_folder(folder: Path) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that no two processes train in it. What is killed holds nothing.
+
+    Raises:
+        CheckpointError: another process does.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise CheckpointError(
+            f"A run is trained by one command at a time. Expected nobody else in {folder}, found another process that "
+            "is training there. Wait for it, or stop it."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

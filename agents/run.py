@@ -24,6 +24,7 @@ from agents.checkpoint import (
     PART,
     Checkpoint,
     Origin,
+    alone_in,
     as_json,
     differences,
     is_finished,
@@ -148,6 +149,11 @@ def open_split(data: DataConfig) -> Split:
 
 
 def open_backbone(config: TrainConfig, split: Split) -> Backbone:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "A device must be there. Expected a GPU that torch can use for device cuda, found none. Pass --device cpu, "
+            "or install a torch that fits the GPU."
+        )
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     return load(config.backbone, split, device=device, bits=config.bits)
 
@@ -184,8 +190,8 @@ def run_training(
 
     Raises:
         ConfigError: not to be resumed, and the folder is not empty; or a server for a team, see `open_server`.
-        CheckpointError: the folder holds a damaged checkpoint or one of other settings, data or base, or its
-            metrics.jsonl ends before it.
+        CheckpointError: the folder holds a damaged checkpoint or one of other settings, data or base, its metrics.jsonl
+            ends before it, or another process is training there.
         TrainingError: see `train`; the message names the last good checkpoint.
         BackboneError: there is to be a server, and it cannot be used, see `Server.publish`.
     """
@@ -195,11 +201,13 @@ def run_training(
         build = builder(split, peers=peers_of(config.peers, split))
     optimizers, origin = new_optimizers(policy), Origin.of(config, provenance, policy)
     opening = open_server(config.server, policy, folder / ("served" + PART), team)
+    held = contextlib.ExitStack()
 
     def begin() -> tuple[Checkpoint, list[StepMetrics]]:
         if not resume:
             new_run_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        held.enter_context(alone_in(folder))
         remove_leftovers(folder)
         if not (folder / CHECKPOINT).exists():
             return Checkpoint.of(policy, optimizers, 0, origin), []
@@ -228,53 +236,54 @@ def run_training(
                 f"{folder / CHECKPOINT}; `coars export` takes its adapters out."
             ) from error
 
-    start, rows = team.from_main(begin)
-    if not team.is_main:
-        start.restore(policy, optimizers, origin)
-        learn(lambda step, metrics, transcripts: rows.append(metrics))
+    with held:
+        start, rows = team.from_main(begin)
+        if not team.is_main:
+            start.restore(policy, optimizers, origin)
+            learn(lambda step, metrics, transcripts: rows.append(metrics))
+            return folder
+        logger = logger or open_logger(config.log, folder, origin.config, first=len(rows))
+        if rows:
+            note_resumption(folder, len(rows), processes=team.size)
+        else:
+            write_config(folder, config, provenance, processes=team.size)
+            start.write(folder)
+        progress = Progress(
+            MofNCompleteColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.fields[told]}"), console=console
+        )
+        with (
+            contextlib.closing(logger),
+            (folder / "metrics.jsonl").open("a" if rows else "w", encoding="utf-8") as file,
+            progress,
+            opening as server,
+        ):
+            bar = progress.add_task("training", total=config.coars.steps, completed=len(rows), told="")
+
+            def on_step(step: int, metrics: StepMetrics, transcripts: Sequence[Transcript]) -> None:
+                rows.append(metrics)
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+                file.flush()
+                logger.log(step, metrics)
+                progress.update(bar, advance=1, told=progress_text(rows))
+                if len(rows) % config.checkpoint_every == 0 or len(rows) == config.coars.steps:
+                    write_transcripts(folder / "transcripts" / "last_step.jsonl", transcripts)
+                    stories = told_dialogues(transcripts[:8], split.dataset.items)
+                    (folder / "dialogues.txt").write_text(stories, encoding="utf-8")
+                    os.fsync(file.fileno())  # a checkpoint is never ahead of the record
+                    Checkpoint.of(policy, optimizers, len(rows), origin).write(folder)
+
+            try:
+                learn(on_step, server)
+            except (OSError, SafetensorError) as error:  # a disk that is full, or gone
+                raise CheckpointError(
+                    f"A run writes as it goes. Expected room for it in {folder}, found {error!r} after update "
+                    f"{len(rows)}. What was saved is whole; make room, then: coars train --resume {folder}"
+                ) from error
+        draw_curves(
+            rows, folder / "curves.png", title=f"CoARS on {provenance.source} data: {provenance.origin}, {split.name}"
+        )
+        save_adapters(policy, folder, adapter_cards(origin, split, rows))
         return folder
-    logger = logger or open_logger(config.log, folder, origin.config, first=len(rows))
-    if rows:
-        note_resumption(folder, len(rows), processes=team.size)
-    else:
-        write_config(folder, config, provenance, processes=team.size)
-        start.write(folder)
-    progress = Progress(
-        MofNCompleteColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.fields[told]}"), console=console
-    )
-    with (
-        contextlib.closing(logger),
-        (folder / "metrics.jsonl").open("a" if rows else "w", encoding="utf-8") as file,
-        progress,
-        opening as server,
-    ):
-        bar = progress.add_task("training", total=config.coars.steps, completed=len(rows), told="")
-
-        def on_step(step: int, metrics: StepMetrics, transcripts: Sequence[Transcript]) -> None:
-            rows.append(metrics)
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-            file.flush()
-            logger.log(step, metrics)
-            progress.update(bar, advance=1, told=progress_text(rows))
-            if len(rows) % config.checkpoint_every == 0 or len(rows) == config.coars.steps:
-                write_transcripts(folder / "transcripts" / "last_step.jsonl", transcripts)
-                stories = told_dialogues(transcripts[:8], split.dataset.items)
-                (folder / "dialogues.txt").write_text(stories, encoding="utf-8")
-                os.fsync(file.fileno())  # a checkpoint is never ahead of the record
-                Checkpoint.of(policy, optimizers, len(rows), origin).write(folder)
-
-        try:
-            learn(on_step, server)
-        except (OSError, SafetensorError) as error:  # a disk that is full, or gone
-            raise CheckpointError(
-                f"A run writes as it goes. Expected room for it in {folder}, found {error!r} after update {len(rows)}. "
-                f"What was saved is whole; make room, then: coars train --resume {folder}"
-            ) from error
-    draw_curves(
-        rows, folder / "curves.png", title=f"CoARS on {provenance.source} data: {provenance.origin}, {split.name}"
-    )
-    save_adapters(policy, folder, adapter_cards(origin, split, rows))
-    return folder
 
 
 def open_server(

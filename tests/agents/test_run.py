@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from agents.backbones.pocket import PocketConfig, load_pocket
-from agents.checkpoint import ADAPTERS_FOLDER, CHECKPOINT, Checkpoint, Origin, differences
+from agents.checkpoint import ADAPTERS_FOLDER, CHECKPOINT, Checkpoint, Origin, alone_in, differences
 from agents.evaluate import where_it_ran
 from agents.peers import PeersConfig
 from agents.policy import Policy
@@ -315,6 +315,20 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(
     (folder,) = train_seeds(run_settings, world, [0])
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
     assert not (folder / "config.json.part").exists()
+
+
+def test_two_cannot_train_in_one_folder(settings: TrainConfig, world: Split, stopped: Path) -> None:
+    config = replace(settings, out=stopped)
+    with alone_in(stopped), pytest.raises(CheckpointError, match="another process that is training there"):
+        run_training(config, world, new_policy(config, world), resume=True)
+    run_training(config, world, new_policy(config, world), resume=True)
+    assert not (stopped / ".lock").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said(settings: TrainConfig, world: Split) -> None:
+    with pytest.raises(ConfigError, match="Expected a GPU that torch can use"):
+        new_policy(replace(settings, device="cuda"), world)
 
 
 def test_seeds_go_on_where_they_were_stopped(settings: TrainConfig, world: Split, whole: dict[str, Any]) -> None:
