@@ -11,8 +11,8 @@ the rest is ours:
 - An agent does not know who the user is. It is told the plans of its side whose histories are most like the present.
 - No worked examples stand in the prompt of reflection: the code's are of another game.
 
-Plans are frozen after `fit`: a held-out dialogue is one trial. No figures of recommendation were published; RetroAgent's
-paper (arXiv:2603.08561) lists a success of 28.8 of Reflexion on WebShop.
+Plans are frozen after `fit`: a held-out dialogue is one trial. No figures of recommendation were published; a study of
+WebShop (RetroAgent's, arXiv:2603.08561) lists a success of 28.8 for Reflexion.
 """
 
 import re

@@ -1,6 +1,7 @@
 """Scripted: a language model that says what a function of the request says. For tests of what lives by prompts."""
 
 from collections.abc import Callable, Sequence
+from zlib import crc32
 
 from agents.language_model import Reply, Request, Usage, read_values
 
@@ -27,3 +28,28 @@ class Scripted:
 def text_of(request: Request) -> str:
     """All that was asked and said, in one string."""
     return "".join(piece for message in request.messages for piece in message)
+
+
+def by_hash(request: Request) -> str:
+    """A reply that a hash of all that was asked and said decides: as good as any, and always the same."""
+    number = crc32((request.system + text_of(request)).encode())
+    lines = []
+    for asked in request.fields:
+        number = crc32(asked.label.encode(), number)
+        free = f" words of {number % 89}"
+        lines.append(asked.label + (free if asked.options is None else asked.options[number % len(asked.options)]))
+    return "\n".join(lines)
+
+
+class Stopping(Scripted):
+    """Stops, as a user may stop a run, when it is asked for the n-th time; batches are counted."""
+
+    def __init__(self, script: Callable[[Request], str], after: int) -> None:
+        super().__init__(script)
+        self.left = after
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().answer(requests)

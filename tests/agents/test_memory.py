@@ -166,7 +166,7 @@ def test_a_store_of_embeddings_keeps_them(tmp_path: Path) -> None:
     expected = memory.retrieve("x" * 12)
     del memory
     assert Memory(ORIGIN, tmp_path / "store", embedder=by_length).retrieve("x" * 12) == expected
-    with pytest.raises(CheckpointError, match="Expected search 'bm25' in .*, found 'embeddings'"):
+    with pytest.raises(CheckpointError, match=r"Expected search 'bm25' in .*, found 'embeddings'"):
         Memory(ORIGIN, tmp_path / "store")
     longer = Memory(ORIGIN, tmp_path / "store", embedder=lambda said: np.ones((len(said), 3)))
     with pytest.raises(CheckpointError, match=r"Expected 3 numbers in .*, found \[2\]"):
@@ -224,7 +224,7 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> No
 
 def test_two_runs_cannot_write_to_one_store(tmp_path: Path) -> None:
     memory = filled(tmp_path / "store")
-    with pytest.raises(CheckpointError, match="database is locked.*wait for the run that writes to it"):
+    with pytest.raises(CheckpointError, match=r"database is locked.*wait for the run that writes to it"):
         Memory(ORIGIN, tmp_path / "store")
     memory.commit()
     memory.freeze()
