@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from agents.backbones.pocket import train_tokenizer
-from agents.language_model import Request, Usage
+from agents.backbones.pocket import PocketConfig, load_pocket, train_tokenizer
+from agents.language_model import LocalModel, Request, Usage
 from agents.memory import Entry
 from agents.prompts import REASON
 from baselines.agentcf import AgentCF
@@ -16,7 +16,7 @@ from baselines.i2agent import INTEREST, I2Agent
 from baselines.memory_stream import MemoryStream
 from baselines.reflexion import Reflexion
 from baselines.text_system import BATCH, TextSystem, training_walks
-from coars_env import CheckpointError, Dialogue, Split, builder, freeze, load_split, play
+from coars_env import CheckpointError, Dialogue, Split, Transcript, builder, freeze, load_split, play
 from scripted import Scripted, Stopping, by_hash, text_of
 
 EPISODES = 3 * (BATCH + 3)
@@ -136,7 +136,12 @@ def test_no_user_is_remembered_with_the_held_out_item(split: Split, learnt: Lear
             assert targets[int(number)] not in entry.situation.split("; ")
 
 
-def test_all_prompts_fit_into_the_context_of_pocket(kind: Any, split: Split) -> None:
+@pytest.fixture(scope="module")
+def tokenizer(split: Split) -> Any:
+    return train_tokenizer(split)
+
+
+def test_all_prompts_fit_into_the_context_of_pocket(kind: Any, split: Split, tokenizer: Any) -> None:
     spoken = {REASON: 12, INTEREST.label: INTEREST.max_tokens or 0}
     """Tokens of free text that is not cut by a memory; pocket's reasons have 12."""
 
@@ -147,7 +152,7 @@ def test_all_prompts_fit_into_the_context_of_pocket(kind: Any, split: Split) -> 
                 lines[n] = asked.label + " " + ("ы" * (spoken.get(asked.label, 2000) // 2))
         return "\n".join(lines)
 
-    tokenizer, model = train_tokenizer(split), Scripted(longest)
+    model = Scripted(longest)
     system = kind.fit(split, model=model, episodes=60)
     play_held_out(system, split, list(range(20)))
     lengths = []
@@ -155,6 +160,20 @@ def test_all_prompts_fit_into_the_context_of_pocket(kind: Any, split: Split) -> 
         pieces = [request.system, *(piece for message in request.messages for piece in message)]
         lengths.append(sum(len(tokenizer.encode(piece, add_special_tokens=False)) for piece in pieces))
     assert 500 < max(lengths) < 1900  # of 2,048
+
+
+@pytest.fixture(scope="module")
+def pocket(split: Split, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    config = PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8)
+    return LocalModel(load_pocket(split, config, cache_dir=tmp_path_factory.mktemp("pocket")), "tiny")
+
+
+def test_a_local_model_plays_and_learns_under_constraint(kind: Any, split: Split, pocket: LocalModel) -> None:
+    system = kind.fit(split, model=pocket, episodes=6)
+    assert entries(system)
+    for line in play_held_out(system, split, [0, 1]):
+        turns = Transcript.from_json(line).turns
+        assert {(turn.recommender_error, turn.user_error) for turn in turns} == {(None, None)}
 
 
 # The walks ------------------------------------------------------------------------------------------------------------
