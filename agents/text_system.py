@@ -45,8 +45,14 @@ class TextSystem:
     user: TextAgent
     learning: Usage = field(default_factory=Usage)
     """What `fit` asked of the language model."""
-    memory: Memory | None = None
-    """What both sides are told from; frozen."""
+
+
+@dataclass(eq=False)
+class MemorySystem(TextSystem):
+    """A system whose sides are told from what training has written."""
+
+    memory: Memory = field(kw_only=True)
+    """Frozen."""
 
 
 def training_tasks(split: Split, *, seed: int, episodes: int = EPISODES, batch: int = BATCH) -> Iterator[list[Task]]:

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from agents.language_model import Field, LanguageModel, Request, Usage, written
+from agents.language_model import Field, LanguageModel, Request, written
 from agents.memory import Embedder, Memory, shortened
 from agents.prompts import (
     ASK_RECOMMENDER,
@@ -36,10 +36,10 @@ from agents.prompts import (
     title,
 )
 from agents.text_agent import REASONED, TextAgent
-from baselines.text_system import (
+from agents.text_system import (
     EPISODES,
     STEPS,
-    TextSystem,
+    MemorySystem,
     ask,
     finish_batch,
     history_of,
@@ -47,6 +47,7 @@ from baselines.text_system import (
     situation,
     training_walks,
 )
+from agents.usage import Usage
 from coars_env import RECOMMENDER, ROLES, ConfigError, Item, Observation, Role, Split, Task, builder
 
 Mode = Literal["basic", "sequential", "rag"]
@@ -71,7 +72,7 @@ NOT_WANTED = "\nThis user did not take it next. Say in at most 50 words what it 
 USER_FIELD, ITEM_FIELD = Field("User:", max_tokens=96), Field("About:", max_tokens=48)
 
 
-class AgentCF(TextSystem):
+class AgentCF(MemorySystem):
     """Both sides are told descriptions that training has written."""
 
     @classmethod
@@ -121,7 +122,7 @@ class AgentCF(TextSystem):
             TextAgent(model, role, items, notes=partial(told, memory, role, items, mode), history=mode != "basic")
             for role in ROLES
         )
-        return cls(recommender, user, learning, memory)
+        return cls(recommender, user, learning, memory=memory)
 
 
 @dataclass

@@ -26,11 +26,11 @@ from agents.language_model import Field, LanguageModel, Request
 from agents.memory import Embedder, Memory, shortened
 from agents.prompts import ACTION_TEXTS, BECAUSE, NOTHING, RECOMMENDED, TAKEN, TAKEN_NEXT, Pieces, title, titles
 from agents.text_agent import REASONED, TextAgent
-from baselines.text_system import (
+from agents.text_system import (
     BATCH,
     EPISODES,
     STEPS,
-    TextSystem,
+    MemorySystem,
     ask,
     finish_batch,
     history_of,
@@ -52,7 +52,7 @@ SO_FAR = "\nProfile so far:"
 ASK_PROFILE = "\nRewrite the profile in a few sentences."
 
 
-class I2Agent(TextSystem):
+class I2Agent(MemorySystem):
     """Both sides are told a profile; the recommender says what the user is after before it chooses."""
 
     @classmethod
@@ -107,7 +107,7 @@ class I2Agent(TextSystem):
             finish_batch(memory, learning)
         memory.freeze()
         recommender, user = (_agent(memory, model, role, items) for role in ROLES)
-        return cls(recommender, user, learning, memory)
+        return cls(recommender, user, learning, memory=memory)
 
 
 def _agent(memory: Memory, model: LanguageModel, role: str, items: Sequence[Item]) -> TextAgent:

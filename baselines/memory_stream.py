@@ -27,11 +27,11 @@ from agents.language_model import Field, LanguageModel, Request
 from agents.memory import Embedder, Entry, Memory, Recalled, shortened
 from agents.prompts import Pieces
 from agents.text_agent import TextAgent
-from baselines.text_system import (
+from agents.text_system import (
     BATCH,
     EPISODES,
     STEPS,
-    TextSystem,
+    MemorySystem,
     ask,
     finish_batch,
     history_of,
@@ -65,7 +65,7 @@ RATING = Field("Importance:", tuple(f" {mark:02d}" for mark in range(1, 11)), nu
 INSIGHT = Field("Insight:", max_tokens=64)
 
 
-class MemoryStream(TextSystem):
+class MemoryStream(MemorySystem):
     """Both sides are told what they remember of training."""
 
     @classmethod
@@ -128,7 +128,7 @@ class MemoryStream(TextSystem):
             finish_batch(memory, learning)
         memory.freeze()
         recommender, user = (_agent(memory, model, role, items, now) for role in ROLES)
-        return cls(recommender, user, learning, memory)
+        return cls(recommender, user, learning, memory=memory)
 
 
 def _agent(memory: Memory, model: LanguageModel, role: Role, items: Sequence[Item], now: int) -> TextAgent:

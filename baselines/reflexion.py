@@ -27,7 +27,7 @@ from agents.text_agent import TextAgent
 from agents.text_system import (
     BATCH,
     EPISODES,
-    TextSystem,
+    MemorySystem,
     ask,
     finish_batch,
     history_of,
@@ -56,7 +56,7 @@ ASK_PLAN = "\nThe dialogue has failed. Write in one sentence what to do otherwis
 SYSTEMS = {RECOMMENDER: RECOMMENDER_SYSTEM, USER: USER_SYSTEM}
 
 
-class Reflexion(TextSystem):
+class Reflexion(MemorySystem):
     """Both sides are told plans of failed training dialogues."""
 
     @classmethod
@@ -119,7 +119,7 @@ class Reflexion(TextSystem):
             finish_batch(memory, learning)
         memory.freeze()
         recommender, user = (TextAgent(model, role, items, notes=agents[role].notes) for role in ROLES)
-        return cls(recommender, user, learning, memory)
+        return cls(recommender, user, learning, memory=memory)
 
 
 def told(memory: Memory, role: Role, items: Sequence[Item], observation: Observation) -> Pieces:

@@ -59,8 +59,7 @@ def choosing(*choices: str) -> Any:
     return Scripted(script)
 
 
-def contents(memory: Memory | None) -> dict[str, list[str]]:
-    assert memory is not None
+def contents(memory: Memory) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for entry in memory.entries():
         found.setdefault(entry.key, []).append(entry.text)

@@ -48,7 +48,6 @@ def numbered() -> Scripted:
 def test_a_profile_is_rewritten_after_each_dialogue_and_only_the_last_is_kept(split: Split) -> None:
     model = numbered()
     system = I2Agent.fit(split, model=model, episodes=3)  # one walk
-    assert system.memory is not None
     (kept,) = system.memory.entries()
     assert (kept.text, kept.number) == ("number 3", 3)
     asked = [text_of(request) for request in model.asked if request.fields == (PROFILE,)]
@@ -65,7 +64,6 @@ def test_the_profile_of_one_dialogue_is_told_in_the_next(split: Split) -> None:
 
 def test_what_cannot_be_read_leaves_the_profile(split: Split) -> None:
     system = I2Agent.fit(split, model=Scripted(lambda request: "nothing"), episodes=6)
-    assert system.memory is not None
     assert system.memory.entries() == []
 
 

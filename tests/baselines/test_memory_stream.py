@@ -115,7 +115,6 @@ def rating_all(mark: str) -> Scripted:
 
 def test_ratings_become_importance_and_full_marks_of_four_turns_an_insight(split: Split) -> None:
     system = MemoryStream.fit(split, model=rating_all("7"), episodes=3)
-    assert system.memory is not None
     # one walk of three dialogues of one turn, seen by two sides; .7 * 3 is not above 3
     assert [one.importance for one in system.memory.entries()] == [7.0] * 6
     assert {one.key.split()[0] for one in system.memory.entries()} == {RECOMMENDER, USER}
@@ -135,7 +134,6 @@ def test_an_insight_sums_up_what_came_since_the_last_and_is_as_important_as_the_
 
     model = Scripted(script)
     system = MemoryStream.fit(split, model=model, episodes=3)
-    assert system.memory is not None
     found = [one for one in system.memory.entries() if one.text.startswith("of ")]
     # four turns and 3.6 marks a dialogue, so three insights of four observations on each side
     assert [(one.text, one.importance) for one in found] == [("of 4", 10.0)] * 6
@@ -144,13 +142,11 @@ def test_an_insight_sums_up_what_came_since_the_last_and_is_as_important_as_the_
 
 def test_a_rating_that_cannot_be_read_is_the_least(split: Split) -> None:
     system = MemoryStream.fit(split, model=rating_all("much"), episodes=3)
-    assert system.memory is not None
     assert {one.importance for one in system.memory.entries()} == {1.0}
 
 
 def test_what_is_told_in_training_counts_as_used(split: Split) -> None:
     system = MemoryStream.fit(split, model=rating_all("7"), episodes=3)
-    assert system.memory is not None
     # steps 0, 1, 2: what was written in 0 is told in 1 and 2, what was written in 1 is told in 2
     assert [(one.written, one.used) for one in system.memory.entries()] == [(0, 2)] * 2 + [(1, 2)] * 2 + [(2, 2)] * 2
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from agents.backbones.pocket import PocketConfig, load_pocket, train_tokenizer
-from agents.language_model import LocalModel, Request, Usage
+from agents.language_model import LocalModel, Request
 from agents.memory import Entry
 from agents.prompts import REASON
+from agents.text_system import BATCH, MemorySystem, training_walks
+from agents.usage import Usage
 from baselines.agentcf import AgentCF
 from baselines.i2agent import INTEREST, I2Agent
 from baselines.memory_stream import MemoryStream
 from baselines.reflexion import Reflexion
-from baselines.text_system import BATCH, TextSystem, training_walks
 from coars_env import CheckpointError, Dialogue, Split, Transcript, builder, freeze, load_split, play
 from scripted import Scripted, Stopping, by_hash, text_of
 
@@ -34,7 +35,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 
 class Learnt(NamedTuple):
-    system: TextSystem
+    system: MemorySystem
     model: Scripted
     calls: int
     """Of learning."""
@@ -48,12 +49,11 @@ def learnt(kind: Any, split: Split, tmp_path_factory: pytest.TempPathFactory) ->
     return Learnt(system, model, len(model.asked), path)
 
 
-def entries(system: TextSystem) -> list[Entry]:
-    assert system.memory is not None
+def entries(system: MemorySystem) -> list[Entry]:
     return system.memory.entries()
 
 
-def play_held_out(system: TextSystem, split: Split, numbers: list[int]) -> list[str]:
+def play_held_out(system: MemorySystem, split: Split, numbers: list[int]) -> list[str]:
     episodes = freeze(builder(split), "test", rule="uniform")
     dialogues = [Dialogue(episodes.tasks[n], episodes.items) for n in numbers]
     play(dialogues, system.recommender, system.user, numbers=numbers)

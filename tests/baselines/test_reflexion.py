@@ -80,7 +80,6 @@ def test_a_lesson_of_the_first_trial_changes_the_choice_in_the_second(split: Spl
     (plan, *_) = [request for request in model.asked if request.fields == (PLAN,)]
     assert plan.messages[:1] == first.messages
     assert plan.messages[-1][-1] == ASK_PLAN
-    assert system.memory is not None
     assert {(entry.key, entry.text) for entry in system.memory.entries()} == {
         (RECOMMENDER, "Take the last."),
         (USER, "Be strict."),
@@ -90,7 +89,6 @@ def test_a_lesson_of_the_first_trial_changes_the_choice_in_the_second(split: Spl
 def test_a_success_ends_the_trials_and_writes_nothing(split: Split) -> None:
     model = Scripted(lambda request: oracle(request, split))
     system = Reflexion.fit(split, model=model, episodes=60)
-    assert system.memory is not None
     assert system.memory.entries() == []
     assert system.learning.calls == len(model.asked) == 40  # 20 walks, a trial each, both sides once
 
@@ -128,7 +126,6 @@ def test_a_plan_that_quotes_all_proposals_names_no_target_and_is_bounded(split: 
         return "Lesson: " + ", ".join(reversed(named)) + " and so on" * 40
 
     system = Reflexion.fit(split, model=Scripted(quoting), episodes=120)
-    assert system.memory is not None
     plans = system.memory.entries()
     for plan in plans:
         assert next_title(split, plan.situation.split("; ")) not in plan.text
