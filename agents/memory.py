@@ -29,8 +29,8 @@ APPLICATION_ID = 0x636F6172
 """Marks a file as a store of ours, see SQLite's `PRAGMA application_id`: the letters "coar"."""
 VERSION = 1
 """Of the tables, in `PRAGMA user_version`."""
-PATIENCE = 1.0
-"""Seconds to wait for another program that holds the file; ours."""
+PATIENCE = 1.0, 30.0
+"""Seconds to wait for another program that holds the file: to open it, and to commit; ours."""
 
 SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -117,11 +117,12 @@ class Memory:
         with self._explained():
             if path is not None:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._base = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
+            self._base = sqlite3.connect(self._path, timeout=PATIENCE[0], isolation_level=None)
             weakref.finalize(self, self._base.close)
             try:
                 self._base.execute("BEGIN IMMEDIATE")
                 self._open({**origin, "search": "bm25" if embedder is None else "embeddings"})
+                self._base.execute(f"PRAGMA busy_timeout = {1000 * PATIENCE[1]:.0f}")
             except Exception:
                 self._base.close()  # a refused file is let go at once
                 raise

@@ -65,11 +65,11 @@ BEFORE = "\nAbout the user, earlier:"
 THE_ITEM = "The item"
 TWO = "\nOne of these was taken next:"
 NOBODY, NOTHING_YET = " Nothing is known yet.", " nothing is known yet"
-RIGHT = "\nThe choice was right. Write down what it says of the user, at most 180 words."
-WRONG = "\nThe choice was wrong. Rewrite what is said of the user, so that it would be right; at most 180 words."
-WANTED = "\nThis user took it next. Say in at most 50 words what it is and whom it suits."
-NOT_WANTED = "\nThis user did not take it next. Say in at most 50 words what it is and whom it suits."
-USER_FIELD, ITEM_FIELD = Field("User:", max_tokens=96), Field("About:", max_tokens=48)
+RIGHT = "\nThe choice was right. Reply with a Description of the user that it confirms, at most 180 words."
+WRONG = "\nThe choice was wrong. Reply with a Description of the user by which it is right, at most 180 words."
+WANTED = "\nThis user took it next. Reply with a Description of the item and whom it suits, at most 50 words."
+NOT_WANTED = "\nThis user did not take it. Reply with a Description of the item and whom it suits, at most 50 words."
+USER_FIELD, ITEM_FIELD = Field("Description:", max_tokens=96), Field("Description:", max_tokens=48)
 
 
 class AgentCF(MemorySystem):

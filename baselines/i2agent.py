@@ -49,7 +49,7 @@ PROFILE = Field("Profile:", max_tokens=96)
 INTEREST = Field("Interest:", max_tokens=48)
 ABOUT = "\nProfile of the user:"
 SO_FAR = "\nProfile so far:"
-ASK_PROFILE = "\nRewrite the profile in a few sentences."
+ASK_PROFILE = "\nReply with a new Profile of a few sentences."
 
 
 class I2Agent(MemorySystem):

@@ -58,9 +58,9 @@ KEPT = 512
 SYSTEM = "You look back on what happened to you."
 REMEMBERED = "\nYou remember:"
 MEMORY = "A memory:"
-ASK_RATING = "\nHow much does it tell about taste? Rate it from 1, hardly anything, to 10, very much."
+ASK_RATING = "\nHow much does it tell about taste? Reply with its Importance from 01, hardly, to 10, very much."
 MEMORIES = "Memories:"
-ASK_INSIGHT = "\nSum up in one sentence what they say about taste."
+ASK_INSIGHT = "\nReply with an Insight, one sentence on what they say about taste."
 RATING = Field("Importance:", tuple(f" {mark:02d}" for mark in range(1, 11)), number=True)
 INSIGHT = Field("Insight:", max_tokens=64)
 

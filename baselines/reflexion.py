@@ -8,7 +8,8 @@ the rest is ours:
   the first in which both sides succeeded. The recommender succeeds if the last item is the target, the user if it
   clicked no miss and neither disliked nor skipped the hit.
 - The writer is told that it failed and not what was taken next; the target's title is taken out of the plan.
-- An agent does not know who the user is. It is told the plans of its side whose histories are most like the present.
+- An agent does not know who the user is. It is told the plans of its side whose histories are most like the present;
+  the latest where none is.
 - No worked examples stand in the prompt of reflection: the code's are of another game.
 
 Plans are frozen after `fit`: a held-out dialogue is one trial. No figures of recommendation were published; a study of
@@ -52,7 +53,7 @@ PLAN = Field("Lesson:", max_tokens=64)
 LESSONS = "\nLessons of earlier dialogues:"
 FAILED = "\nThis was not the item taken next."
 ACCEPTED, REJECTED = "\nA click was for an item that was not taken next.", "\nThe item taken next was rejected."
-ASK_PLAN = "\nThe dialogue has failed. Write in one sentence what to do otherwise next time. Name no item."
+ASK_PLAN = "\nThe dialogue has failed. Reply with a Lesson, one sentence on what to do otherwise. Name no item."
 SYSTEMS = {RECOMMENDER: RECOMMENDER_SYSTEM, USER: USER_SYSTEM}
 
 

@@ -17,7 +17,18 @@ from baselines.agentcf import AgentCF
 from baselines.i2agent import INTEREST, I2Agent
 from baselines.memory_stream import MemoryStream
 from baselines.reflexion import Reflexion
-from coars_env import CheckpointError, Dialogue, Split, Transcript, builder, freeze, load_split, play
+from coars_env import (
+    CheckpointError,
+    Dialogue,
+    Split,
+    Transcript,
+    builder,
+    freeze,
+    load_split,
+    play,
+    user_simulation,
+    user_test,
+)
 from scripted import Scripted, Stopping, by_hash, text_of
 
 EPISODES = 3 * (BATCH + 3)
@@ -120,6 +131,15 @@ def test_what_is_remembered_is_told_to_held_out_users(split: Split, learnt: Lear
     play_held_out(learnt.system, split, list(range(8)))
     told = [any(f" {text}" in text_of(request) for text in known) for request in learnt.model.asked[before:]]
     assert sum(told) > 0.8 * len(told) > 0
+
+
+def test_the_user_is_put_to_the_test_of_users(split: Split, learnt: Learnt) -> None:
+    known, before = {entry.text for entry in entries(learnt.system)}, len(learnt.model.asked)
+    found = user_simulation(learnt.system.user, user_test(split))
+    assert {(one.cause, one.turns[0].user_error) for one in found.transcripts} == {(None, None)}
+    told = [any(f" {text}" in text_of(request) for text in known) for request in learnt.model.asked[before:]]
+    assert len(told) == len(found.transcripts)
+    assert sum(told) > 0.8 * len(told)
 
 
 def test_a_dialogue_goes_alike_alone_and_in_a_batch(split: Split, learnt: Learnt) -> None:
