@@ -309,7 +309,7 @@ def sentence_embedder(model: str) -> Embedder:
     """An embedder by sentence-transformers, the extra `embeddings`: a folder or a hub name.
 
     Raises:
-        ConfigError: the extra is not installed.
+        ConfigError: the extra is not installed, or there is no such model.
     """
     try:
         from sentence_transformers import SentenceTransformer
@@ -318,7 +318,13 @@ def sentence_embedder(model: str) -> Embedder:
             "Embeddings need sentence-transformers. Expected it to be installed, found no such package. Run "
             "`pip install 'coars-env[embeddings]'`, or retrieve by BM25."
         ) from error
-    encoder = SentenceTransformer(model)
+    try:
+        encoder = SentenceTransformer(model)
+    except Exception as error:  # each of its parts has errors of its own
+        raise ConfigError(
+            f"Embeddings need a model. Expected one of sentence-transformers at {model!r}, found {error!r}. Name a "
+            "folder or a hub name."
+        ) from error
     return lambda texts: np.asarray(encoder.encode(list(texts), show_progress_bar=False))
 
 
