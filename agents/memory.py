@@ -114,6 +114,7 @@ class Memory:
         self._path = ":memory:" if path is None else os.fspath(path)
         self._embedder = embedder
         self.frozen = False
+        self._read: dict[str, list[Entry]] = {}  # what was asked for since the last change, by key
         with self._explained():
             if path is not None:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -174,9 +175,11 @@ class Memory:
         Args:
             key: a key, or a pattern of keys as in SQLite's GLOB: "user *" fits that of every user.
         """
-        columns = "number, key, situation, text, importance, written, used"
-        rows = self._ask(f"SELECT {columns} FROM entries WHERE key GLOB ? ORDER BY number", (key,))
-        return [Entry(*row) for row in rows]
+        if key not in self._read:
+            columns = "number, key, situation, text, importance, written, used"
+            rows = self._ask(f"SELECT {columns} FROM entries WHERE key GLOB ? ORDER BY number", (key,))
+            self._read[key] = [Entry(*row) for row in rows]
+        return list(self._read[key])
 
     def latest(self, key: str) -> Entry | None:
         """The entry written last under a key, or None."""
@@ -225,6 +228,7 @@ class Memory:
     def freeze(self) -> None:
         """Nothing is written from here on; what was not committed is lost."""
         with self._explained():
+            self._read.clear()
             self._base.execute("ROLLBACK")
             self._base.execute("PRAGMA query_only = ON")
         self.frozen = True
@@ -280,6 +284,7 @@ class Memory:
                 "A frozen memory is only read. Expected no change after `freeze`, found one. Open the store anew to "
                 "write to it."
             )
+        self._read.clear()
         with self._explained():
             return self._base.execute(command, tuple(values))
 

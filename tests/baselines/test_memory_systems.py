@@ -137,8 +137,9 @@ def test_the_user_is_put_to_the_test_of_users(split: Split, learnt: Learnt) -> N
     known, before = {entry.text for entry in entries(learnt.system)}, len(learnt.model.asked)
     found = user_simulation(learnt.system.user, user_test(split))
     assert {(one.cause, one.turns[0].user_error) for one in found.transcripts} == {(None, None)}
-    told = [any(f" {text}" in text_of(request) for text in known) for request in learnt.model.asked[before:]]
-    assert len(told) == len(found.transcripts)
+    asked = learnt.model.asked[before:]
+    assert len(asked) == len(found.transcripts)
+    told = [any(f" {text}" in text_of(request) for text in known) for request in asked[::10]]
     assert sum(told) > 0.8 * len(told)
 
 
