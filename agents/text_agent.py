@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from agents.language_model import Field, LanguageModel, Request, written
 from agents.prompts import (
     ACTION,
@@ -30,6 +32,11 @@ def nothing(observation: Observation) -> Pieces:
     return ()
 
 
+def without_history(observation: Observation) -> Observation:
+    """The same for an agent that is not told what was taken."""
+    return {**observation, "history": np.full_like(observation["history"], -1)}
+
+
 class TextAgent:
     """One side, played by a language model that is told what CoARS's agents are told, and what `notes` adds.
 
@@ -46,6 +53,7 @@ class TextAgent:
         notes: Notes = nothing,
         first: Field = REASONED,
         opinions: bool = True,
+        history: bool = True,
     ) -> None:
         """Nothing is asked yet.
 
@@ -56,9 +64,10 @@ class TextAgent:
             notes: what is told besides, before what is asked; called in every turn.
             first: free text that is written before the choice, and told to the other side if it is the reason.
             opinions: whether a user is told what peers say.
+            history: whether it is told what was taken; notes know it in any case.
         """
         self.model, self.role, self.items = model, role, items
-        self.notes, self.first, self.opinions = notes, first, opinions
+        self.notes, self.first, self.opinions, self.history = notes, first, opinions, history
         self.usage = Usage()
         """Of all dialogues so far."""
         self.start(())
@@ -81,6 +90,10 @@ class TextAgent:
                 actions[number] = self._action(request, reply.values)
         return actions
 
+    def conversation(self, number: int) -> tuple[Pieces, ...]:
+        """What was asked and said in a dialogue so far, in turn; the last is its own."""
+        return tuple(self._messages[number])
+
     def _request(self, number: int, observation: Observation) -> Request:
         if number >= len(self._messages) or len(self._messages[number]) != 2 * int(observation["turn"]):
             raise ConfigError(
@@ -88,7 +101,8 @@ class TextAgent:
                 "its own, found others. Call `start` before each batch of fresh dialogues."
             )
         observation = observation if self.opinions else without_opinions(observation)
-        told = prompt(self.role, observation, self.items, self.model.separator)
+        shown = observation if self.history else without_history(observation)
+        told = prompt(self.role, shown, self.items, self.model.separator)
         *before, ask = told.content
         messages = self._messages[number]
         messages.append((*before, *self.notes(observation), ask))

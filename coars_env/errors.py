@@ -9,7 +9,7 @@
       ShapeError          arrays that do not fit each other
       ConfigError         a setting out of range, settings that contradict, a missing extra
       BackboneError       a path, a name or a server that is not a usable language model
-      CheckpointError     saved adapters or a checkpoint that are damaged, or belong to another base or another run
+      CheckpointError     saved adapters, a checkpoint or a memory that are damaged, or belong to another base or run
       TrainingError       an update that found no dialogues, no finite numbers, or a side with nothing left to choose
 
 Beside the tree stands CoarsWarning, a UserWarning.
@@ -61,7 +61,7 @@ class BackboneError(CoarsError):
 
 
 class CheckpointError(CoarsError):
-    """Saved adapters or a checkpoint are damaged, or belong to another base model or another run."""
+    """Saved adapters, a checkpoint or a memory are damaged, or belong to another base model or another run."""
 
 
 class TrainingError(CoarsError):

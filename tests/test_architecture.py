@@ -159,7 +159,7 @@ def imports_have_no_cycle(sources: Sequence[Source]) -> Iterator[str]:
 def third_parties_are_declared(sources: Sequence[Source]) -> Iterator[str]:
     """coars_env lives on the core dependencies; agents and baselines on these and some extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    agents = ("llm", "wandb", "trackio", "quantized", "server")
+    agents = ("llm", "wandb", "trackio", "quantized", "server", "embeddings")
     extras = {"coars_env": (), "agents": agents, "baselines": ("llm", "mf")}
     for source in sources:
         lists = [project["dependencies"], *(project["optional-dependencies"][e] for e in extras.get(source.top, ()))]

@@ -50,6 +50,8 @@ def test_only_the_light_libraries_are_installed_without_an_extra(wheel: zipfile.
         "wandb",
         "trackio",
         "server",
+        "embeddings",
+        "quantized",
         "mf",
         "sb3",
         "torchrl",

@@ -1,11 +1,10 @@
 """Agents that live by their prompt: they keep the rules, and say what the untrained adapters of the same base say."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from agents.language_model import Field, LocalModel, Reply, Request, read_values, written
+from agents.language_model import Field, LocalModel, Request, written
 from agents.llm_agent import LLMAgent
 from agents.prompts import ASK_RECOMMENDER, CANDIDATES, ITEM, REASON
 from agents.text_agent import TextAgent
@@ -23,29 +22,7 @@ from coars_env import (
     play,
 )
 from coars_env.testing import check_agent, toy_dataset, toy_episodes
-
-
-class Scripted:
-    """A language model whose replies are made by a function of the request; it keeps what it was asked."""
-
-    name, separator = "scripted", "\n-"
-
-    def __init__(self, script: Callable[[Request], str]) -> None:
-        self.script, self.asked = script, list[Request]()
-
-    def answer(self, requests: Sequence[Request]) -> list[Reply]:
-        self.asked += requests
-        replies = []
-        for request in requests:
-            text = self.script(request)
-            found = read_values(text, request.fields)
-            values, error = (None, found) if isinstance(found, str) else (found, None)
-            replies.append(Reply(values, error, text, Usage(1, 10, 5, 0.5, 0.25)))
-        return replies
-
-
-def text_of(request: Request) -> str:
-    return "".join(piece for message in request.messages for piece in message)
+from scripted import Scripted, text_of
 
 
 def second_candidate(request: Request) -> str:
