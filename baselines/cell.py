@@ -5,6 +5,7 @@ A cell's folder holds what it left behind:
     cell.json           written last: settings, cost, and the cause if it failed
     values.json         per user: Hit@1 of every draw, full-ranking figures, and counts of the test of its user
     transcripts-dN.jsonl, log.txt
+    memory.sqlite       what a system with memory wrote while it learnt; see docs/memory.md
     trained/            the model as soon as it is trained, for systems with `save`; gone through once, never again
 """
 
@@ -226,7 +227,7 @@ def _fitted(cell: Cell, kind: Any, game: Game, code: dict[str, str]) -> tuple[An
     if home.exists():
         return kind.load(home / "model", game.split), _read(home / "training.json")
     began = time.process_time()
-    fitted = kind.fit(game.split, seed=cell.seed, **_means(kind, game))
+    fitted = kind.fit(game.split, seed=cell.seed, **_means(kind, game, cell.folder))
     training = {"seconds": time.process_time() - began, "memory_mb": _peak_memory()}
     if hasattr(fitted, "save"):
         with tempfile.TemporaryDirectory(dir=cell.folder, prefix=".trained.") as stage:
@@ -237,9 +238,9 @@ def _fitted(cell: Cell, kind: Any, game: Game, code: dict[str, str]) -> tuple[An
     return fitted, training
 
 
-def _means(kind: Any, game: Game) -> dict[str, Any]:
-    """What the system's `fit` asks for of these: `model`, a language model to talk to; `backbone`, the name of one to
-    train, and `updates`.
+def _means(kind: Any, game: Game, folder: Path) -> dict[str, Any]:
+    """What the system's `fit` asks for of these: `model`, a language model to talk to; `store`, a path for what it
+    remembers, from which it goes on; `backbone`, the name of a model to train, and `updates`.
     """
     asked, found = signature(kind.fit).parameters, dict[str, Any]()
     if "model" in asked:
@@ -247,6 +248,8 @@ def _means(kind: Any, game: Game) -> dict[str, Any]:
         from agents.language_model import LocalModel
 
         found["model"] = LocalModel(load(game.backbone, game.split), game.backbone)
+    if "store" in asked:
+        found["store"] = folder / "memory.sqlite"
     return found | {name: getattr(game, name) for name in ("backbone", "updates") if name in asked}
 
 

@@ -19,7 +19,7 @@ from coars_env import CandidateRule, SplitName
 
 SYSTEMS = (
     *("random", "popularity", "item_knn", "bpr", "sasrec", "gru4rec", "caser"),
-    *("zero_shot", "chain_of_thought", "afl"),
+    *("zero_shot", "chain_of_thought", "afl", "reflexion", "agentcf", "memory_stream", "i2agent"),
     *("coars", "coars-recommender", "coars-user", "coars-no-distillation", "coars-no-interaction"),
     *("grpo", "grpo-turn", "grpo-judge", "rejection_sampling", "supervised"),
 )
