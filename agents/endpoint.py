@@ -65,12 +65,12 @@ class ApiConfig:
     """File that keeps replies, made if there is none; None keeps nothing."""
 
     def __post_init__(self) -> None:
-        names_a_variable = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_from)
+        names_a_variable = re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key_from)
         if not names_a_variable or not re.fullmatch(r"https?://[^@?#\s]+", self.url):
             raise ConfigError(  # without what was found, which may hold a key
-                "A key stands in an environment variable only. Expected key_from to be the name of a variable, and a "
-                "url that begins with http:// or https:// and holds no user, password or query, found others. Pass "
-                'key_from="OPENAI_API_KEY" and a url like http://localhost:8000/v1.'
+                "A key stands in an environment variable only. Expected key_from to be the name of one, in capitals, "
+                "and a url that begins with http:// or https:// and holds no user, password or query, found others. "
+                'Pass key_from="OPENAI_API_KEY" and a url like http://localhost:8000/v1.'
             )
         priced = self.price_read > 0 or self.price_written > 0
         rules = {
@@ -81,9 +81,7 @@ class ApiConfig:
             "retries >= 0": self.retries >= 0,
             "temperature >= 0 or None": self.temperature is None or 0 <= self.temperature < math.inf,
             "prices >= 0": 0 <= self.price_read < math.inf and 0 <= self.price_written < math.inf,
-            "max_dollars > 0 with a price, None without": (self.max_dollars or 0) > 0
-            if priced
-            else not priced and self.max_dollars is None,
+            "max_dollars > 0 with a price, None without": ((self.max_dollars or 0) > 0) == priced,
             "extra without what has a setting, n and stream": not (OURS | {"n", "stream"}) & set(self.extra),
         }
         if broken := [rule for rule, kept in rules.items() if not kept]:
@@ -107,16 +105,23 @@ class Answer:
     remedy: str = UNREACHED
 
 
-_tries: ContextVar[list[int]] = ContextVar("_tries")
-"""Of the request that this task sends: the status of each try, 0 where none came."""
+_tries: ContextVar[list[bool]] = ContextVar("_tries")
+"""Of the request that this task sends: whether each try may have been paid for."""
 
 
-async def _sent(_: object) -> None:
-    _tries.get().append(0)
+async def _begun(request: Any) -> None:
+    tries = _tries.get()
+    tries.append(False)
+
+    async def trace(event: str, _: object) -> None:
+        if event.endswith("send_request_headers.started"):  # there is a connection
+            tries[-1] = True
+
+    request.extensions["trace"] = trace
 
 
-async def _received(response: Any) -> None:
-    _tries.get()[-1] = response.status_code
+async def _answered(response: Any) -> None:
+    _tries.get()[-1] = response.status_code < 300  # a refusal is free
 
 
 class Endpoint:
@@ -153,7 +158,7 @@ class Endpoint:
             api_key=self._key or "none",
             timeout=config.timeout,
             max_retries=config.retries,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [_sent], "response": [_received]}),
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [_begun], "response": [_answered]}),
         )
         self._slots, self._settled = asyncio.Semaphore(config.concurrency), asyncio.Condition()
         return self
@@ -165,7 +170,7 @@ class Endpoint:
         """Send one request, and settle what it has cost.
 
         No token is shorter than a byte, so a try costs at most what the bytes of its body would cost as tokens, and the
-        longest reply. One that was neither refused nor answered may have been paid for, and counts as that much.
+        longest reply. One that reached the endpoint, and was neither refused nor answered, counts as that much.
 
         Raises:
             ConfigError: the budget does not reach.
@@ -173,7 +178,7 @@ class Endpoint:
         """
         openai, limit = self._openai, body[self.config.limit]
         most = self._price(len(json.dumps(body)), limit)
-        answer, connected, tries, held = Answer(), True, list[int](), most * (1 + self.config.retries)
+        answer, tries, held = Answer(), list[bool](), most * (1 + self.config.retries)
         async with self._slots:
             await self._hold(held)
             _tries.set(tries)
@@ -184,7 +189,6 @@ class Endpoint:
                 remedy = REMEDIES.get(error.status_code, UNREACHED).format(key_from=self.config.key_from)
                 answer = Answer(fault=self._clean(str(error), 300), remedy=remedy)
             except openai.OpenAIError as error:
-                connected = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
                 answer = Answer(fault=self._clean(f"{error} ({error.__cause__!r})", 300))
             except TimeoutError:
                 answer = Answer(fault=f"no whole answer within {self.config.patience} s")
@@ -193,7 +197,7 @@ class Endpoint:
             finally:
                 known = answer.usage
                 money = self._price(known.tokens_read, known.tokens_written)
-                unknown = connected * (sum(status < 300 for status in tries) - known.calls)
+                unknown = sum(tries) - known.calls
                 usage = replace(known, calls=len(tries), money=money + unknown * most)
                 self.usage += usage
                 async with self._settled:
@@ -249,8 +253,10 @@ class Endpoint:
         return os.environ.get(self.config.key_from, "").strip()
 
     def _clean(self, text: str, longest: int | None = None) -> str:
-        """What an endpoint says, without the key: some send it back."""
-        return (text.replace(self._key, "[key]") if self._key else text)[:longest]
+        """What an endpoint says, without the key: some send it back. What is shorter than eight letters is no secret,
+        and may be a word ("EMPTY").
+        """
+        return (text.replace(self._key, "[key]") if len(self._key) >= 8 else text)[:longest]
 
 
 def whole(text: str) -> str:

@@ -52,6 +52,7 @@ def test_only_the_light_libraries_are_installed_without_an_extra(wheel: zipfile.
         "server",
         "embeddings",
         "quantized",
+        "api",
         "mf",
         "sb3",
         "torchrl",

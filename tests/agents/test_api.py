@@ -498,7 +498,8 @@ def test_a_key_goes_to_the_endpoint_and_nowhere_else(
     later = ask(wrong, GOOD)
     right = model("/locked/v1", reached=False, key_from="OTHER_KEY", cache=tmp_path / "replies")
     assert ask(right, GOOD).values == VALUES
-    parrot = ask(right, "Reason: open-sesame\nItem: Fargo (1996)")
+    parrot = ask(right, "Reason: $KEY\nItem: Fargo (1996)")
+    assert parrot.values == ("[key]", "Fargo (1996)")
     assert [asked["key"] for asked in seen(host)["requests"]] == ["open-sesame"] * 2
     places = [
         *traceback.format_exception(refused.value),
@@ -514,13 +515,13 @@ def test_a_key_goes_to_the_endpoint_and_nowhere_else(
 
 def test_a_key_in_the_place_of_its_name_is_refused_unseen(host: str) -> None:
     for settings in (
-        {"key_from": "sk-secret"},
+        {"key_from": "sk_secret"},
         {"url": "https://me:sk-secret@host/v1"},
         {"url": f"{host}?k=sk-secret"},
     ):
         with pytest.raises(ConfigError, match="A key stands in an environment variable only") as refused:
             ApiConfig(**{"url": host, "model": "script", **settings})
-        assert "sk-secret" not in str(refused.value)
+        assert "secret" not in str(refused.value)
 
 
 # Settings -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ It prints its address and ends when its standard input is closed. Under the mode
 under constraint. Under "script" the first line of the last message is a list of steps in JSON, one for each time that
 this line comes, the last for all later times; a step is a dict with some of
 
-    text, finish, tokens    the reply, why it ends, and its tokens [read, written]; tokens null says none
+    text, finish, tokens    the reply, in which $KEY is the caller's key, why it ends, and its tokens [read, written]
     status, headers         refuses
     body                    these bytes instead of a chat completion
     wait                    seconds of silence before it
@@ -82,11 +82,11 @@ class Handler(BaseHTTPRequestHandler):
                 steps = json.loads(script)
                 step = steps[min(self.server.times[script], len(steps) - 1)]
                 self.server.times[script] += 1
-            self.play(step)
+            self.play(step, key)
         else:
             self.send(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
 
-    def play(self, step: dict[str, Any]) -> None:
+    def play(self, step: dict[str, Any], key: str) -> None:
         time.sleep(step.get("wait", 0))
         if "status" in step:
             self.send(step["status"], {"error": {"message": "refused"}}, step.get("headers", {}))
@@ -102,7 +102,8 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0 if "cut" in step else 0.1)
             self.close_connection = True
         else:
-            self.send(200, completion(step["text"], step.get("finish", "stop"), step.get("tokens", [10, 5])))
+            text = step["text"] and step["text"].replace("$KEY", key)
+            self.send(200, completion(text, step.get("finish", "stop"), step.get("tokens", [10, 5])))
 
     def send(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
