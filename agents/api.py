@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from agents.endpoint import Answer, ApiConfig, Endpoint, whole
-from agents.language_model import Field, Reply, Request, Usage, read_values
+from agents.language_model import Field, Reply, Request, read_values
 from agents.reply_cache import ReplyCache
+from agents.usage import Usage
 from coars_env import BackboneError
 
 __all__ = ["ApiConfig", "ApiModel", "form", "read_json", "schema"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from agents.language_model import Usage
+from agents.usage import Usage
 from coars_env import BackboneError, ConfigError
 
 OURS = {"model", "messages", "seed", "temperature", "max_tokens", "max_completion_tokens", "response_format"}

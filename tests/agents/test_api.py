@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from agents.api import ApiConfig, ApiModel, read_json
-from agents.language_model import Field, LocalModel, Reply, Request, Usage
+from agents.language_model import Field, LocalModel, Reply, Request
 from agents.text_agent import TextAgent
+from agents.usage import Usage
 from coars_env import ROLES, BackboneError, ConfigError, play
 
 SCRIPT = Path(__file__).with_name("tiny_endpoint.py")
