@@ -205,7 +205,7 @@ def read_json(text: str, fields: Sequence[Field]) -> tuple[str, ...] | str:
     try:
         pairs = json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str)
         values = dict(pairs) if isinstance(pairs, tuple) and len(pairs) == len(names) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         values = {}
     if set(values) != set(names) or not all(isinstance(value, str) for value in values.values()):
         return f"expected a JSON object of the keys {names}, each once and with a string, found {text[:80]!r}"

@@ -24,6 +24,8 @@ REMEDIES = {
     404: "Check the url, which mostly ends in /v1, and the name of the model.",
     422: UNKNOWN_SETTING,
 }
+URL = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[^\s/@?#:\[\]]+)(:[0-9]{1,5})?(/[^\s@?#]*)?")
+"""A host, a port and a path, without user, password or query: these may hold a key."""
 UNREACHED = "See that the endpoint runs, that it is not overloaded, and that the url leads to it."
 
 
@@ -66,7 +68,7 @@ class ApiConfig:
 
     def __post_init__(self) -> None:
         names_a_variable = re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key_from)
-        if not names_a_variable or not re.fullmatch(r"https?://[^@?#\s]+", self.url):
+        if not names_a_variable or not URL.fullmatch(self.url):
             raise ConfigError(  # without what was found, which may hold a key
                 "A key stands in an environment variable only. Expected key_from to be the name of one, in capitals, "
                 "and a url that begins with http:// or https:// and holds no user, password or query, found others. "
@@ -134,7 +136,7 @@ class Endpoint:
         """Nothing is sent yet.
 
         Raises:
-            ConfigError: the extra `api` is not installed.
+            ConfigError: the extra `api` is not installed; on entering, a key that cannot be sent.
         """
         try:
             import openai
@@ -153,6 +155,11 @@ class Endpoint:
 
     async def __aenter__(self) -> Self:
         openai, config = self._openai, self.config
+        if not re.fullmatch("[!-~]*", self._key):  # libraries show a header that they refuse
+            raise ConfigError(
+                f"A key is sent in a header. Expected {config.key_from} to hold printable ASCII without blanks, found "
+                "other characters. Set it again."
+            )
         self._client = openai.AsyncOpenAI(
             base_url=config.url,
             api_key=self._key or "none",
@@ -192,8 +199,8 @@ class Endpoint:
                 answer = Answer(fault=self._clean(f"{error} ({error.__cause__!r})", 300))
             except TimeoutError:
                 answer = Answer(fault=f"no whole answer within {self.config.patience} s")
-            except json.JSONDecodeError as error:
-                answer = Answer(fault=f"a body that is no JSON ({error})", again=True)
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+                answer = Answer(fault=f"a body that is no JSON ({error!s:.100})", again=True)
             finally:
                 known = answer.usage
                 money = self._price(known.tokens_read, known.tokens_written)

@@ -53,6 +53,7 @@ def test_only_the_light_libraries_are_installed_without_an_extra(wheel: zipfile.
         "embeddings",
         "quantized",
         "api",
+        "quantized",
         "mf",
         "sb3",
         "torchrl",

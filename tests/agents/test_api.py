@@ -190,6 +190,13 @@ def test_a_title_that_carries_instructions_is_a_title(model: Callable[..., ApiMo
 FAULTS = {
     "500": ({"status": 500}, {}, 2, "Error code: 500"),
     "429": ({"status": 429, "headers": {"Retry-After": "0.01"}}, {}, 2, "Error code: 429"),
+    "429 for long": ({"status": 429, "headers": {"Retry-After": "999"}}, {}, 1, "Error code: 429"),
+    "429 beyond patience": (
+        {"status": 429, "headers": {"Retry-After": "99"}},
+        {"patience": 0.4},
+        1,
+        "no whole answer within 0.4 s",
+    ),
     "400": ({"status": 400}, {}, 1, "Error code: 400"),
     "404": ({"status": 404}, {}, 1, "Error code: 404"),
     "silence": ({"wait": 1, "text": GOOD}, {"timeout": 0.2}, 2, "Request timed out"),
@@ -197,6 +204,8 @@ FAULTS = {
     "cut off": ({"cut": True}, {}, 2, "Connection error. (RemoteProtocolError("),
     "no JSON": ({"body": "<html>"}, {}, 3, "a body that is no JSON"),
     "cut JSON": ({"body": '{"choices": [{"mess'}, {}, 3, "a body that is no JSON"),
+    "no UTF-8": ({"body": '{"choices": "\xff"}'}, {}, 3, "a body that is no JSON"),
+    "a pit": ({"body": "[" * 100_000}, {}, 3, "a body that is no JSON"),
     "a list": ({"body": "[]"}, {}, 3, "a body that is no chat completion: []"),
     "no choice": ({"body": '{"choices": []}'}, {}, 3, "a body that is no chat completion: {'choices': []}"),
     "a number": (
@@ -308,6 +317,7 @@ def test_a_schema_holds_the_reply_to_the_options(host: str, model: Callable[...,
         '{"Reason": "a", "Item": "Fargo (1996)", "More": "b"}',
         '{"Reason": "a", "Item": ["Fargo (1996)"]}',
         '{"Reason": {"a": "b"}, "Item": "Fargo (1996)"}',
+        "[" * 100_000,
     ],
 )
 def test_an_object_of_another_form_is_not_read(text: str) -> None:
@@ -519,10 +529,21 @@ def test_a_key_in_the_place_of_its_name_is_refused_unseen(host: str) -> None:
         {"key_from": "sk_secret"},
         {"url": "https://me:sk-secret@host/v1"},
         {"url": f"{host}?k=sk-secret"},
+        {"url": "http://host:sk-secret/v1"},
     ):
         with pytest.raises(ConfigError, match="A key stands in an environment variable only") as refused:
             ApiConfig(**{"url": host, "model": "script", **settings})
         assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["sk-secret\xe9", "sk\nsecret", "sk secret"])
+def test_a_key_that_no_header_can_hold_is_refused_unseen(
+    model: Callable[..., ApiModel], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError, match="Expected OPENAI_API_KEY to hold printable ASCII") as refused:
+        ask(model(), GOOD)
+    assert "secret" not in repr(refused.value)
 
 
 # Settings -------------------------------------------------------------------------------------------------------------

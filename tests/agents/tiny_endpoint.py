@@ -8,7 +8,7 @@ this line comes, the last for all later times; a step is a dict with some of
 
     text, finish, tokens    the reply, in which $KEY is the caller's key, why it ends, and its tokens [read, written]
     status, headers         refuses
-    body                    these bytes instead of a chat completion
+    body                    these bytes, as Latin-1, instead of a chat completion
     wait                    seconds of silence before it
     cut, drip               breaks off in the body; sends a byte of it every tenth of a second, for ten seconds
 
@@ -91,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
         if "status" in step:
             self.send(step["status"], {"error": {"message": "refused"}}, step.get("headers", {}))
         elif "body" in step:
-            self.send(200, step["body"].encode())
+            self.send(200, step["body"].encode("latin-1"))
         elif "cut" in step or "drip" in step:
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
