@@ -469,6 +469,14 @@ def test_a_budget_is_not_passed_by_requests_in_flight(
     assert len(seen(host)["requests"]) == 8 - answered
 
 
+def test_once_a_budget_does_not_reach_nothing_more_is_sent(host: str, model: Callable[..., ApiModel]) -> None:
+    dear = script(GOOD, fields=(*FIELDS, Field("Thought:", max_tokens=100)))  # may cost 21 dollars
+    paid = model(max_dollars=3, **dollar_a_reply())
+    with pytest.raises(ConfigError, match="is lost, as there is no cache"):
+        paid.answer([dear, script(GOOD)])
+    assert seen(host)["requests"] == []
+
+
 def test_a_budget_waits_for_what_is_in_flight(host: str, model: Callable[..., ApiModel]) -> None:
     paid = model(max_dollars=3, **dollar_a_reply())
     requests = [script({"text": GOOD, "wait": 0.1, "tokens": [9, 1]}) for _ in range(8)]
