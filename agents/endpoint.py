@@ -16,13 +16,16 @@ from coars_env import BackboneError, ConfigError
 
 OURS = {"model", "messages", "seed", "temperature", "max_tokens", "max_completion_tokens", "response_format"}
 """Fields of a request that have a setting, or none on purpose."""
-UNKNOWN_SETTING = "Drop what it does not know: structured=False, temperature=None, or the other name for `limit`."
+NOT_KNOWN = (
+    "Check the name of the model, and drop what it does not know: structured=False, temperature=None, or the other "
+    "name for `limit`."
+)
 REMEDIES = {
-    400: UNKNOWN_SETTING,
+    400: NOT_KNOWN,
     401: "Put a key of this endpoint into the environment variable {key_from}.",
     403: "Put a key that may use this model into the environment variable {key_from}.",
     404: "Check the url, which mostly ends in /v1, and the name of the model.",
-    422: UNKNOWN_SETTING,
+    422: NOT_KNOWN,
 }
 URL = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[^\s/@?#:\[\]]+)(:[0-9]{1,5})?(/[^\s@?#]*)?")
 """A host, a port and a path, without user, password or query: these may hold a key."""
@@ -194,7 +197,8 @@ class Endpoint:
                     answer = self._parsed(await self._client.post("/chat/completions", cast_to=object, body=body))
             except openai.APIStatusError as error:
                 remedy = REMEDIES.get(error.status_code, UNREACHED).format(key_from=self.config.key_from)
-                answer = Answer(fault=self._clean(str(error), 300), remedy=remedy)
+                said = self._clean(f"status {error.status_code}: {error.response.text.strip()}", 300)
+                answer = Answer(fault=said, remedy=remedy)
             except openai.OpenAIError as error:
                 answer = Answer(fault=self._clean(f"{error} ({error.__cause__!r})", 300))
             except TimeoutError:

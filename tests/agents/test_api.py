@@ -188,17 +188,17 @@ def test_a_title_that_carries_instructions_is_a_title(model: Callable[..., ApiMo
 # Endpoints that fail --------------------------------------------------------------------------------------------------
 
 FAULTS = {
-    "500": ({"status": 500}, {}, 2, "Error code: 500"),
-    "429": ({"status": 429, "headers": {"Retry-After": "0.01"}}, {}, 2, "Error code: 429"),
-    "429 for long": ({"status": 429, "headers": {"Retry-After": "999"}}, {}, 1, "Error code: 429"),
+    "500": ({"status": 500}, {}, 2, 'status 500: {"error"'),
+    "429": ({"status": 429, "headers": {"Retry-After": "0.01"}}, {}, 2, "status 429"),
+    "429 for long": ({"status": 429, "headers": {"Retry-After": "999"}}, {}, 1, "status 429"),
     "429 beyond patience": (
         {"status": 429, "headers": {"Retry-After": "99"}},
         {"patience": 0.4},
         1,
         "no whole answer within 0.4 s",
     ),
-    "400": ({"status": 400}, {}, 1, "Error code: 400"),
-    "404": ({"status": 404}, {}, 1, "Error code: 404"),
+    "400": ({"status": 400}, {}, 1, "status 400"),
+    "404": ({"status": 404}, {}, 1, "status 404"),
     "silence": ({"wait": 1, "text": GOOD}, {"timeout": 0.2}, 2, "Request timed out"),
     "no patience": ({"drip": True}, {"patience": 0.4}, 1, "no whole answer within 0.4 s"),
     "cut off": ({"cut": True}, {}, 2, "Connection error. (RemoteProtocolError("),
@@ -248,10 +248,10 @@ def test_an_endpoint_is_given_the_time_that_it_asks_for(host: str, model: Callab
 @pytest.mark.parametrize(
     ("path", "settings", "cause"),
     [
-        ("/v1", {"model": "nobody"}, "Error code: 404.*`nobody` does not exist.*name of the model"),
-        ("/elsewhere", {}, "Error code: 404.*Check the url"),
-        ("/locked/v1", {}, "Error code: 401.*environment variable OPENAI_API_KEY"),
-        ("/plain/v1", {"structured": True}, "Error code: 400.*response_format.*structured=False"),
+        ("/v1", {"model": "nobody"}, "status 404: .*`nobody` does not exist.*name of the model"),
+        ("/elsewhere", {}, "status 404: .*Check the url"),
+        ("/locked/v1", {}, "status 401: .*environment variable OPENAI_API_KEY"),
+        ("/plain/v1", {"structured": True}, "status 400: .*response_format.*structured=False"),
     ],
 )
 def test_a_wrong_setting_is_refused_at_the_first_request(
