@@ -51,7 +51,6 @@ def test_only_the_light_libraries_are_installed_without_an_extra(wheel: zipfile.
         "trackio",
         "server",
         "embeddings",
-        "quantized",
         "api",
         "quantized",
         "mf",
