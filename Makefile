@@ -63,12 +63,12 @@ $(VENV)/.installed-llm: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing coars-env, its libraries and the developer's tools into $(VENV) (some minutes, once) ..."
-	@$(PIP) install --constraint constraints.txt --editable '.[llm,mf,quantized,server,dev]'
+	@$(PIP) install --constraint constraints.txt --editable '.[llm,mf,quantized,server,api,dev]'
 	@touch $(VENV)/.installed-llm $@
 
 $(VENV)/.installed-plugins: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Adding Stable-Baselines3, TorchRL and Tianshou to $(VENV) (some minutes, once) ..."
-	@$(PIP) install --constraint constraints.txt --editable '.[llm,mf,quantized,server,dev,sb3,torchrl,tianshou]'
+	@$(PIP) install --constraint constraints.txt --editable '.[llm,mf,quantized,server,api,dev,sb3,torchrl,tianshou]'
 	@touch $(VENV)/.installed-llm $(VENV)/.installed-dev $@
 
 $(LOWEST)/.installed: pyproject.toml | $(LOWEST)/bin/pip

@@ -22,9 +22,9 @@ SHIPPED = PACKAGES[:3]
 LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
     "evaluation rescore testing data cli",
-    "agents": "prompts backbones kv sequential policy memory usage llm_agent imitation language_model api text_agent "
-    "text_system judge served samples team writer credit losses checkpoint card curves peers loggers train run "
-    "trained_pair evaluate export",
+    "agents": "prompts backbones kv sequential policy memory usage llm_agent imitation language_model reply_cache "
+    "endpoint api text_agent text_system judge served samples team writer credit losses checkpoint card curves peers "
+    "loggers train run trained_pair evaluate export",
 }
 """Each module imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}
@@ -159,7 +159,7 @@ def imports_have_no_cycle(sources: Sequence[Source]) -> Iterator[str]:
 def third_parties_are_declared(sources: Sequence[Source]) -> Iterator[str]:
     """coars_env lives on the core dependencies; agents and baselines on these and some extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    agents = ("llm", "wandb", "trackio", "quantized", "server", "embeddings")
+    agents = ("llm", "wandb", "trackio", "quantized", "server", "api", "embeddings")
     extras = {"coars_env": (), "agents": agents, "baselines": ("llm", "mf")}
     for source in sources:
         lists = [project["dependencies"], *(project["optional-dependencies"][e] for e in extras.get(source.top, ()))]

@@ -51,6 +51,7 @@ def test_only_the_light_libraries_are_installed_without_an_extra(wheel: zipfile.
         "trackio",
         "server",
         "embeddings",
+        "api",
         "quantized",
         "mf",
         "sb3",
