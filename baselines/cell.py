@@ -69,6 +69,8 @@ class Game:
     """Language model of the systems that have one, see `agents.backbones.load`."""
     updates: int = 60
     """Of the systems that train one."""
+    api: dict[str, Any] | None = None
+    """Settings of an `agents.api.ApiConfig`: systems that only talk then talk to that model."""
 
     def user_tests(self) -> list[UserTest]:
         """AFL's test of user agents, a draw for each of the episodes; the same peers speak in it."""
@@ -80,8 +82,9 @@ class Game:
         digests cut short.
         """
         provenance = self.split.dataset.provenance
+        talks = self.backbone if self.api is None else f"{self.api['model']} at {self.api['url']}"
         return {
-            "language model": f"{self.backbone}, {self.updates} updates",
+            "language model": f"{talks}; trained: {self.backbone}, {self.updates} updates",
             "dataset": f"{provenance.source} data {provenance.origin} ({provenance.sha256[:12]})",
             "episodes": ", ".join(f"{draw.name} ({draw.sha256[:12]})" for draw in self.episodes),
         }
@@ -243,7 +246,12 @@ def _means(kind: Any, game: Game, folder: Path) -> dict[str, Any]:
     remembers, from which it goes on; `backbone`, the name of a model to train, and `updates`.
     """
     asked, found = signature(kind.fit).parameters, dict[str, Any]()
-    if "model" in asked:
+    if "model" in asked and game.api is not None:
+        from agents.api import ApiConfig, ApiModel
+
+        cache = game.api.get("cache")
+        found["model"] = ApiModel(ApiConfig(**{**game.api, "cache": cache and Path(cache)}))
+    elif "model" in asked:
         from agents.backbones import load  # torch, for those who need it
         from agents.language_model import LocalModel
 

@@ -83,6 +83,9 @@ class CompareConfig:
     """Language model of the systems that talk to one or train one: "pocket", a folder or a name on the hub."""
     updates: int = 60
     """Of the systems that train a language model."""
+    api: Path | None = None
+    """JSON file with settings of an `agents.api.ApiConfig`, url and model among them. Systems that only talk then talk
+    to that model; a budget is that of a cell, one system under one seed."""
     out: Path = Path("runs/compare")
     """Folder of cells, episodes, tables and picture. The same call again goes on with what is missing."""
 
@@ -105,7 +108,22 @@ class CompareConfig:
         split = load_split(self.dataset, self.split, source=self.source, data_dir=self.data_dir, **variant)
         build = builder(split, self.rule)
         draws = tuple(freeze(build, self.subset, rule=self.rule, draw=draw) for draw in range(self.draws))
-        return Game(split, self.subset, draws, self.backbone, self.updates)
+        return Game(split, self.subset, draws, self.backbone, self.updates, self._endpoint())
+
+    def _endpoint(self) -> dict[str, Any] | None:
+        if self.api is None:
+            return None
+        from agents.api import ApiConfig  # of an extra
+
+        try:
+            settings: dict[str, Any] = json.loads(self.api.read_text(encoding="utf-8"))
+            ApiConfig(**settings)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                "An endpoint is described by a JSON object. Expected settings of ApiConfig, url and model among them, "
+                f"in {self.api}, found {error}. See docs/api.md."
+            ) from error
+        return settings
 
     @property
     def played(self) -> tuple[str, ...]:
@@ -127,6 +145,7 @@ class CompareConfig:
             "reference": [self.reference],
             "backbone": [self.backbone],
             "updates": [self.updates],
+            "api": [self.api],
             "out": [out],
         }
         words = [(f"--{name}", *map(str, values)) for name, values in options.items() if values != [None]]

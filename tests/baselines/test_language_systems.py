@@ -24,6 +24,7 @@ from coars_env import (
     RECOMMENDER,
     USER,
     CheckpointError,
+    ConfigError,
     Dialogue,
     Split,
     builder,
@@ -203,3 +204,20 @@ def test_one_table_holds_prompted_trained_and_plain_systems(split: Split, backbo
     assert float(zero_shot["user_f1_1:1"]) >= 0
     assert float(coars["episode_tokens_written"]) > 0
     assert knn["user_f1_1:1"] == knn["episode_calls"] == ""
+
+
+def test_an_endpoint_is_described_by_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "endpoint.json"
+    config = CompareConfig(dataset="synthetic", draws=1, api=file)
+    for text, found in [
+        ("{", "Expecting property name"),
+        ('{"url": "http://localhost:1/v1"}', "model"),
+        ("[]", "must"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=f"Expected settings of ApiConfig.*found .*{found}"):
+            config.game()
+    file.write_text('{"url": "http://localhost:1/v1", "model": "tiny"}')
+    game = config.game()
+    assert game.api == {"url": "http://localhost:1/v1", "model": "tiny"}
+    assert game.settings()["language model"].startswith("tiny at http://localhost:1/v1; trained: pocket")
