@@ -38,6 +38,7 @@ from coars_env import (
     FixedUser,
     Split,
     UserTest,
+    afl_user_test,
     builder,
     evaluate,
     full_ranking,
@@ -69,11 +70,16 @@ class Game:
     """Language model of the systems that have one, see `agents.backbones.load`."""
     updates: int = 60
     """Of the systems that train one."""
+    afl_users: bool = False
+    """Whether users are tested by AFL's own 60 of LastFM; `data_dir` is where they lie."""
+    data_dir: Path | None = None
     api: dict[str, Any] | None = None
     """Settings of an `agents.api.ApiConfig`: systems that only talk then talk to that model."""
 
     def user_tests(self) -> list[UserTest]:
-        """AFL's test of user agents, a draw for each of the episodes; the same peers speak in it."""
+        """AFL's test of user agents, a draw for each of the episodes. The same peers speak; none to AFL's own users."""
+        if self.afl_users:
+            return [afl_user_test(self.split, data_dir=self.data_dir, draw=n) for n in range(len(self.episodes))]
         peers = builder(self.split).peers
         return [user_test(self.split, self.subset, draw=draw, peers=peers) for draw in range(len(self.episodes))]
 

@@ -83,6 +83,8 @@ class CompareConfig:
     """Language model of the systems that talk to one or train one: "pocket", a folder or a name on the hub."""
     updates: int = 60
     """Of the systems that train a language model."""
+    afl_users: bool = False
+    """Whether users are tested by AFL's own 60 of LastFM, variant afl, in place of those of the split."""
     api: Path | None = None
     """JSON file with settings of an `agents.api.ApiConfig`, url and model among them. Systems that only talk then talk
     to that model; a budget is that of a cell, one system under one seed."""
@@ -108,7 +110,16 @@ class CompareConfig:
         split = load_split(self.dataset, self.split, source=self.source, data_dir=self.data_dir, **variant)
         build = builder(split, self.rule)
         draws = tuple(freeze(build, self.subset, rule=self.rule, draw=draw) for draw in range(self.draws))
-        return Game(split, self.subset, draws, self.backbone, self.updates, self._endpoint())
+        return Game(
+            split,
+            self.subset,
+            draws,
+            self.backbone,
+            self.updates,
+            afl_users=self.afl_users,
+            data_dir=self.data_dir,
+            api=self._endpoint(),
+        )
 
     def _endpoint(self) -> dict[str, Any] | None:
         if self.api is None:
@@ -145,6 +156,7 @@ class CompareConfig:
             "reference": [self.reference],
             "backbone": [self.backbone],
             "updates": [self.updates],
+            "afl-users": [] if self.afl_users else [None],
             "api": [self.api],
             "out": [out],
         }

@@ -105,6 +105,33 @@ def load_lastfm(
     return dataset
 
 
+def read_afl_users(*, data_dir: str | Path | None = None, verify: bool = True) -> list[tuple[list[str], list[str]]]:
+    """AFL's own users for its test of user agents: of each, at most 20 artists in AFL's order, and all its artists.
+
+    They stand in `ab_test_llara.json` beside the files of the variant "afl", a list of objects with `artist_list` and
+    `full_list`. Ids are those of `Dataset.item_ids`.
+
+    Raises:
+        MissingDataError: no copy of the variant is found.
+        DatasetError: the file is missing or damaged.
+    """
+    folder = open_release(RELEASES["afl"], data_dir, download=False, verify=verify, url=None)
+    path = needed(folder, "ab_test_llara.json")
+    rows = object_of(path)
+    if not isinstance(rows, list) or not rows:
+        raise fault(f"{path} must hold a list of users.", expected="at least one", found=type(rows).__name__)
+    users = []
+    for number, row in enumerate(rows):
+        shown: Any
+        owned: Any
+        shown, owned = (row.get("artist_list"), row.get("full_list")) if isinstance(row, dict) else (None, None)
+        if not _are_ids(shown) or not _are_ids(owned) or not set(shown) <= set(owned) or len(set(shown)) < len(shown):
+            expected = "artist_list, of different ids, and full_list, which has them all"
+            raise fault(f"{path}, user {number}: a row must be whole.", expected=expected, found=repr(row)[:80])
+        users.append((list(map(str, shown)), list(map(str, owned))))
+    return users
+
+
 def _read_hetrec(folder: Path) -> tuple[Columns, None]:
     items = _artists(_ARTISTS, folder)
     place_of = {artist: number for number, artist in enumerate(items)}

@@ -3,11 +3,14 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, Item, Provenance
+from coars_env.datasets.lastfm import read_afl_users
 from coars_env.env import MAX_TURNS, Dialogue, checked_seed
 from coars_env.errors import CoarsError, ConfigError, ShapeError, TaskError, expect, whole_number
 from coars_env.evaluation.calibration import calibration_counts, calibration_statistics
@@ -149,27 +152,78 @@ def user_test(
     )
 
 
+def afl_user_test(split: Split, *, data_dir: str | Path | None = None, draw: int = 0, seed: int = 0) -> UserTest:
+    """AFL's test with its own 60 users of LastFM, by the same rules: the last ten of a user's list are reserved, the
+    history is what stands before them, and negatives are none of the user's artists. See `read_afl_users`.
+
+    They are no users of the split, so no peers speak. All of them own the artists of a test row of the split, and most
+    share half of theirs or more with a training row.
+
+    Args:
+        split: of LastFM, variant "afl".
+        data_dir: where the file lies, see `load_lastfm`.
+        draw: number of the draw of negatives.
+        seed: seed of the family of draws.
+
+    Raises:
+        ConfigError: the split is of other data, or a number is negative or none.
+        DatasetError: the file is missing or damaged.
+    """
+    expect(Split, split, "Users are tested on a split.", "`load_split` makes one.")
+    place_of = {name: place for place, name in enumerate(split.dataset.item_ids)}
+    draw = whole_number("Draws and seeds are counted from 0.", "draw", draw, 0)
+    seed = whole_number("Draws and seeds are counted from 0.", "seed", seed, 0)
+    rows = read_afl_users(data_dir=data_dir)
+    if split.dataset.name != "lastfm-afl" or not all(artist in place_of for _, owned in rows for artist in owned):
+        raise ConfigError(
+            f"AFL's users are of AFL's LastFM. Expected a split of lastfm-afl, found one of {split.dataset.name!r}. "
+            'Pass load_split("lastfm", variant="afl").'
+        )
+    users = []
+    for number, (shown, full) in enumerate(rows):
+        items, owned = tuple(place_of[artist] for artist in shown), {place_of[artist] for artist in full}
+        negatives = _negatives(split.dataset.items, owned, 18, np.random.default_rng([seed, draw, number, _STREAM]))
+        cut = len(items) - RESERVED
+        users.append(UserItems(number, items[max(0, cut - HISTORY_LENGTH) : cut], items[cut:], negatives))
+    return UserTest(
+        name=f"{split.dataset.name}/afl-users/user-simulation/d{draw}",
+        users=tuple(users),
+        ratios=RESERVED_RATIOS,
+        skipped=0,
+        items=split.dataset.items,
+        provenance=split.dataset.provenance,
+    )
+
+
 def _user_items(
     split: Split, sequence: UserSequence, reserved: int, num_negatives: int, rng: np.random.Generator
 ) -> UserItems:
-    items, owned = split.dataset.items, split.owned[sequence.user] | set(sequence.items)
+    owned = split.owned[sequence.user] | set(sequence.items)
+    negatives = _negatives(split.dataset.items, owned, num_negatives, rng)
+    cut = max(0, len(sequence.items) - reserved)
+    history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
+    positives = tuple(item for item in dict.fromkeys(sequence.items[cut:]) if item not in history)
+    return UserItems(sequence.user, history, positives, negatives)
+
+
+def _negatives(
+    items: Sequence[Item], owned: AbstractSet[int], wanted: int, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Items that are not owned, nor have the title of one, in random order."""
     titles = {items[item].title for item in owned}
     negatives: list[int] = []
     for item in rng.permutation(len(items)).tolist():
-        if len(negatives) == num_negatives:
+        if len(negatives) == wanted:
             break
         if item not in owned and items[item].title not in titles:
             titles.add(items[item].title)
             negatives.append(item)
-    if len(negatives) < num_negatives:
+    if len(negatives) < wanted:
         raise TaskError(
-            f"There must be enough items the user never took. Expected {num_negatives}, found {len(negatives)}. "
+            f"There must be enough items the user never took. Expected {wanted}, found {len(negatives)}. "
             "Test users on a larger catalogue."
         )
-    cut = max(0, len(sequence.items) - reserved)
-    history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
-    positives = tuple(item for item in dict.fromkeys(sequence.items[cut:]) if item not in history)
-    return UserItems(sequence.user, history, positives, tuple(negatives))
+    return tuple(negatives)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from coars_env import (
     Provenance,
     TaskBuilder,
     TaskError,
+    afl_user_test,
     freeze,
     leave_last,
     llara,
@@ -20,8 +21,8 @@ from coars_env import (
     random_holdout,
     uniform_candidates,
 )
-from coars_env.datasets.lastfm import load_lastfm
-from coars_env.errors import DatasetError, MissingDataError
+from coars_env.datasets.lastfm import load_lastfm, read_afl_users
+from coars_env.errors import ConfigError, DatasetError, MissingDataError
 
 # Five artists and two users as in HetRec: user 2 listened to 11, 12, 13 and 14, user 4 to 12 alone; nobody to 15.
 ARTISTS = (
@@ -271,3 +272,44 @@ def test_the_default_split_fits_the_data() -> None:
     real_root()
     assert load_split("lastfm", source="real", download=False).name == "random_holdout"
     assert load_split("lastfm", variant="afl", source="real", download=False).name == "published"
+
+
+# --- AFL's own users --------------------------------------------------------------------------------------------------
+
+
+def test_the_users_of_afl_are_read_as_they_stand(tmp_path: Path) -> None:
+    write_afl(tmp_path)
+    (tmp_path / "ab_test_llara.json").write_text('[{"user_id": 7, "artist_list": [2, 0], "full_list": [0, 1, 2]}]')
+    assert read_afl_users(data_dir=tmp_path, verify=False) == [(["2", "0"], ["0", "1", "2"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "must hold a list of users"),
+        ('[{"artist_list": [3], "full_list": [0, 1]}]', "user 0: a row must be whole"),
+        ('[{"artist_list": [1, 1], "full_list": [0, 1]}]', "user 0: a row must be whole"),
+        ("[7]", "user 0: a row must be whole"),
+    ],
+)
+def test_bad_users_of_afl_are_named(tmp_path: Path, text: str, message: str) -> None:
+    write_afl(tmp_path)
+    (tmp_path / "ab_test_llara.json").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        read_afl_users(data_dir=tmp_path, verify=False)
+
+
+def test_afls_own_users_are_asked_by_its_rules() -> None:
+    root = real_root()
+    split = published(load_lastfm("afl", data_dir=root, download=False))
+    test = afl_user_test(split, data_dir=root)
+    assert len(test.users) == 60
+    source = split.dataset.item_ids
+    for user, (shown, owned) in zip(test.users, read_afl_users(data_dir=root), strict=True):
+        assert [source[i] for i in (*user.history, *user.positives)] == shown
+        assert len(user.positives) == 10
+        assert len(user.negatives) == 18
+        assert not {source[i] for i in user.negatives} & set(owned)
+    assert test.sha256 != afl_user_test(split, data_dir=root, draw=1).sha256
+    with pytest.raises(ConfigError, match="AFL's users are of AFL's LastFM"):
+        afl_user_test(load_split("synthetic", users=24, items=80, interactions=400), data_dir=root)
