@@ -180,19 +180,19 @@ def test_an_ablation_is_printed_drawn_and_not_trained_twice(tmp_path: Path) -> N
     load_pocket(split, config, cache_dir=tmp_path / "pocket")
     (backbone,) = (tmp_path / "pocket").iterdir()
     runs, out = tmp_path / "runs", tmp_path / "out"
-    words = ["--what", "parts", "--seeds", "0", "--draws", "1", "--base.out", str(runs), "--out", str(out)]
+    words = ["--what", "credit", "--seeds", "0", "--draws", "1", "--base.out", str(runs), "--out", str(out)]
     words += ["--base.backbone", str(backbone), "--base.data.source", "synthetic"]
     words += ["--base.coars.steps", "1", "--base.coars.episodes-per-step", "8"]
     printed = run_example("ablation.py", *words)
-    names = ("CoARS", "recommender alone", "user alone", "outcome only", "no self-distillation", "GRPO, outcome")
+    names = ("CoARS", "sign from reward", "no self-distillation")
     table = [line.split(" | ")[0].removeprefix("| ") for line in printed.splitlines()]
     assert [name for name in table if name in names] == list(names)
-    assert "| metric | GRPO, outcome minus CoARS |" in printed
+    assert "| metric | no self-distillation minus CoARS |" in printed
     assert sorted(path.suffix for path in out.iterdir()) == [".md", ".png"]
     made = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
     run_example("ablation.py", *words)
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == made
-    assert "| EMA teacher |" in run_example("ablation.py", *words, "--what", "teacher")
+    assert "| written by the model |" in run_example("ablation.py", *words, "--what", "diagnosis")
     assert {path: path.stat().st_mtime_ns for path in made} == made  # CoARS is one of both
 
 
