@@ -24,9 +24,7 @@ from coars_env import (
     Split,
     Task,
     TaskBuilder,
-    builder,
     play,
-    sample_train_tasks,
 )
 
 EPISODES = 192
@@ -53,14 +51,6 @@ class MemorySystem(TextSystem):
 
     memory: Memory = field(kw_only=True)
     """Frozen."""
-
-
-def training_tasks(split: Split, *, seed: int, episodes: int = EPISODES, batch: int = BATCH) -> Iterator[list[Task]]:
-    """Training tasks with uniform candidates, batch after batch; users come again once all have been."""
-    rng = np.random.default_rng([seed, 6])
-    tasks = sample_train_tasks(builder(split), episodes, rng, prefix=f"text-{seed}")
-    for first in range(0, episodes, batch):
-        yield tasks[first : first + batch]
 
 
 Walk = list[Task]
