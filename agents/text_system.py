@@ -5,6 +5,7 @@ is written after `fit`: what is known of a held-out user is the history that eve
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from coars_env import (
     TaskBuilder,
     play,
 )
+
+_log = logging.getLogger("coars_env")
 
 EPISODES = 192
 """Training dialogues of a system that learns from some; ours: those of one update of CoARS."""
@@ -90,6 +93,7 @@ def practise(
     """Play training tasks, numbered from `first` on; returns the dialogues and what they cost."""
     before = recommender.usage + user.usage
     dialogues = [Dialogue(task, recommender.items) for task in tasks]
+    _log.info("training dialogues %d to %d", first, first + len(tasks) - 1)
     play(dialogues, recommender, user, seed=seed, numbers=range(first, first + len(tasks)))
     after = recommender.usage + user.usage
     return dialogues, Usage(*(b - a for a, b in zip(asdict(before).values(), asdict(after).values(), strict=True)))

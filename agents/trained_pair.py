@@ -4,6 +4,8 @@ A system is a subclass that names its settings; nothing here is a second trainer
 """
 
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -14,7 +16,9 @@ from agents.llm_agent import LLMAgent
 from agents.policy import Policy
 from agents.run import RewardConfig
 from agents.train import CoarsConfig, StepMetrics, train
-from coars_env import RECOMMENDER, USER, CheckpointError, Split, builder
+from coars_env import RECOMMENDER, USER, CheckpointError, Split, Transcript, builder
+
+_log = logging.getLogger("coars_env")
 
 KEPT = ("hit_first", "reward_recommender", "reward_user", "turns", "seconds")
 """Metrics of an update that are kept; see docs/methods.md."""
@@ -56,13 +60,12 @@ class TrainedPair:
         policy = Policy(load(backbone, split), seed=seed)
         config = replace(cls.settings, seed=seed, steps=updates)
         rows: list[StepMetrics] = []
-        train(
-            policy,
-            builder(split),
-            config,
-            reward=RewardConfig().build(),
-            on_step=lambda step, metrics, _: rows.append(metrics),
-        )
+
+        def keep(step: int, metrics: StepMetrics, _: Sequence[Transcript]) -> None:
+            rows.append(metrics)
+            _log.info("update %d of %d, Hit@1 %.2f", step + 1, updates, metrics["hit_first"])
+
+        train(policy, builder(split), config, reward=RewardConfig().build(), on_step=keep)
         return cls(policy, split, backbone, {name: [row[name] for row in rows] for name in KEPT})
 
     def save(self, folder: Path) -> None:

@@ -11,6 +11,7 @@ A cell's folder holds what it left behind:
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -142,21 +143,42 @@ class Cell:
                     )
 
 
-def play_alone(cell: Cell, game: Game) -> None:
-    """Have a cell played by a process of its own, with one thread; what happens to it stands in `cell.json`."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # of the processes to come
-    process = get_context("spawn").Process(target=_work, args=(cell, game))
-    process.start()
-    try:
-        process.join()
-    finally:
-        process.kill()  # if this one was interrupted
-        process.join()
-    code = process.exitcode or 0
-    if code:
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}, see log.txt"
-        _write(cell.folder / "cell.json", {"system": cell.system, "seed": cell.seed, "cause": f"The process: {how}."})
+class Playing:
+    """A cell that a process of its own plays, with one thread; what becomes of it stands in `cell.json`."""
+
+    def __init__(self, cell: Cell, game: Game) -> None:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # of the processes to come
+        self.cell, self._began = cell, time.perf_counter()
+        self._process = get_context("spawn").Process(target=_work, args=(cell, game))
+        self._process.start()
+        self.sentinel = self._process.sentinel
+        """Ready as soon as the process has ended, see `multiprocessing.connection.wait`."""
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self._began
+
+    def state(self) -> str:
+        """The last line of what it printed."""
+        log = self.cell.folder / "log.txt"
+        lines = log.read_bytes()[-2000:].decode(errors="replace").split("\n") if log.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def finish(self) -> None:
+        """After the process has ended: note it if something ended it."""
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code:
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}, see log.txt"
+            note = {"system": self.cell.system, "seed": self.cell.seed, "cause": f"The process: {how}."}
+            _write(self.cell.folder / "cell.json", note)
+
+    def stop(self) -> None:
+        """End the process, wherever it is."""
+        self._process.kill()
+        self._process.join()
 
 
 def _work(cell: Cell, game: Game) -> None:
@@ -165,6 +187,8 @@ def _work(cell: Cell, game: Game) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
+    logging.basicConfig()  # into that file
+    logging.getLogger("coars_env").setLevel(logging.INFO)
     try:
         body = _play(cell, game)
     except Exception as error:

@@ -1,16 +1,17 @@
 """`coars compare`: systems and seeds on the same frozen episodes, one table with intervals and paired differences.
 
-Every system under every seed is a cell, see `baselines.cell`, played one after the other. What is finished stays, so
-an interrupted comparison goes on where it stopped, and systems and seeds can be added to it. See docs/compare.md.
+Every system under every seed is a cell, see `baselines.cell`, played in a process of its own. What is finished stays,
+so an interrupted comparison goes on where it stopped, and systems and seeds can be added to it. See docs/compare.md.
 """
 
 import json
 import shlex
-import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from baselines.cell import Cell, FloatArray, Game, play_alone
+from baselines.cell import Cell, FloatArray, Game, Playing
 from baselines.names import baseline_path
 from baselines.tables import (
     RANKING,
@@ -88,16 +89,18 @@ class CompareConfig:
     api: Path | None = None
     """JSON file with settings of an `agents.api.ApiConfig`, url and model among them. Systems that only talk then talk
     to that model; a budget is that of a cell, one system under one seed."""
+    jobs: int = 1
+    """Cells that are played at the same time, each on one thread. Above 1, seconds are those of a busy machine."""
     out: Path = Path("runs/compare")
     """Folder of cells, episodes, tables and picture. The same call again goes on with what is missing."""
 
     def __post_init__(self) -> None:
         for name in (*self.systems, self.reference):
             baseline_path(name)
-        if self.draws < 1 or not self.seeds or min(self.seeds) < 0:
+        if self.draws < 1 or self.jobs < 1 or not self.seeds or min(self.seeds) < 0:
             raise ConfigError(
-                f"Something must be played. Expected draws >= 1 and seeds that are >= 0, found {self.draws} and "
-                f"{self.seeds}. Raise them."
+                f"Something must be played. Expected draws and jobs >= 1 and seeds that are >= 0, found {self.draws}, "
+                f"{self.jobs} and {self.seeds}. Raise them."
             )
 
     def game(self) -> Game:
@@ -188,7 +191,7 @@ def compare(config: CompareConfig, game: Game, *, console: Console) -> list[Row]
     ]
     for cell in cells:
         cell.refuse_other_settings(game.settings())
-    _play(cells, game, config.out, console)
+    _play(cells, game, config, console)
     rows = table_rows(config, cells, game.split.dataset.provenance.source)
     without_picture = _write(config, game, rows, cells)
     _show(rows, config.reference, console)
@@ -198,19 +201,30 @@ def compare(config: CompareConfig, game: Game, *, console: Console) -> list[Row]
     return rows
 
 
-def _play(cells: Sequence[Cell], game: Game, out: Path, console: Console) -> None:
-    """All cells that are not finished, one after the other. The bar counts cells and guesses no time."""
-    missing = [cell for cell in cells if not cell.finished()]
-    console.print(f"{len(cells)} cells, {len(cells) - len(missing)} of them finished before, in {out}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def _play(cells: Sequence[Cell], game: Game, config: CompareConfig, console: Console) -> None:
+    """All cells that are not finished. The bar counts cells and guesses no time; what runs says how far it is."""
+    waiting = deque(cell for cell in cells if not cell.finished())
+    before = len(cells) - len(waiting)
+    console.print(f"{len(cells)} cells, {before} of them finished before, in {config.out}")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    running: list[Playing] = []
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(cells), completed=len(cells) - len(missing))
-        for cell in missing:
-            progress.update(bar, description=cell.name)
-            began = time.perf_counter()
-            play_alone(cell, game)
-            console.print(f"{cell.name}: {_told(cell)} ({time.perf_counter() - began:.0f} s)", markup=False)
-            progress.advance(bar)
+        bar = progress.add_task("", total=len(cells), completed=before)
+        try:
+            while waiting or running:
+                while waiting and len(running) < config.jobs:
+                    running.append(Playing(waiting.popleft(), game))
+                states = (f"{one.cell.name} {one.seconds:.0f} s {one.state()[-60:]}" for one in running)
+                progress.update(bar, description="\n".join(states))
+                ended = wait([one.sentinel for one in running], timeout=2)
+                for one in [one for one in running if one.sentinel in ended]:
+                    running.remove(one)
+                    one.finish()
+                    console.print(f"{one.cell.name}: {_told(one.cell)} ({one.seconds:.0f} s)", markup=False)
+                    progress.advance(bar)
+        finally:
+            for one in running:  # this one was interrupted
+                one.stop()
         progress.update(bar, description="all played")
 
 

@@ -42,6 +42,8 @@ class Options:
     updates: int = 60
     """Of the systems that train a language model."""
     backbone: str = "pocket"
+    jobs: int = 2
+    """Cells at a time, each on one thread."""
     runs: Path = Path("runs/main")
     out: Path = Path("docs/results")
 
@@ -60,6 +62,7 @@ def main() -> None:
         draws=options.draws,
         updates=options.updates,
         backbone=options.backbone,
+        jobs=options.jobs,
         out=options.runs / options.dataset,
     )
     compare(config, config.game(), console=Console())

@@ -154,10 +154,12 @@ def test_unknown_systems_are_refused_before_anything_is_played() -> None:
 
 
 def test_draws_and_seeds_are_counted() -> None:
-    with pytest.raises(ConfigError, match="Expected draws >= 1"):
+    with pytest.raises(ConfigError, match="Expected draws and jobs >= 1"):
         CompareConfig(draws=0)
     with pytest.raises(ConfigError, match="seeds that are >= 0"):
         CompareConfig(seeds=())
+    with pytest.raises(ConfigError, match="found 5, 0 and"):
+        CompareConfig(jobs=0)
 
 
 def test_the_reference_is_played_once_wherever_it_stands() -> None:
@@ -289,7 +291,7 @@ def test_what_breaks_is_recorded_and_what_was_trained_is_not_trained_again(
     monkeypatch.syspath_prepend(str(tmp_path))
     out = tmp_path / "out"
     systems = ("toy_systems:Broken", "toy_systems:Kept", "popularity")
-    config = CompareConfig(dataset="synthetic", systems=systems, reference="popularity", seeds=(0,), out=out)
+    config = CompareConfig(dataset="synthetic", systems=systems, reference="popularity", seeds=(0,), jobs=2, out=out)
     game, console = small_game(), quiet()
 
     broken, kept, popularity = compare(config, game, console=console)
