@@ -93,9 +93,10 @@ class RewardConfig:
     more (`MirroredStage`), "decreasing" and "increasing" weigh hits and misses alike (`LinearStage`)."""
     beta: float = 1 / 3
     """Spread of the stage sensitivity; ours."""
-    exclude_positive_miss: Literal["both", "recommender", "user", "off"] = "recommender"
-    """Who does not train on a miss the user liked. The rule is published, its scope is not. With "both" a user that
-    accepts everything never meets a penalty, and that is what it learns; see docs/log.md."""
+    exclude_positive_miss: Literal["both", "recommender", "user", "off"] = "off"
+    """Who does not train on a miss the user liked. The rule is published, its scope is not; ours is nobody. With "both"
+    a user that accepts everything never meets a penalty, and that is what it learns; with "recommender" the other side
+    soon learns from its hits alone; see docs/log.md."""
 
     def build(self) -> CoarsReward:
         scope = {"both": ROLES, "recommender": (RECOMMENDER,), "user": (USER,), "off": ()}[self.exclude_positive_miss]

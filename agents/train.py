@@ -136,7 +136,7 @@ class CoarsConfig:
     parameters want 1e-5."""
     learning_rate_user: float = 5e-4
     """The same for the user; ours. At the recommender's rate its readiness to accept swings from end to end."""
-    explored_share: float = 0.5
+    explored_share: float = 0.25
     """Share of the dialogues in which the item is drawn at random under the recommender's own words; ours. The user
     alone learns from them: a trained recommender soon proposes nothing but plausible items, and a user that hears no
     others cannot learn what to reject."""

@@ -31,7 +31,7 @@ from agents.peers import peers_of, settle
 from agents.run import DataConfig, TrainConfig, open_split, train_seeds
 from coars_env import Estimate, simulation_report, summarize, surroundings
 
-What = Literal["parts", "credit", "teacher", "diagnosis", "stage", "alpha", "opinions"]
+What = Literal["parts", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]
 
 
 def variants(base: TrainConfig) -> dict[What, dict[str, TrainConfig]]:
@@ -59,6 +59,11 @@ def variants(base: TrainConfig) -> dict[What, dict[str, TrainConfig]]:
             ),  # as RLSD published it
             "no self-distillation": coars(credit="none"),
         },
+        "exclusion": {
+            "CoARS": base,
+            "by the recommender": reward(exclude_positive_miss="recommender"),
+            "by both": reward(exclude_positive_miss="both"),
+        },
         "teacher": {"CoARS": base, "live teacher": coars(teacher="live"), "EMA teacher": coars(teacher="ema")},
         "diagnosis": {"CoARS": base, "written by the model": coars(diagnosis="written")},
         "stage": {
@@ -73,6 +78,7 @@ def variants(base: TrainConfig) -> dict[What, dict[str, TrainConfig]]:
 QUESTIONS: dict[What, str] = {
     "parts": "what is CoARS without each of its parts?",
     "credit": "what should hindsight add to the reward of a token?",
+    "exclusion": "should a miss that the user liked be left out of training?",
     "teacher": "whose weights should read the hindsight?",
     "diagnosis": "who should write the diagnosis?",
     "stage": "what should a turn weigh by its place in the dialogue?",

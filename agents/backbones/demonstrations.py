@@ -63,10 +63,16 @@ def fact(item: Item) -> Pieces:
     return (" " + item.title, ":", *(" " + genre for genre in item.genres), year, ".")
 
 
+LEFT_OUT = 0.2
+"""Share of a sequence that a text about it leaves out, drawn anew each time; ours. So no two texts of a user are alike,
+and the model learns less of the user and more of what goes with what; see docs/log.md."""
+
+
 def sequence_text(sequence: UserSequence, items: Sequence[Item], length: int, rng: np.random.Generator) -> Pieces:
-    """A stretch of a training user's sequence as a list of titles."""
-    start = int(rng.integers(max(1, len(sequence.items) - length + 1)))
-    return (TAKEN, *titles(items, sequence.items[start : start + length], ""))
+    """A stretch of a training user's sequence as a list of titles, some left out."""
+    kept = _thinned(sequence.items, rng)
+    start = int(rng.integers(max(1, len(kept) - length + 1)))
+    return (TAKEN, *titles(items, kept[start : start + length], ""))
 
 
 YES, NO = " yes.", " no."
@@ -128,9 +134,15 @@ def _opinions(
 
 
 def _stretch(sequence: UserSequence, rng: np.random.Generator) -> tuple[int, tuple[int, ...]]:
-    """A place in a sequence, and the history before it."""
+    """A place in a sequence, and the history before it, some of it left out."""
     cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
-    return cut, sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
+    return cut, _thinned(sequence.items[max(0, cut - 2 * HISTORY_LENGTH) : cut], rng)[-HISTORY_LENGTH:]
+
+
+def _thinned(taken: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
+    """Without `LEFT_OUT` of the items; at least one stays."""
+    kept = rng.random(len(taken)) >= LEFT_OUT
+    return tuple(item for item, stays in zip(taken, kept.tolist(), strict=True) if stays) or taken[-1:]
 
 
 def _reason(kind: str, history: Sequence[int], items: Sequence[Item], rng: np.random.Generator) -> Pieces:

@@ -47,7 +47,7 @@ from agents.backbones.muon import Muon
 from agents.prompts import ACTION_TEXTS, PHRASES, Pieces, score_texts
 from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, SvdPeers, UserSequence, VectorPeers
 
-POCKET_VERSION = 11
+POCKET_VERSION = 12
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
