@@ -11,6 +11,7 @@ from agents.prompts import (
     ACTION_TEXTS,
     ASK_DIAGNOSIS,
     BECAUSE,
+    CANDIDATES,
     ITEM,
     REASON,
     RECOMMENDED,
@@ -79,16 +80,25 @@ YES, NO = " yes.", " no."
 NUM_QUESTIONS, NUM_SOON = 4, 5
 """Of a statement of fit: how many questions, and how far ahead a true item may lie."""
 NEXT = "Next:"
+LISTED = 0.7
+"""Share of the statements of what came next with a list of items before it; ours."""
 
 
 def next_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator) -> Pieces:
     """What came next in a stretch of a training user's sequence, said after a reason: the sequence text, whose next
-    title stands right behind its history, in another order.
+    title stands right behind its history, in another order. Mostly a list of items stands between, drawn at random
+    from the catalogue, so that the model learns to look past one.
 
-    Knowledge of the training part like `fit_statement`. No candidates are shown, and the dialogue knows no "Next:".
+    Knowledge of the training part like `fit_statement`. Nothing is chosen from the list, in which the next item stands
+    by chance only, and the dialogue knows no "Next:".
     """
     cut, history = _stretch(sequence, rng)
-    opening = (TAKEN, *titles(items, history, ""), "\n", REASON, *_reason("propose", history, items, rng), "\n")
+    listed: Pieces = ()
+    if rng.random() < LISTED:
+        drawn = rng.choice(len(items), min(NUM_CANDIDATES, len(items)), replace=False).tolist()
+        listed = (CANDIDATES, *titles(items, drawn, ""))
+    reason = _reason("propose", history, items, rng)
+    opening = (TAKEN, *titles(items, history, ""), *listed, "\n", REASON, *reason, "\n")
     return (*opening, NEXT, title(items, sequence.items[cut]), "\n")
 
 

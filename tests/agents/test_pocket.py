@@ -169,10 +169,13 @@ ABCDEF = UserSequence(0, (0, 1, 2, 3, 4, 5))
 
 
 def test_what_came_next_is_said_of_the_training_sequence() -> None:
-    heard = Counter[bool]()
+    heard, listed = Counter[bool](), Counter[str | None]()
     for seed in range(200):
         said = next_statement(ABCDEF, ALPHABET, np.random.default_rng(seed))
-        history = "".join(said[1 : said.index("\n")]).strip().replace(" ", "")
+        opening = said[1 : said.index("\n")]
+        place = opening.index(CANDIDATES) if CANDIDATES in opening else len(opening)
+        listed.update("".join(opening[place + 1 :]).split() or [None])
+        history = "".join(opening[:place]).strip().replace(" ", "")
         following, end = said[said.index(NEXT) + 1 :]
         before = "ABCDEF"[: "ABCDEF".index(following.strip())]
         assert end == "\n"
@@ -180,6 +183,9 @@ def test_what_came_next_is_said_of_the_training_sequence() -> None:
         assert history == "".join(letter for letter in before if letter in history)
         heard.update(letter in history for letter in before)
     assert 0.75 < heard[True] / heard.total() < 0.85  # some are left out
+    without = listed.pop(None)
+    assert 40 < without < 80
+    assert set(listed.values()) == {200 - without}  # all items alike
 
 
 def test_what_fits_is_what_the_training_user_took() -> None:
