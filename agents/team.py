@@ -64,8 +64,6 @@ class Team:
                 )
         if "LOCAL_RANK" not in os.environ:
             return ALONE
-        # transformers would read the base in one process and leave the others to be told, which nobody does here
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
         shards = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and state.num_processes > 1
         return cls(state.process_index, state.num_processes, shards)

@@ -32,6 +32,11 @@ from coars_env import ROLES, USER, BackboneError, ConfigError, Split, TaskBuilde
 
 Work = Callable[[Team], Any]
 
+IDLE: dict[str, Any] = {
+    **{"episodes_per_step": 2, "max_turns": 1, "explored_share": 0.0},  # of three processes one has nothing at all
+    **{"paid_by": "judge", "diagnosis": "written", "teacher": "ema", "kl": 0.1},
+}
+
 
 def in_team(size: int, work: Work, folder: Path, *, shards: bool = False) -> list[Any]:
     """What `work` returns, or the error it raises, in each of some processes. They are forked from this one, so nothing
@@ -99,7 +104,7 @@ def same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
         (2, "pocket", {}),
         (2, "pocket", {"group_size": 4, "baseline": "group", "explored_share": 0.4, "diagnosis": "written"}),
         (3, "pocket", {"episodes_per_step": 4, "steps": 1, "trained": "user", "baseline": "batch"}),  # 2, 1 and 1
-        (3, "pocket", {"episodes_per_step": 2, "paid_by": "judge", "teacher": "ema", "kl": 0.1, "explored_share": 0}),
+        (3, "pocket", IDLE),
         pytest.param(2, "qwen3", {"group_size": 2}, marks=pytest.mark.slow),
     ],
     ids=["plain", "groups", "uneven", "idle", "qwen3"],
