@@ -309,7 +309,7 @@ def test_accelerate_launches_the_command(tmp_path: Path, root: Path) -> None:
     for name, tensor in whole.items():
         assert torch.linalg.vector_norm(sharded[name] - tensor) <= 1e-5 * torch.linalg.vector_norm(tensor), name
     shutil.rmtree(run / ADAPTERS_FOLDER)
-    ran = launch("--resume", str(run))
+    ran = launch("--resume", str(run), way="--use_fsdp")
     assert ran.returncode == 0, ran.stderr
     assert (run / ADAPTERS_FOLDER).is_dir()
     ran = launch(*world, *size, "--coars.learning-rate-user", "1e30", "--out", str(tmp_path / "failed"))
