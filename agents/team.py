@@ -1,8 +1,8 @@
 """Team: the processes that train together, each with its share of the dialogues; one alone is the rule.
 
-`accelerate launch` starts them. All hold the same base, adapters and optimizers; after every update they have the same
-gradients, so the adapters stay equal without being sent around. Every method here is called by all processes in the
-same order, and each waits for the others.
+`accelerate launch` starts them. All hold the same base, or each a piece of it, and the same adapters and optimizers;
+after every update they have the same gradients, so the adapters stay equal without being sent around. Every method here
+is called by all processes in the same order, and each waits for the others.
 """
 
 import os
