@@ -255,6 +255,7 @@ def test_the_main_process_alone_writes_and_all_go_on_from_what_it_wrote(
             place.mkdir(exist_ok=True)
             os.chdir(place)
             policy = new_policy(settings, world, team)
+            assert shards == any(isinstance(p, DTensor) for p in policy.backbone.model.parameters())
             config = replace(settings, out=Path(name))
             run_training(config, world, policy, resume=resume, logger=StopAt(stop), team=team)
             return [p.detach().numpy().copy() for role in ROLES for p in policy.parameters(role)]
