@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import AdamW
 
-from agents.policy import ADAPTERS, Policy, fingerprint
+from agents.policy import ADAPTERS, Policy
 from coars_env import ROLES, CheckpointError, ConfigError, Provenance, Role, surroundings
 
 ADAPTERS_FOLDER = "adapters"
@@ -48,11 +48,11 @@ class Origin:
     data: str
     """SHA-256 of catalogue and interactions, `Provenance.sha256`."""
     base: str
-    """`fingerprint` of the base model."""
+    """`fingerprint` of the base model, `Policy.base`."""
 
     @classmethod
     def of(cls, config: object, provenance: Provenance, policy: Policy) -> "Origin":
-        return cls(as_json(config), provenance.sha256, fingerprint(policy.backbone.model))
+        return cls(as_json(config), provenance.sha256, policy.base)
 
 
 @dataclass(frozen=True)

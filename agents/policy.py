@@ -82,6 +82,8 @@ class Policy:
                 "or take the other policy off with `policy.peft.unload()`."
             )
         self.backbone = backbone
+        self.base = fingerprint(backbone.model)
+        """`fingerprint` of the base, taken while this process holds all of it."""
         first, *rest = ROLES
         devices = [] if backbone.device.type == "cpu" else [backbone.device]
         with torch.random.fork_rng(devices), warnings.catch_warnings():  # peft draws a start of its own; it is replaced
@@ -109,7 +111,7 @@ class Policy:
         """Write both adapters in peft's own format: `PeftModel.from_pretrained(base, folder / "recommender")`."""
         # without the last argument peft asks the hub whether the vocabulary was resized
         self.peft.save_pretrained(str(folder), selected_adapters=list(ADAPTERS.values()), save_embedding_layers=False)
-        (folder / "base.json").write_text(json.dumps({"fingerprint": fingerprint(self.backbone.model)}))
+        (folder / "base.json").write_text(json.dumps({"fingerprint": self.base}))
 
     def named_parameters(self, role: Role) -> list[tuple[str, nn.Parameter]]:
         """The adapter's tensors, found by name: which of them ask for a gradient changes with the live adapter."""

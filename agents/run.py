@@ -41,6 +41,7 @@ from agents.loggers import Logger, LogKind, open_logger
 from agents.peers import PeersConfig, peers_of, settle
 from agents.policy import Policy
 from agents.served import Server, ServerConfig
+from agents.sharding import shard
 from agents.team import ALONE, Team
 from agents.train import CoarsConfig, StepMetrics, new_optimizers, train
 from coars_env import (
@@ -149,20 +150,41 @@ def open_split(data: DataConfig) -> Split:
     return load_split(data.dataset, data.split, source=data.source, data_dir=data.data_dir)
 
 
-def open_backbone(config: TrainConfig, split: Split) -> Backbone:
+def open_backbone(config: TrainConfig, split: Split, team: Team = ALONE) -> Backbone:
+    """The base that a configuration names, on its device; or, to be sharded, on the CPU.
+
+    Raises:
+        ConfigError: there is no such device, or a base of 8 or 4 bits is to be sharded.
+        BackboneError: see `agents.backbones.load`.
+    """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "A device must be there. Expected a GPU that torch can use for device cuda, found none. Pass --device cpu, "
             "or install a torch that fits the GPU."
         )
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if team.shards and config.bits is not None:
+        raise ConfigError(
+            f"A base is shared out in whole numbers. Expected no bits with --use_fsdp, found {config.bits}. Leave "
+            "--bits out, or launch with --multi_gpu."
+        )
+    device = device_of(config)
+    if team.shards:
+        return load(config.backbone, split, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
     return load(config.backbone, split, device=device, bits=config.bits)
 
 
-def new_policy(config: TrainConfig, split: Split) -> Policy:
-    """Base and untrained adapters."""
-    backbone = open_backbone(config, split)
-    return Policy(backbone, rank=config.lora_rank, alpha=2 * config.lora_rank, seed=config.coars.seed)
+def device_of(config: TrainConfig) -> str:
+    return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def new_policy(config: TrainConfig, split: Split, team: Team = ALONE) -> Policy:
+    """Base and untrained adapters, sharded where the team says so. All processes call it together."""
+    with team.one_first():
+        backbone = open_backbone(config, split, team)
+    policy = Policy(backbone, rank=config.lora_rank, alpha=2 * config.lora_rank, seed=config.coars.seed)
+    if team.shards:
+        shard(policy, device_of(config), team)
+    return policy
 
 
 def run_training(
@@ -444,7 +466,7 @@ def main(argv: Sequence[str]) -> None:
         return
     with team.one_first():
         split = open_split(config.data)
-        policy = new_policy(config, split)
+    policy = new_policy(config, split, team)
     console.print(f"peers: {settle(config.peers, split).source}")
     folder = run_training(config, split, policy, resume=resume, console=console, team=team)
     console.print(f"run written to {folder}; now: coars evaluate --runs {folder}")

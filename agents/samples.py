@@ -231,8 +231,8 @@ def collate(samples: Sequence[TrainingSample], pad: int, device: torch.device) -
     return Batch(
         token_ids.to(device),
         (
-            torch.tensor(rows, device=device),
-            torch.tensor([c - heads[r] for r, c in zip(rows, columns, strict=True)], device=device),
+            torch.tensor(rows, dtype=torch.long, device=device),
+            torch.tensor([c - heads[r] for r, c in zip(rows, columns, strict=True)], dtype=torch.long, device=device),
         ),
         [samples[r].allowed[c] for r, c in zip(rows, columns, strict=True)],
         torch.tensor([samples[r].rollout_logprobs[c] for r, c in zip(rows, columns, strict=True)], device=device),
@@ -284,7 +284,10 @@ def collate_teacher(samples: Sequence[TrainingSample], pad: int, device: torch.d
         _padded(lines, pad).to(device),
         position_ids.to(device),
         torch.cat((context, own), 2)[:, None].to(device),
-        (torch.tensor(rows, device=device), torch.tensor(columns, device=device)),
+        (
+            torch.tensor(rows, dtype=torch.long, device=device),
+            torch.tensor(columns, dtype=torch.long, device=device),
+        ),
         allowed,
     )
 

@@ -1,8 +1,8 @@
 """Team: the processes that train together, each with its share of the dialogues; one alone is the rule.
 
-`accelerate launch` starts them. All hold the same base, adapters and optimizers; after every update they have the same
-gradients, so the adapters stay equal without being sent around. Every method here is called by all processes in the
-same order, and each waits for the others.
+`accelerate launch` starts them. All hold the same base, or each a piece of it, and the same adapters and optimizers;
+after every update they have the same gradients, so the adapters stay equal without being sent around. Every method here
+is called by all processes in the same order, and each waits for the others.
 """
 
 import os
@@ -23,11 +23,15 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for another; ours. The first one on a machine downloads and builds what is missing."""
-NOT_OURS = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron",
+OURS = {
+    "ACCELERATE_USE_DEEPSPEED": ("false",),
+    "ACCELERATE_USE_MEGATRON_LM": ("false",),
+    "FSDP_OFFLOAD_PARAMS": ("false",),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("false",),
+    "FSDP_SHARDING_STRATEGY": ("full_shard", "1"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("true", "full_shard"),
 }
+"""What `accelerate launch` may say of how the model lies in memory. What else it says of FSDP changes no numbers."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Team:
     index: int = 0
     """The number of this process. 0 is the main one, which alone writes files."""
     size: int = 1
+    shards: bool = False
+    """Whether each process holds a piece of the base only, see `agents.sharding`."""
 
     @classmethod
     def launched(cls, device: str) -> "Team":
@@ -47,18 +53,20 @@ class Team:
                 on.
 
         Raises:
-            ConfigError: the launcher was told to split the model, which ours does not let it do.
+            ConfigError: the launcher was told to split the model in a way that is not ours.
         """
-        for variable, name in NOT_OURS.items():
-            if os.environ.get(variable, "false").lower() == "true":
+        for variable, ours in OURS.items():
+            if (found := os.environ.get(variable, ours[0])).lower() not in ours:
                 raise ConfigError(
-                    "Processes share the dialogues of an update, and each holds the whole base. Expected a launch "
-                    f"without {name}, found {variable}=true. Launch with --multi_gpu; see docs/scaling.md."
+                    "Processes share the dialogues of an update; each holds the whole base or, with --use_fsdp, its "
+                    f"piece of every layer. Expected {variable}={ours[0]}, found {found}. Launch with --multi_gpu or "
+                    "--use_fsdp, and without the option that says so; see docs/scaling.md."
                 )
         if "LOCAL_RANK" not in os.environ:
             return ALONE
         state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
-        return cls(state.process_index, state.num_processes)
+        shards = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and state.num_processes > 1
+        return cls(state.process_index, state.num_processes, shards)
 
     @property
     def is_main(self) -> bool:

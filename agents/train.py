@@ -42,6 +42,7 @@ from agents.losses import kl_to_base, policy_gradient, truncated_ratio
 from agents.policy import Policy
 from agents.samples import Baseline, TrainingSample, balanced, by_length, centred, collate, dealt, training_sample
 from agents.served import MOST_MISMATCH, ServedAgent, Server
+from agents.sharding import evened, in_step
 from agents.team import ALONE, Team
 from agents.writer import with_written_diagnoses
 from coars_env import (
@@ -270,18 +271,20 @@ def train(
         for agent in (recommender, user):
             if isinstance(agent, Demonstrator):
                 agent.tasks = tasks
-        play(
-            dialogues,
-            Explorer(recommender, sum(n < explored for n in mine)),
-            user,
-            seed=config.seed,
-            numbers=[step * config.episodes_per_step + n for n in mine],
-        )
+        with in_step(policy, team):
+            play(
+                dialogues,
+                Explorer(recommender, sum(n < explored for n in mine)),
+                user,
+                seed=config.seed,
+                numbers=[step * config.episodes_per_step + n for n in mine],
+            )
         played = {n: d.transcript(dataset.provenance, seed=config.seed) for n, d in zip(mine, dialogues, strict=True)}
         if config.paid_by in TERMS:
             terms = [TERMS[config.paid_by](t) for t in played.values()]
         elif config.paid_by == "judge":
-            terms = judge.terms(list(played.values()), config.learners)
+            with in_step(policy, team):
+                terms = judge.terms(list(played.values()), config.learners)
         else:
             terms = [d.terms for d in dialogues]
         written = config.diagnosis == "written"
@@ -309,7 +312,7 @@ def train(
                 f"{transcripts[0].cause}. Mend the agent."
             )
         for role in config.learners:
-            ready = by_length(samples[role])
+            ready = by_length(evened(samples[role], team))
             num_episodes = len(transcripts) if role == RECOMMENDER else config.episodes_per_step
             rates = {RECOMMENDER: config.learning_rate_recommender, USER: config.learning_rate_user}
             rate = rates[role] * schedule(step, config.steps)

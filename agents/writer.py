@@ -9,6 +9,7 @@ from agents.kv import Form, Free, open_cache, write
 from agents.policy import Policy
 from agents.prompts import ASK_DIAGNOSIS
 from agents.samples import TrainingSample
+from agents.sharding import in_step
 from agents.team import ALONE, Team
 
 ROWS_AT_ONCE = 256
@@ -43,23 +44,24 @@ def with_written_diagnoses(
     ]
     own: dict[int, tuple[int, ...]] = {}
     mine = sorted(range(len(turns)), key=lambda t: len(asked[t]))[team.index :: team.size]
-    for first in range(0, len(mine), ROWS_AT_ONCE):
-        part = mine[first : first + ROWS_AT_ONCE]
-        forms = [Form([Free(2 * backbone.max_reason_tokens)], backbone.newline_ids, backbone.newline) for _ in part]
-        with policy.acting(None) as model:
-            cache, starts = open_cache(model, [() for _ in part])
-            write(
-                model,
-                cache,
-                starts,
-                [asked[t] for t in part],
-                forms,
-                [np.random.default_rng(int(seeds[t])) for t in part],
-                backbone.free_mask,
-                temperature=1.0,
-            )
-        for t, form in zip(part, forms, strict=True):
-            own[t] = form.written[0]
+    with in_step(policy, team):
+        for first in range(0, len(mine), ROWS_AT_ONCE):
+            part = mine[first : first + ROWS_AT_ONCE]
+            forms = [Form([Free(2 * backbone.max_reason_tokens)], backbone.newline_ids, backbone.newline) for _ in part]
+            with policy.acting(None) as model:
+                cache, starts = open_cache(model, [() for _ in part])
+                write(
+                    model,
+                    cache,
+                    starts,
+                    [asked[t] for t in part],
+                    forms,
+                    [np.random.default_rng(int(seeds[t])) for t in part],
+                    backbone.free_mask,
+                    temperature=1.0,
+                )
+            for t, form in zip(part, forms, strict=True):
+                own[t] = form.written[0]
     whole = {place: text for place, text in zip(turns, team.merged(own), strict=True)}
     return [
         replace(

@@ -23,8 +23,8 @@ LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
     "evaluation rescore testing data cli",
     "agents": "prompts backbones kv sequential policy memory usage llm_agent imitation language_model reply_cache "
-    "endpoint api text_agent text_system judge served samples team writer credit losses checkpoint card curves peers "
-    "loggers train run trained_pair evaluate export",
+    "endpoint api text_agent text_system judge served samples team sharding writer credit losses checkpoint card "
+    "curves peers loggers train run trained_pair evaluate export",
 }
 """Each module imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}

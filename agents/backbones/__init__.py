@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from agents.backbones.backbone import Backbone
 from agents.backbones.causal_lm import load_causal_lm
 from agents.backbones.pocket import load_pocket, open_pocket
@@ -11,7 +13,14 @@ from coars_env import ConfigError, Split
 __all__ = ["Backbone", "load"]
 
 
-def load(name: str | Path, split: Split, *, device: str = "cpu", bits: Literal[4, 8] | None = None) -> Backbone:
+def load(
+    name: str | Path,
+    split: Split,
+    *,
+    device: str = "cpu",
+    bits: Literal[4, 8] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Backbone:
     """A backbone by name.
 
     Args:
@@ -19,6 +28,7 @@ def load(name: str | Path, split: Split, *, device: str = "cpu", bits: Literal[4
         split: its training part is what "pocket" is built from.
         device: "cpu" or "cuda".
         bits: of the inner matrices, see `load_causal_lm`.
+        dtype: see `load_causal_lm`; a pocket is fp32 always.
 
     Raises:
         ConfigError: `bits` for a pocket, or without bitsandbytes.
@@ -31,4 +41,4 @@ def load(name: str | Path, split: Split, *, device: str = "cpu", bits: Literal[4
         return load_pocket(split).to(device)
     if pocket:
         return open_pocket(Path(name)).to(device)
-    return load_causal_lm(name, device=device, bits=bits)
+    return load_causal_lm(name, device=device, bits=bits, dtype=dtype)

@@ -203,6 +203,22 @@ def body(model: PreTrainedModel) -> nn.Module:
     return inner
 
 
+def layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder layers: the first list of as many modules as the model says it has layers.
+
+    Raises:
+        BackboneError: there is none.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    for module in body(model).modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise BackboneError(
+        f"A base is sharded by its layers. Expected a list of {count} modules in {model.name_or_path!r}, found none. "
+        "Train without --use_fsdp, or take another model."
+    )
+
+
 def project(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Logits in fp32. [..., D] -> [..., V]"""
     logits: Tensor = model.get_output_embeddings()(hidden)

@@ -20,14 +20,20 @@ from agents.backbones.backbone import Backbone, body, project, quiet
 from coars_env import BackboneError, ConfigError
 
 
-def load_causal_lm(name_or_path: str | Path, *, device: str = "cpu", bits: Literal[4, 8] | None = None) -> Backbone:
-    """Load a model and its tokenizer; fp32 on a CPU, bf16 on a GPU. The hub is asked only for what is no folder and not
-    in its cache.
+def load_causal_lm(
+    name_or_path: str | Path,
+    *,
+    device: str = "cpu",
+    bits: Literal[4, 8] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Backbone:
+    """Load a model and its tokenizer. The hub is asked only for what is no folder and not in its cache.
 
     Args:
         name_or_path: folder or hub name.
         device: where to.
         bits: of the inner matrices, by bitsandbytes: 8 for int8, 4 for NF4. None leaves them whole.
+        dtype: of the rest; by default fp32 on a CPU, bf16 on a GPU.
 
     Raises:
         ConfigError: `bits` without bitsandbytes.
@@ -38,7 +44,7 @@ def load_causal_lm(name_or_path: str | Path, *, device: str = "cpu", bits: Liter
     local = Path(name).exists()
     if not local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1):
         raise _refusal(name, "no such folder")
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
     quantization = _quantization(bits, dtype)
     try:
         tokenizer, model, missing = _read(name, dtype, local, device, quantization)

@@ -16,19 +16,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
+from agents.backbones.backbone import layers
 from agents.backbones.pocket import PocketConfig, load_pocket
 from agents.checkpoint import ADAPTERS_FOLDER, Checkpoint, Origin
+from agents.credit import student_logprobs
 from agents.policy import Policy
-from agents.run import TrainConfig, new_policy, run_training
+from agents.run import TrainConfig, new_policy, open_backbone, run_training
+from agents.samples import collate
+from agents.sharding import evened, shard
 from agents.team import ALONE, Team
 from agents.train import CoarsConfig, StepMetrics, new_optimizers, train
-from coars_env import ROLES, USER, ConfigError, Split, TaskBuilder, TrainingError, load_split
+from coars_env import ROLES, USER, BackboneError, ConfigError, Split, TaskBuilder, TrainingError, load_split
 
 Work = Callable[[Team], Any]
 
+IDLE: dict[str, Any] = {
+    **{"episodes_per_step": 2, "max_turns": 1, "explored_share": 0.0},  # of three processes one has nothing at all
+    **{"paid_by": "judge", "diagnosis": "written", "teacher": "ema", "kl": 0.1},
+}
 
-def in_team(size: int, work: Work, folder: Path) -> list[Any]:
+
+def in_team(size: int, work: Work, folder: Path, *, shards: bool = False) -> list[Any]:
     """What `work` returns, or the error it raises, in each of some processes. They are forked from this one, so nothing
     is loaded again.
     """
@@ -40,6 +50,7 @@ def in_team(size: int, work: Work, folder: Path) -> list[Any]:
         place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         os.environ.update({name: str(value) for name, value in place.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+        os.environ.update(ACCELERATE_USE_FSDP=str(shards).lower(), FSDP_CPU_RAM_EFFICIENT_LOADING="true")
         team = Team.launched("cpu")
         try:
             found = work(team)
@@ -61,6 +72,8 @@ def in_team(size: int, work: Work, folder: Path) -> list[Any]:
 
 def learnt(policy: Policy, build: TaskBuilder, team: Team, **settings: Any) -> dict[str, Any]:
     """Metrics without times and dialogues of each update; adapters and optimizers after the last."""
+    if team.shards:
+        shard(policy, "cpu", team)
     rows: list[tuple[StepMetrics, list[str]]] = []
     optimizers = new_optimizers(policy)
     train(
@@ -91,19 +104,23 @@ def same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
         (2, "pocket", {}),
         (2, "pocket", {"group_size": 4, "baseline": "group", "explored_share": 0.4, "diagnosis": "written"}),
         (3, "pocket", {"episodes_per_step": 4, "steps": 1, "trained": "user", "baseline": "batch"}),  # 2, 1 and 1
+        (3, "pocket", IDLE),
         pytest.param(2, "qwen3", {"group_size": 2}, marks=pytest.mark.slow),
     ],
-    ids=["plain", "groups", "uneven", "qwen3"],
+    ids=["plain", "groups", "uneven", "idle", "qwen3"],
 )
+@pytest.mark.parametrize("shards", [False, True], ids=["whole", "sharded"])
 def test_several_processes_make_the_update_of_one(
-    lab: Any, build: TaskBuilder, tmp_path: Path, size: int, kind: str, settings: dict[str, Any]
+    lab: Any, build: TaskBuilder, tmp_path: Path, size: int, kind: str, settings: dict[str, Any], shards: bool
 ) -> None:
     """The same dialogues, and the same update but for the order in which numbers are added; theirs are equal to the
     bit.
     """
     lab.folder(kind)
     alone = learnt(lab.policy(kind, scale=0.1), build, ALONE, **settings)
-    together = in_team(size, lambda team: learnt(lab.policy(kind, scale=0.1), build, team, **settings), tmp_path)
+    together = in_team(
+        size, lambda team: learnt(lab.policy(kind, scale=0.1), build, team, **settings), tmp_path, shards=shards
+    )
     assert all(pickle.dumps(one) == pickle.dumps(together[0]) for one in together)
     found = together[0]
     assert found["dialogues"] == alone["dialogues"]
@@ -136,11 +153,67 @@ def test_what_goes_wrong_in_one_process_stops_all_with_the_same_words(
     assert "Expected a finite loss of user_0 with finite gradients, found loss" in str(errors[0])
 
 
-@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
-def test_a_launch_that_splits_the_model_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    with pytest.raises(ConfigError, match=rf"each holds the whole base\. .*found ACCELERATE_USE_{name}=true\."):
+@pytest.mark.parametrize(
+    ("variable", "found"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "true"),
+        ("FSDP_OFFLOAD_PARAMS", "true"),
+        ("FSDP_SHARDING_STRATEGY", "HYBRID_SHARD"),
+        ("FSDP_RESHARD_AFTER_FORWARD", "false"),
+    ],
+)
+def test_a_launch_that_splits_the_model_in_another_way_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, found: str
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv(variable, found)
+    with pytest.raises(ConfigError, match=rf"Expected {variable}=[a-z_]+, found {found}\. Launch with"):
         Team.launched("cpu")
+
+
+# A base in pieces -----------------------------------------------------------------------------------------------------
+
+
+def test_each_process_holds_its_piece_of_every_layer(lab: Any, build: TaskBuilder, tmp_path: Path) -> None:
+    """Also after an update. Whole are what stands outside of the layers, and the adapters in them."""
+    lab.folder("qwen3")
+
+    def held(policy: Policy) -> dict[str, int]:
+        """Numbers of each tensor that this process has."""
+        own = {n: p.to_local() if isinstance(p, DTensor) else p for n, p in policy.backbone.model.named_parameters()}
+        return {name: tensor.numel() for name, tensor in own.items()}
+
+    def work(team: Team) -> dict[str, int]:
+        policy = lab.policy("qwen3")
+        learnt(policy, build, team, steps=1, episodes_per_step=2)
+        return held(policy)
+
+    whole, pieces = held(lab.policy("qwen3")), in_team(2, work, tmp_path, shards=True)
+    for name, number in whole.items():
+        share = number / 2 if ".layers." in name and "lora_" not in name else number  # here all sizes are even
+        assert [piece[name] for piece in pieces] == [share, share], name
+
+
+def test_what_evens_the_passes_teaches_nothing(lab: Any) -> None:
+    policy = lab.policy()
+    samples = [replace(sample, opening=0) for sample in lab.play(policy, 4).samples(USER)]
+    *given, added = evened(samples[:3], Team(size=2, shards=True))
+    assert given == samples[:3]
+    assert evened(samples, Team(size=2, shards=True)) == samples
+    logprobs = student_logprobs(policy, USER, collate([added], 0, policy.backbone.device))
+    assert logprobs.shape == (0,)
+    logprobs.sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in policy.parameters(USER))
+
+
+def test_a_base_that_cannot_be_sharded_is_refused(lab: Any, run_settings: TrainConfig, world: Split) -> None:
+    with pytest.raises(ConfigError, match=r"Expected no bits with --use_fsdp, found 8\."):
+        open_backbone(replace(run_settings, bits=8), world, Team(size=2, shards=True))
+    model = lab.backbone().model
+    assert len(layers(model)) == 2
+    model.config.num_hidden_layers = 3
+    with pytest.raises(BackboneError, match=r"Expected a list of 3 modules in .*, found none\."):
+        layers(model)
 
 
 # A run folder ---------------------------------------------------------------------------------------------------------
@@ -168,8 +241,9 @@ def layout(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@pytest.mark.parametrize("shards", [False, True], ids=["whole", "sharded"])
 def test_the_main_process_alone_writes_and_all_go_on_from_what_it_wrote(
-    run_settings: TrainConfig, finished_run: Path, world: Split, tmp_path: Path
+    run_settings: TrainConfig, finished_run: Path, world: Split, tmp_path: Path, shards: bool
 ) -> None:
     """Each process stands in a folder of its own, so another finds nothing but what the main one tells it."""
     coars = CoarsConfig(steps=3, episodes_per_step=6, max_turns=2, learning_rate_user=0.5, seed=4)
@@ -180,19 +254,23 @@ def test_the_main_process_alone_writes_and_all_go_on_from_what_it_wrote(
             place = tmp_path / str(team.index)
             place.mkdir(exist_ok=True)
             os.chdir(place)
-            policy = new_policy(settings, world)
+            policy = new_policy(settings, world, team)
+            assert shards == any(isinstance(p, DTensor) for p in policy.backbone.model.parameters())
             config = replace(settings, out=Path(name))
             run_training(config, world, policy, resume=resume, logger=StopAt(stop), team=team)
             return [p.detach().numpy().copy() for role in ROLES for p in policy.parameters(role)]
 
         return run
 
-    whole = in_team(2, work("whole"), tmp_path)
+    def both(work: Work) -> list[Any]:
+        return in_team(2, work, tmp_path, shards=shards)
+
+    whole = both(work("whole"))
     assert pickle.dumps(whole[0]) == pickle.dumps(whole[1])
-    stopped = in_team(2, work("stopped", stop=1), tmp_path)
+    stopped = both(work("stopped", stop=1))
     assert "the disk is full" in str(stopped[0])
     assert isinstance(stopped[1], RuntimeError)  # the main process is gone
-    assert pickle.dumps(in_team(2, work("stopped", resume=True), tmp_path)) == pickle.dumps(whole)
+    assert pickle.dumps(both(work("stopped", resume=True))) == pickle.dumps(whole)
     assert list((tmp_path / "1").iterdir()) == []
     assert layout(tmp_path / "0" / "whole") == layout(tmp_path / "0" / "stopped") == layout(finished_run)
     metrics, saved = computed(tmp_path / "0" / "whole")
@@ -202,7 +280,7 @@ def test_the_main_process_alone_writes_and_all_go_on_from_what_it_wrote(
     assert all(torch.equal(saved_again.tensors[name], tensor) for name, tensor in saved.tensors.items())
     note = json.loads((tmp_path / "0" / "stopped" / "config.json").read_text())
     assert (note["processes"], [(r["step"], r["processes"]) for r in note["resumed"]]) == (2, [(1, 2)])
-    refused = in_team(2, work("whole"), tmp_path)
+    refused = both(work("whole"))
     assert [type(error) for error in refused] == [ConfigError] * 2
     assert "A run is never overwritten" in str(refused[1])
 
@@ -214,8 +292,8 @@ def test_accelerate_launches_the_command(tmp_path: Path, root: Path) -> None:
     load_pocket(split, PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8), cache_dir=tmp_path / "pocket")
     (backbone,) = (tmp_path / "pocket").iterdir()
 
-    def launch(*words: str) -> subprocess.CompletedProcess[str]:
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    def launch(*words: str, way: str = "--multi_gpu") -> subprocess.CompletedProcess[str]:
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", way, "--num_processes", "2"]
         launcher += ["--main_process_port", "0", "-m", "coars_env.cli", "train"]
         return subprocess.run([*launcher, *words], capture_output=True, text=True, cwd=root, timeout=900)
 
@@ -226,8 +304,13 @@ def test_accelerate_launches_the_command(tmp_path: Path, root: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("run written to") == 1
     assert json.loads((run / "config.json").read_text())["processes"] == 2
+    ran = launch(*world, *size, "--out", str(tmp_path / "sharded"), way="--use_fsdp")
+    assert ran.returncode == 0, ran.stderr
+    whole, sharded = Checkpoint.read(run).tensors, Checkpoint.read(tmp_path / "sharded").tensors
+    for name, tensor in whole.items():
+        assert torch.linalg.vector_norm(sharded[name] - tensor) <= 1e-5 * torch.linalg.vector_norm(tensor), name
     shutil.rmtree(run / ADAPTERS_FOLDER)
-    ran = launch("--resume", str(run))
+    ran = launch("--resume", str(run), way="--use_fsdp")
     assert ran.returncode == 0, ran.stderr
     assert (run / ADAPTERS_FOLDER).is_dir()
     ran = launch(*world, *size, "--coars.learning-rate-user", "1e30", "--out", str(tmp_path / "failed"))
