@@ -18,10 +18,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agents.backbones.pocket import PocketConfig, load_pocket
-from coars_env import METERS, CoarsWarning, load_split
+from coars_env import (
+    METERS,
+    CoarsWarning,
+    FixedRecommender,
+    FixedUser,
+    builder,
+    freeze,
+    load_split,
+    rollout,
+    write_transcripts,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -194,6 +205,23 @@ def test_an_ablation_is_printed_drawn_and_not_trained_twice(tmp_path: Path) -> N
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == made
     assert "| written by the model |" in run_example("ablation.py", *words, "--what", "diagnosis")
     assert {path: path.stat().st_mtime_ns for path in made} == made  # CoARS is one of both
+
+
+def test_grades_are_laid_beside_hits(tmp_path: Path) -> None:
+    split = load_split("synthetic", "llara", source="synthetic")
+    load_pocket(split, PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8), cache_dir=tmp_path / "pocket")
+    (backbone,) = (tmp_path / "pocket").iterdir()
+    tasks = freeze(builder(split), "test", rule="uniform")
+    played = rollout(tasks, tasks.items, FixedRecommender(0), FixedUser(), provenance=tasks.provenance)
+    hits = [one.final_item == one.task.target for one in played]
+    (tmp_path / "runs" / "cells" / "first-s0").mkdir(parents=True)
+    write_transcripts(tmp_path / "runs" / "cells" / "first-s0" / "transcripts-d0.jsonl", played)
+    words = ["--runs", str(tmp_path / "runs"), "--systems", "first", "--seeds", "0", "--dataset", "synthetic"]
+    printed = run_example("judge_agreement.py", *words, "--backbone", str(backbone), "--out", str(tmp_path))
+    (row,) = [line.split(" | ") for line in printed.splitlines() if line.startswith("| first")]
+    assert row[1] == f"{np.mean(hits):.3f}"
+    assert all(0 <= float(grade) <= 1 for grade in row[2:6])
+    assert (tmp_path / "judge_synthetic.md").exists()
 
 
 # Names and defaults ---------------------------------------------------------------------------------------------------
