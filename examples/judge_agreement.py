@@ -102,7 +102,7 @@ def main() -> None:
     lines = [
         f"# Grades of the judge beside Hit@1: {split.dataset.name}, {split.name}",
         f"{provenance.source.upper()} data {provenance.origin} ({provenance.sha256[:12]}); dialogues of "
-        f"{options.runs}: {hits.shape[0]} users, {hits.shape[1]} dialogues each. Graded by {options.backbone} as it is: "
+        f"{options.runs}: {hits.shape[0]} users, {hits.shape[1]} dialogues each. {options.backbone} graded them: "
         "the mean grade of each side in dialogues that ended with the target and in others, and the correlation r of "
         "grade and hit. Intervals: 95 %, users resampled.",
         f"Command: `python examples/{made['command']}`, commit {made['commit']}, {date.today()}.",
