@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, Self
 
 from agents.language_model import Field, LanguageModel, Request, written
 from agents.memory import Embedder, Memory, shortened
@@ -48,7 +48,7 @@ from agents.text_system import (
     training_walks,
 )
 from agents.usage import Usage
-from coars_env import RECOMMENDER, ROLES, ConfigError, Item, Observation, Role, Split, Task, builder
+from coars_env import RECOMMENDER, ROLES, Item, Observation, Role, Split, Task, builder
 
 Mode = Literal["basic", "sequential", "rag"]
 ROUNDS = 2
@@ -73,7 +73,10 @@ USER_FIELD, ITEM_FIELD = Field("Description:", max_tokens=96), Field("Descriptio
 
 
 class AgentCF(MemorySystem):
-    """Both sides are told descriptions that training has written."""
+    """Both sides are told descriptions that training has written, and the history."""
+
+    mode: ClassVar[Mode] = "sequential"
+    """What is told of the user at test time."""
 
     @classmethod
     def fit(
@@ -85,8 +88,7 @@ class AgentCF(MemorySystem):
         episodes: int = EPISODES,
         store: str | Path | None = None,
         embedder: Embedder | None = None,
-        mode: Mode = "sequential",
-    ) -> "AgentCF":
+    ) -> Self:
         """Walk through training interactions and rewrite descriptions.
 
         Args:
@@ -96,14 +98,10 @@ class AgentCF(MemorySystem):
             episodes: training interactions at most.
             store: file of the memory, from which a stopped run goes on; None keeps it in this process.
             embedder: finds the nearest user by embeddings; None by BM25.
-            mode: what is told of the user at test time.
 
         Raises:
             CheckpointError: the file is no store of this run.
-            ConfigError: there is no such mode.
         """
-        if mode not in get_args(Mode):
-            raise ConfigError(f"AgentCF has three modes. Expected one of {get_args(Mode)}, found {mode!r}. Name one.")
         items = split.dataset.items
         memory, learning = open_memory(
             "agentcf", split, model, seed=seed, episodes=episodes, store=store, embedder=embedder
@@ -118,11 +116,24 @@ class AgentCF(MemorySystem):
                 learning += learner.step(tasks, batch * STEPS + step)
             finish_batch(memory, learning)
         memory.freeze()
+        shown = cls.mode != "basic"
         recommender, user = (
-            TextAgent(model, role, items, notes=partial(told, memory, role, items, mode), history=mode != "basic")
+            TextAgent(model, role, items, notes=partial(told, memory, role, items, cls.mode), history=shown)
             for role in ROLES
         )
         return cls(recommender, user, learning, memory=memory)
+
+
+class AgentCFBasic(AgentCF):
+    """By the description alone: the history is hidden."""
+
+    mode = "basic"
+
+
+class AgentCFRag(AgentCF):
+    """With the past description that fits best, besides."""
+
+    mode = "rag"
 
 
 @dataclass

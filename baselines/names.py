@@ -8,6 +8,8 @@ from coars_env import ConfigError
 BASELINES = {
     "afl": "baselines.afl:Afl",
     "agentcf": "baselines.agentcf:AgentCF",
+    "agentcf-basic": "baselines.agentcf:AgentCFBasic",
+    "agentcf-rag": "baselines.agentcf:AgentCFRag",
     "bpr": "baselines.bpr:Bpr",
     "caser": "baselines.caser:Caser",
     "chain_of_thought": "baselines.chain_of_thought:ChainOfThought",

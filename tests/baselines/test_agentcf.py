@@ -19,9 +19,10 @@ from baselines.agentcf import (
     USER_FIELD,
     WRONG,
     AgentCF,
+    AgentCFBasic,
     told,
 )
-from coars_env import RECOMMENDER, USER, ConfigError, Dataset, Dialogue, Item, Split, UserSequence
+from coars_env import RECOMMENDER, USER, Dataset, Dialogue, Item, Split, UserSequence
 from coars_env.testing import toy_dataset, toy_episodes
 from scripted import Scripted, text_of
 
@@ -160,11 +161,10 @@ def test_where_no_word_is_shared_nobody_is_near() -> None:
 
 
 def test_basic_hides_the_history_and_knows_the_user_by_it(split: Split) -> None:
-    system = AgentCF.fit(split, model=choosing("Alien"), episodes=3, mode="basic")
     asked = []
-    for mode in ("basic", "sequential"):
+    for kind in (AgentCFBasic, AgentCF):
         model = choosing("Alien", "Alien")
-        system = AgentCF.fit(split, model=model, episodes=3, mode=mode)  # type: ignore[arg-type]
+        system = kind.fit(split, model=model, episodes=3)
         task = toy_episodes().tasks[3]  # items 4 and 1 of a catalogue in which the third film is not taken
         dialogue = Dialogue(type(task)("t", 0, (0,), (1, 2), 1), split.dataset.items)
         system.recommender.start([(0,)])
@@ -172,11 +172,6 @@ def test_basic_hides_the_history_and_knows_the_user_by_it(split: Split) -> None:
         asked.append(text_of(model.asked[-1]))
     assert [f"{TAKEN}\n- Heat" in text for text in asked] == [False, True]
     assert all(f"{ABOUT_USER} taste 1" in text for text in asked)
-
-
-def test_there_are_three_modes(split: Split) -> None:
-    with pytest.raises(ConfigError, match=r"Expected one of \('basic', 'sequential', 'rag'\), found 'RAG'"):
-        AgentCF.fit(split, model=choosing(), mode="RAG")  # type: ignore[arg-type]
 
 
 def test_the_toy_has_the_titles_used_here() -> None:
