@@ -66,7 +66,8 @@ class TrainedPair:
             _log.info("update %d of %d, Hit@1 %.2f", step + 1, updates, metrics["hit_first"])
 
         train(policy, builder(split), config, reward=RewardConfig().build(), on_step=keep)
-        return cls(policy, split, backbone, {name: [row[name] for row in rows] for name in KEPT})
+        shown = {"hit_first"} if config.paid_by == "demonstration" else set()  # hits that it did not find itself
+        return cls(policy, split, backbone, {name: [row[name] for row in rows] for name in KEPT if name not in shown})
 
     def save(self, folder: Path) -> None:
         """Adapters, the name of their base, and how they were learnt."""

@@ -54,6 +54,8 @@ from coars_env import (
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FloatArray = npt.NDArray[np.float64]
+NO_MATTER = ("baselines.names", "baselines.compare", "baselines.tables")
+"""Modules that change nothing for a cell that is there: the list of systems, and what lays cells out."""
 KEPT = ("hit_final", "hit_first", "turns", "reward_recommender", "reward_user")
 """Metrics of the dialogues that a cell keeps."""
 
@@ -305,12 +307,11 @@ def _peak_memory() -> float:
 def _code(kind: type, known: dict[str, str]) -> dict[str, str]:
     """Digest of each module of this project, and of the system's own package, that this process has loaded.
 
-    What is known already is not read again. The list of names is left out: a further system changes nothing for those
-    that are there.
+    What is known already is not read again.
     """
     tops = {"agents", "baselines", "coars_env", kind.__module__.partition(".")[0]}
     loaded = sorted(name for name in sys.modules if name.partition(".")[0] in tops)
-    return {name: known.get(name) or _digest(name) for name in loaded if name != "baselines.names"}
+    return {name: known.get(name) or _digest(name) for name in loaded if name not in NO_MATTER}
 
 
 def _digest(module: str) -> str:

@@ -359,8 +359,8 @@ def _curves(cells: Sequence[Cell]) -> dict[str, list[FloatArray]]:
     found: dict[str, list[FloatArray]] = {}
     for cell in cells:
         path = cell.folder / "trained" / "model" / "history.json"
-        if cell.finished() and path.exists():
-            found.setdefault(cell.system, []).append(np.array(json.loads(path.read_text())["hit_first"]))
+        if cell.finished() and path.exists() and "hit_first" in (history := json.loads(path.read_text())):
+            found.setdefault(cell.system, []).append(np.array(history["hit_first"]))
     return found
 
 

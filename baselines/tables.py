@@ -239,19 +239,19 @@ def draw_cost(rows: Sequence[Row], path: Path, *, title: str) -> None:
     """Hit@1 against what an episode reads and writes; systems without a language model stand at 1 token."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
     axis = figure.subplots()
-    for row in rows:
+    for number, row in enumerate(rows):
         if row.hit is not None and row.cost is not None:
             tokens = max(1.0, row.cost.usage.get("tokens_read", 0) + row.cost.usage.get("tokens_written", 0))
-            axis.errorbar(
-                [tokens], [row.hit.mean], [[row.hit.mean - row.hit.low], [row.hit.high - row.hit.mean]], fmt="o"
-            )
-            axis.annotate(row.system, (tokens, row.hit.mean), xytext=(5, 4), textcoords="offset points", fontsize=8)
+            sides = [[row.hit.mean - row.hit.low], [row.hit.high - row.hit.mean]]
+            colour, marker = f"C{number % 10}", "osD^v*"[number // 10 % 6]
+            axis.errorbar([tokens], [row.hit.mean], sides, fmt=marker, color=colour, elinewidth=0.7, label=row.system)
     axis.set_xscale("log")
     axis.set_xlabel("tokens an episode, read and written; 1 stands for none")
     axis.set_ylabel("Hit@1, 95 % interval")
     axis.set_title(title, fontsize=10)
+    figure.legend(loc="outside right upper", fontsize=8)
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 

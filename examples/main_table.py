@@ -3,7 +3,7 @@
     python examples/main_table.py --dataset movielens
     python examples/main_table.py --dataset lastfm
 
-It is `coars compare` with all systems. What is finished stays, so an interrupted call goes on where it stopped.
+It is `coars compare` with all systems, compared with CoARS. What is finished stays, so an interrupted call goes on where it stopped.
 """
 
 import shutil
@@ -59,6 +59,7 @@ def main() -> None:
         source="real",
         systems=options.systems,
         seeds=options.seeds,
+        reference="coars",
         draws=options.draws,
         updates=options.updates,
         backbone=options.backbone,
