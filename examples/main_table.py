@@ -3,7 +3,8 @@
     python examples/main_table.py --dataset movielens
     python examples/main_table.py --dataset lastfm
 
-It is `coars compare` with all systems, compared with CoARS. What is finished stays, so an interrupted call goes on where it stopped.
+It is `coars compare` with all systems, compared with CoARS. What is finished stays, so an interrupted call goes on
+where it stopped.
 """
 
 import shutil
