@@ -27,14 +27,14 @@ from agents.evaluate import (
     table_rows,
     where_it_ran,
 )
-from agents.peers import peers_of
-from agents.run import TrainConfig, open_split, train_seeds
+from agents.peers import PeersConfig, peers_of
+from agents.run import DataConfig, TrainConfig, open_split, train_seeds
 from agents.sequential import load_sasrec
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
 from baselines.sasrec import SasRec
-from coars_env import Agent, CandidateRule, FixedUser, Split, SplitName
+from coars_env import Agent, CandidateRule, FixedUser, Split, SplitName, surroundings
 
 KNN, SASREC = "item-kNN (last 10)", "SASRec, one seed"
 QUOTED = "Quoted, not run here: SASRec .4105, GRU4Rec .4526 (arXiv:2410.20027, Table 4), these users, LLaRA's rule."
@@ -52,13 +52,16 @@ class Options:
     runs: Path = Path("runs/movielens")
     """Folder of the training runs."""
     out: Path = Path("docs/results")
-    extra: tuple[str, ...] = field(default=())
-    """Further options of `coars train`, for instance --extra --coars.steps 100."""
+    base: TrainConfig = field(
+        default_factory=lambda: TrainConfig(data=DataConfig(source="real"), peers=PeersConfig(source="sasrec"))
+    )
+    """Settings of the runs, for instance --base.coars.steps 60; split and folder are those above."""
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    config = train_config(options)
+    base = options.base
+    config = replace(base, data=replace(base.data, split=options.split), out=options.runs / options.split)
     split = open_split(config.data)
     folders = train_seeds(config, split, options.seeds)
     questions = bench(split, draws=options.draws, rule=options.rule, peers=peers_of(config.peers, split))
@@ -74,12 +77,6 @@ def main() -> None:
     write_page(options, split, folders, baselines, before, after)
 
 
-def train_config(options: Options) -> TrainConfig:
-    """Of the runs: real data, peers by SASRec."""
-    words = ["--data.split", options.split, "--data.source", "real", "--peers.source", "sasrec", *options.extra]
-    return replace(tyro.cli(TrainConfig, args=words), out=options.runs / options.split)
-
-
 def write_page(
     options: Options, split: Split, folders: list[Path], baselines: list[Scores], before: Scores, after: Scores
 ) -> None:
@@ -91,14 +88,11 @@ def write_page(
     options.out.mkdir(parents=True, exist_ok=True)
     shutil.copy(folders[0] / "curves.png", options.out / f"{stem}.png")
     config = json.loads((folders[0] / "config.json").read_text())
-    command = f"python examples/reproduce_movielens.py --split {options.split} --rule {options.rule}"
-    if options.extra:
-        command += " --extra " + " ".join(options.extra)
     lines = [
         f"# MovieLens 100K, {options.split}, {options.rule} candidates: does CoARS train both agents?",
         f"{describe(split, 'test', options.draws, seeds)}. Students only, greedy, no hindsight in any prompt. "
         "Intervals: 95 %, users and seeds resampled.",
-        *where_it_ran(command, folders),
+        *where_it_ran(f"python examples/{surroundings()['command']}", folders),
         markdown_rows(table_rows(systems)),
         "After minus before, paired by user:",
         markdown_rows(comparison_rows(after, repeated[before.name])),
