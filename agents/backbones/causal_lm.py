@@ -89,6 +89,9 @@ def _read(
         )
         model, report = found
         model.name_or_path = name  # not the folder it was cached in
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):  # else its first pass packs the weights in another order
+                module.support_avx512bf16_for_cpu = False
         return tokenizer, model, sorted(report["missing_keys"])
 
     try:
