@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from dataclasses import asdict, dataclass
 from importlib.machinery import PathFinder
 from inspect import signature
 from itertools import accumulate
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -184,7 +185,8 @@ class Playing:
 
 
 def _work(cell: Cell, game: Game) -> None:
-    """What the process does."""
+    """What the process does, as long as the one that started it lives."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(cell.folder / "log.txt", "ab", buffering=0) as log:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -197,6 +199,13 @@ def _work(cell: Cell, game: Game) -> None:
         traceback.print_exc()
         body = {"cause": str(error) if isinstance(error, CoarsError) else f"{type(error).__name__}: {error}"}
     _write(cell.folder / "cell.json", {"system": cell.system, "seed": cell.seed, **body})
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # nobody is left to be told
 
 
 def _play(cell: Cell, game: Game) -> dict[str, Any]:

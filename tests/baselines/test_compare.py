@@ -3,7 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +317,34 @@ def test_what_breaks_is_recorded_and_what_was_trained_is_not_trained_again(
     (tmp_path / "toy_systems.py").write_text(TOYS + "\n# edited\n")
     with pytest.raises(ConfigError, match="other code of toy_systems"):
         compare(config, game, console=quiet())
+
+
+@pytest.mark.slow
+def test_a_cell_ends_with_the_comparison(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(
+        "import os, time\n"
+        "class Sleeper:\n"
+        "    @classmethod\n"
+        "    def fit(cls, split, *, seed=0):\n"
+        f"        open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+        "        time.sleep(600)\n"
+    )
+    words = ["--dataset", "synthetic", "--draws", "1", "--systems", "sleeper:Sleeper", "--seeds", "0"]
+    command = [sys.executable, "-m", "coars_env.cli", "compare", *words, "--reference", "sleeper:Sleeper"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen([*command, "--out", str(tmp_path / "out")], env=environment) as comparison:
+        wait_for(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()))
+        comparison.kill()
+    cell = Path("/proc") / (tmp_path / "pid").read_text()
+    wait_for(lambda: not cell.exists())
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("a minute has passed")
 
 
 @pytest.mark.slow
