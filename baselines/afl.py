@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from agents.language_model import LanguageModel
-from agents.prompts import Pieces, title
+from agents.models.language_model import LanguageModel
+from agents.models.prompts import Pieces, title
+from agents.players.text_agent import TextAgent
+from agents.players.text_system import TextSystem
 from agents.sequential import SequentialModel, load_sasrec
-from agents.text_agent import TextAgent
-from agents.text_system import TextSystem
 from coars_env import (
     ACTIONS,
     RECOMMENDER,

@@ -26,17 +26,18 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from agents.language_model import Field, LanguageModel, Request, written
-from agents.memory import Embedder, Memory, shortened
-from agents.prompts import (
+from agents.models.language_model import Field, LanguageModel, Request, written
+from agents.models.prompts import (
     ASK_RECOMMENDER,
     ITEM,
     TAKEN_NEXT,
     Pieces,
     title,
 )
-from agents.text_agent import REASONED, TextAgent
-from agents.text_system import (
+from agents.models.usage import Usage
+from agents.players.memory import Embedder, Memory, shortened
+from agents.players.text_agent import REASONED, TextAgent
+from agents.players.text_system import (
     EPISODES,
     STEPS,
     MemorySystem,
@@ -47,7 +48,6 @@ from agents.text_system import (
     situation,
     training_walks,
 )
-from agents.usage import Usage
 from coars_env import RECOMMENDER, ROLES, Item, Observation, Role, Split, Task, builder
 
 Mode = Literal["basic", "sequential", "rag"]

@@ -71,14 +71,14 @@ class Game:
     episodes: tuple[EpisodeSet, ...]
     """Its frozen tasks, one set for each candidate draw."""
     backbone: str = "pocket"
-    """Language model of the systems that have one, see `agents.backbones.load`."""
+    """Language model of the systems that have one, see `agents.models.backbones.load`."""
     updates: int = 60
     """Of the systems that train one."""
     afl_users: bool = False
     """Whether users are tested by AFL's own 60 of LastFM; `data_dir` is where they lie."""
     data_dir: Path | None = None
     api: dict[str, Any] | None = None
-    """Settings of an `agents.api.ApiConfig`: systems that only talk then talk to that model."""
+    """Settings of an `agents.models.api.ApiConfig`: systems that only talk then talk to that model."""
 
     def user_tests(self) -> list[UserTest]:
         """AFL's test of user agents, a draw for each of the episodes. The same peers speak; none to AFL's own users."""
@@ -288,13 +288,13 @@ def _means(kind: Any, game: Game, folder: Path) -> dict[str, Any]:
     """
     asked, found = signature(kind.fit).parameters, dict[str, Any]()
     if "model" in asked and game.api is not None:
-        from agents.api import ApiConfig, ApiModel
+        from agents.models.api import ApiConfig, ApiModel
 
         cache = game.api.get("cache")
         found["model"] = ApiModel(ApiConfig(**{**game.api, "cache": cache and Path(cache)}))
     elif "model" in asked:
-        from agents.backbones import load  # torch, for those who need it
-        from agents.language_model import LocalModel
+        from agents.models.backbones import load  # torch, for those who need it
+        from agents.models.language_model import LocalModel
 
         found["model"] = LocalModel(load(game.backbone, game.split), game.backbone)
     if "store" in asked:

@@ -4,9 +4,9 @@ One more free line, "Thought:", is written before the reply; the other side neve
 recommendation is ours: the paper has none. A model that was never shown such a line, as pocket, gains nothing by it.
 """
 
-from agents.language_model import Field, LanguageModel
-from agents.text_agent import TextAgent
-from agents.text_system import TextSystem
+from agents.models.language_model import Field, LanguageModel
+from agents.players.text_agent import TextAgent
+from agents.players.text_system import TextSystem
 from coars_env import RECOMMENDER, USER, Split
 
 THOUGHT = Field("Thought:", max_tokens=256)

@@ -5,8 +5,8 @@ Equations, settings and their origin: docs/methods.md. The paper's figures are n
 
 from dataclasses import replace
 
-from agents.train import CoarsConfig
-from agents.trained_pair import TrainedPair
+from agents.runs.trained_pair import TrainedPair
+from agents.training.train import CoarsConfig
 
 
 class Coars(TrainedPair):

@@ -87,8 +87,8 @@ class CompareConfig:
     afl_users: bool = False
     """Whether users are tested by AFL's own 60 of LastFM, variant afl, in place of those of the split."""
     api: Path | None = None
-    """JSON file with settings of an `agents.api.ApiConfig`, url and model among them. Systems that only talk then talk
-    to that model; a budget is that of a cell, one system under one seed."""
+    """JSON file with settings of an `agents.models.api.ApiConfig`, url and model among them. Systems that only talk
+    then talk to that model; a budget is that of a cell, one system under one seed."""
     jobs: int = 1
     """Cells that are played at the same time, each on one thread. Above 1, seconds are those of a busy machine."""
     out: Path = Path("runs/compare")
@@ -127,7 +127,7 @@ class CompareConfig:
     def _endpoint(self) -> dict[str, Any] | None:
         if self.api is None:
             return None
-        from agents.api import ApiConfig  # of an extra
+        from agents.models.api import ApiConfig  # of an extra
 
         try:
             settings: dict[str, Any] = json.loads(self.api.read_text(encoding="utf-8"))

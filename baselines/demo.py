@@ -13,8 +13,8 @@ import tyro
 from rich.console import Console
 from rich.panel import Panel
 
-from agents.checkpoint import new_run_folder
-from agents.evaluate import (
+from agents.runs.checkpoint import new_run_folder
+from agents.runs.evaluate import (
     Scores,
     bench,
     comparison_rows,
@@ -26,9 +26,9 @@ from agents.evaluate import (
     show_tables,
     table_rows,
 )
-from agents.peers import peers_of
-from agents.run import DataConfig, TrainConfig, new_policy, open_split, run_training, told_dialogues
-from agents.train import CoarsConfig
+from agents.runs.run import DataConfig, TrainConfig, new_policy, open_split, run_training, told_dialogues
+from agents.training.peers import peers_of
+from agents.training.train import CoarsConfig
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent

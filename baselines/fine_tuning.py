@@ -1,14 +1,15 @@
 """Supervised, RejectionSampling: fine-tuning of both agents on right choices, those of the logs or their own.
 
 Supervised is an upper control, not a rival: it is told in training what the others have to find out. Reasons stay the
-agent's own; only its choice is replaced (`agents.imitation`). A one-turn prototype of it reached .446 on LLaRA's users.
+agent's own; only its choice is replaced (`agents.players.demonstrator`). A one-turn prototype of it reached .446 on
+LLaRA's users.
 
 Rejection sampling keeps the replies that were right and makes them likelier, as RAFT (arXiv:2304.06767) and ReST-EM
 (arXiv:2312.06585); after every update new dialogues are sampled.
 """
 
-from agents.train import CoarsConfig
-from agents.trained_pair import TrainedPair
+from agents.runs.trained_pair import TrainedPair
+from agents.training.train import CoarsConfig
 
 
 class Supervised(TrainedPair):

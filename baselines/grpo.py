@@ -12,8 +12,8 @@ No published figure is of two agents that recommend. RetroAgent's GRPO row: ALFW
 
 from dataclasses import replace
 
-from agents.train import CoarsConfig
-from agents.trained_pair import TrainedPair
+from agents.runs.trained_pair import TrainedPair
+from agents.training.train import CoarsConfig
 
 
 class Grpo(TrainedPair):
@@ -29,6 +29,6 @@ class GrpoTurn(TrainedPair):
 
 
 class GrpoJudge(TrainedPair):
-    """By the grades of the bare base, see `agents.judge`; of pocket, which cannot judge, they are noise."""
+    """By the grades of the bare base, see `agents.players.judge`; of pocket, which cannot judge, they are noise."""
 
     settings = replace(Grpo.settings, paid_by="judge")

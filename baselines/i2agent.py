@@ -22,11 +22,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from agents.language_model import Field, LanguageModel, Request
-from agents.memory import Embedder, Memory, shortened
-from agents.prompts import ACTION_TEXTS, BECAUSE, NOTHING, RECOMMENDED, TAKEN, TAKEN_NEXT, Pieces, title, titles
-from agents.text_agent import REASONED, TextAgent
-from agents.text_system import (
+from agents.models.language_model import Field, LanguageModel, Request
+from agents.models.prompts import ACTION_TEXTS, BECAUSE, NOTHING, RECOMMENDED, TAKEN, TAKEN_NEXT, Pieces, title, titles
+from agents.players.memory import Embedder, Memory, shortened
+from agents.players.text_agent import REASONED, TextAgent
+from agents.players.text_system import (
     BATCH,
     EPISODES,
     STEPS,

@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from agents.language_model import Field, LanguageModel, Request
-from agents.memory import Embedder, Entry, Memory, Recalled, shortened
-from agents.prompts import Pieces
-from agents.text_agent import TextAgent
-from agents.text_system import (
+from agents.models.language_model import Field, LanguageModel, Request
+from agents.models.prompts import Pieces
+from agents.players.memory import Embedder, Entry, Memory, Recalled, shortened
+from agents.players.text_agent import TextAgent
+from agents.players.text_system import (
     BATCH,
     EPISODES,
     STEPS,

@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from agents.language_model import Field, LanguageModel, Request
-from agents.memory import Embedder, Memory, shortened
-from agents.prompts import RECOMMENDER_SYSTEM, USER_SYSTEM, Pieces, answer_of_user
-from agents.text_agent import TextAgent
-from agents.text_system import (
+from agents.models.language_model import Field, LanguageModel, Request
+from agents.models.prompts import RECOMMENDER_SYSTEM, USER_SYSTEM, Pieces, answer_of_user
+from agents.players.memory import Embedder, Memory, shortened
+from agents.players.text_agent import TextAgent
+from agents.players.text_system import (
     BATCH,
     EPISODES,
     MemorySystem,

@@ -32,7 +32,7 @@ class Cost:
     memory: float
     """Highest memory of a process in MB, over seeds."""
     usage: dict[str, float] = field(default_factory=dict)
-    """What an episode asked of a language model, both sides together: the fields of `agents.usage.Usage`."""
+    """What an episode asked of a language model, both sides together: the fields of `agents.models.usage.Usage`."""
     episode_seconds: float = 0.0
     """Of playing an episode, many at once."""
     learning: dict[str, float] = field(default_factory=dict)

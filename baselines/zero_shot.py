@@ -6,9 +6,9 @@ greedy. Published Hit@1 with 20 candidates (AFL, arXiv:2410.20027, Table 4, Last
 read with care. A user who always says yes has a recall of 1: see precision and acceptance beside F1.
 """
 
-from agents.language_model import LanguageModel
-from agents.text_agent import TextAgent
-from agents.text_system import TextSystem
+from agents.models.language_model import LanguageModel
+from agents.players.text_agent import TextAgent
+from agents.players.text_system import TextSystem
 from coars_env import RECOMMENDER, USER, Split
 
 

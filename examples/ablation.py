@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import tyro
 
-from agents.evaluate import (
+from agents.runs.evaluate import (
     Scores,
     bench,
     comparison_rows,
@@ -27,8 +27,8 @@ from agents.evaluate import (
     table_rows,
     where_it_ran,
 )
-from agents.peers import peers_of, settle
-from agents.run import DataConfig, TrainConfig, open_split, train_seeds
+from agents.runs.run import DataConfig, TrainConfig, open_split, train_seeds
+from agents.training.peers import peers_of, settle
 from coars_env import Estimate, simulation_report, summarize, surroundings
 
 What = Literal["parts", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]

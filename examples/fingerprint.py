@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 import tyro
 
-from agents.backbones.pocket import PocketConfig, load_pocket
-from agents.policy import Policy
-from agents.train import CoarsConfig, StepMetrics, train
+from agents.models.backbones.pocket import PocketConfig, load_pocket
+from agents.models.policy import Policy
+from agents.training.train import CoarsConfig, StepMetrics, train
 from coars_env import (
     ROLES,
     CoarsReward,

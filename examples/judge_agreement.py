@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from agents.backbones import load
-from agents.judge import Judge
-from agents.policy import Policy
+from agents.models.backbones import load
+from agents.models.policy import Policy
+from agents.players.judge import Judge
 from coars_env import (
     ROLES,
     ConfigError,

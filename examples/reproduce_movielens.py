@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from agents.evaluate import (
+from agents.runs.evaluate import (
     Scores,
     bench,
     comparison_rows,
@@ -27,9 +27,9 @@ from agents.evaluate import (
     table_rows,
     where_it_ran,
 )
-from agents.peers import PeersConfig, peers_of
-from agents.run import DataConfig, TrainConfig, open_split, train_seeds
+from agents.runs.run import DataConfig, TrainConfig, open_split, train_seeds
 from agents.sequential import load_sasrec
+from agents.training.peers import PeersConfig, peers_of
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
-from agents.language_model import Reply, Request, read_values
-from agents.usage import Usage
+from agents.models.language_model import Reply, Request, read_values
+from agents.models.usage import Usage
 
 
 class Scripted:

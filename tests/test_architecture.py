@@ -22,11 +22,13 @@ SHIPPED = PACKAGES[:3]
 LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector coars_v0 rollout "
     "evaluation rescore testing data cli",
-    "agents": "prompts backbones kv sequential policy memory usage llm_agent imitation language_model reply_cache "
-    "endpoint api text_agent text_system judge served samples team sharding writer credit losses checkpoint card "
-    "curves peers loggers train run trained_pair evaluate export",
+    "agents": "sequential models players training runs",
+    "agents.models": "prompts usage backbones decoding policy language_model reply_cache endpoint api",
+    "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",
+    "agents.training": "distributed samples sharding hindsight credit losses peers train",
+    "agents.runs": "checkpoint card plots loggers run trained_pair evaluate export",
 }
-"""Each module imports only what stands to its left."""
+"""Each module, or folder of modules, imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}
 LOADS_ALL_BASELINES = {"baselines.cell", "baselines.compare", "baselines.demo"}
 
@@ -109,19 +111,24 @@ def packages_import_leftwards(sources: Sequence[Source]) -> Iterator[str]:
                 yield f"{source.name}:{line} imports {target}, which stands above it"
 
 
+def rung_in(folder: str, module: str) -> str:
+    """The module or folder right below a folder that a dotted name leads to; "" where it leads elsewhere."""
+    return module.removeprefix(f"{folder}.").partition(".")[0] if module.startswith(f"{folder}.") else ""
+
+
 def modules_import_leftwards(sources: Sequence[Source]) -> Iterator[str]:
     for source in sources:
-        ladder = LADDERS.get(source.top, "").split()
-        if not ladder or not source.rung:
-            continue
-        if source.rung not in ladder:
-            yield f"{source.name} has no place in the ladder of {source.top}: give it one"
-            continue
-        for line, target in imports(source, sources):
-            top, _, rest = target.partition(".")
-            rung = rest.partition(".")[0]
-            if top == source.top and rung and rung not in ladder[: ladder.index(source.rung) + 1]:
-                yield f"{source.name}:{line} imports {target}, which stands to its right"
+        for folder, words in LADDERS.items():
+            ladder, own = words.split(), rung_in(folder, source.name)
+            if not own:
+                continue
+            if own not in ladder:
+                yield f"{source.name} has no place in the ladder of {folder}: give it one"
+                continue
+            for line, target in imports(source, sources):
+                rung = rung_in(folder, target)
+                if rung and rung not in ladder[: ladder.index(own) + 1]:
+                    yield f"{source.name}:{line} imports {target}, which stands to its right"
 
 
 def nobody_imports_its_own_init(sources: Sequence[Source]) -> Iterator[str]:
@@ -273,8 +280,8 @@ def test_the_tests_use_no_mocks() -> None:
 BROKEN: list[tuple[Rule, dict[str, str], list[str]]] = [
     (
         packages_import_leftwards,
-        {"agents.train": "def f():\n    import baselines.afl", "coars_env.env": "import tests.conftest"},
-        ["agents.train:2 imports baselines.afl", "coars_env.env:1 imports tests.conftest"],
+        {"agents.training.train": "def f():\n    import baselines.afl", "coars_env.env": "import tests.conftest"},
+        ["agents.training.train:2 imports baselines.afl", "coars_env.env:1 imports tests.conftest"],
     ),
     (
         modules_import_leftwards,
@@ -309,10 +316,10 @@ BROKEN: list[tuple[Rule, dict[str, str], list[str]]] = [
             "coars_env.rollout": "",
             "coars_env.env": "",
             "coars_env.testing": "",
-            "agents.train": "from coars_env import rollout, testing\nfrom coars_env import env",
+            "agents.training.train": "from coars_env import rollout, testing\nfrom coars_env import env",
             "baselines.afl": "import coars_env.env",
         },
-        ["agents.train:2 imports coars_env.env", "baselines.afl:1 imports coars_env.env"],
+        ["agents.training.train:2 imports coars_env.env", "baselines.afl:1 imports coars_env.env"],
     ),
     (
         baselines_stand_alone,
@@ -326,16 +333,19 @@ BROKEN: list[tuple[Rule, dict[str, str], list[str]]] = [
     (
         imports_have_no_cycle,
         {
-            "agents.kv": "def f():\n    import agents.policy",
-            "agents.policy": "import agents.memory",
-            "agents.memory": "from agents.kv import Completion",
+            "agents.models.decoding": "def f():\n    import agents.models.policy",
+            "agents.models.policy": "import agents.players.memory",
+            "agents.players.memory": "from agents.models.decoding import Completion",
         },
         ["agents."],
     ),
     (
         third_parties_are_declared,
-        {"coars_env.env": "import json, numpy as np\nimport torch.nn", "agents.kv": "import torch\nimport pandas"},
-        ["coars_env.env:2 imports torch.nn", "agents.kv:2 imports pandas"],
+        {
+            "coars_env.env": "import json, numpy as np\nimport torch.nn",
+            "agents.models.decoding": "import torch\nimport pandas",
+        },
+        ["coars_env.env:2 imports torch.nn", "agents.models.decoding:2 imports pandas"],
     ),
     (
         random_state_is_owned,
@@ -355,7 +365,7 @@ BROKEN: list[tuple[Rule, dict[str, str], list[str]]] = [
             "tests.a": "from unittest import mock",
             "tests.b": "def test_b(mocker): pass",
             "tests.c": "import coars_env as c\ndef test_c(monkeypatch):\n    monkeypatch.setattr(c.env, 'T', 1)",
-            "tests.d": "def test_d(monkeypatch):\n    monkeypatch.setattr('agents.kv.f', g)",
+            "tests.d": "def test_d(monkeypatch):\n    monkeypatch.setattr('agents.models.decoding.f', g)",
             "tests.e": "import sys\ndef test_e(monkeypatch):\n    monkeypatch.setattr(sys, 'argv', [])",
         },
         ["tests.a imports unittest.mock", "tests.b:1 asks", "tests.c:3 patches coars_env.env", "tests.d:2 patches"],

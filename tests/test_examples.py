@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.backbones.pocket import PocketConfig, load_pocket
+from agents.models.backbones.pocket import PocketConfig, load_pocket
 from coars_env import (
     METERS,
     CoarsWarning,
@@ -229,14 +229,19 @@ def test_grades_are_laid_beside_hits(tmp_path: Path) -> None:
 HOMES = (
     *(
         "coars_env",
-        "agents.train",
-        "agents.run",
-        "agents.evaluate",
-        "agents.llm_agent",
-        "agents.policy",
-        "agents.prompts",
+        "agents.training.train",
+        "agents.runs.run",
+        "agents.runs.evaluate",
+        "agents.players.llm_agent",
+        "agents.models.policy",
+        "agents.models.prompts",
     ),
-    *("agents.peers", "agents.samples", "agents.backbones.backbone", "agents.backbones.pocket"),
+    *(
+        "agents.training.peers",
+        "agents.training.samples",
+        "agents.models.backbones.backbone",
+        "agents.models.backbones.pocket",
+    ),
 )
 """Where the names in the tables of settings are looked up."""
 ROW = re.compile(r"^\| [^|]+ \| (?P<names>`[A-Za-z_.]+`(?:, `[A-Za-z_.]+`)*) \| (?:`(?P<default>[^`]+)`)?", re.M)

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 import tyro
 
-from agents.backbones.backbone import Backbone
-from agents.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
-from agents.policy import Policy
-from agents.team import ALONE, Team
-from agents.train import CoarsConfig, StepMetrics, train
+from agents.models.backbones.backbone import Backbone
+from agents.models.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
+from agents.models.policy import Policy
+from agents.training.distributed import ALONE, Team
+from agents.training.train import CoarsConfig, StepMetrics, train
 from coars_env import TaskBuilder, builder, load_split, markdown_table, surroundings
 
 PART = ("playing", "learning", "the update")

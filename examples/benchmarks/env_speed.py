@@ -28,10 +28,10 @@ import numpy as np
 import torch
 import tyro
 
-from agents.backbones.backbone import Backbone
-from agents.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
-from agents.llm_agent import LLMAgent
-from agents.policy import Policy
+from agents.models.backbones.backbone import Backbone
+from agents.models.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
+from agents.models.policy import Policy
+from agents.players.llm_agent import LLMAgent
 from coars_env import (
     ACTIONS,
     RECOMMENDER,

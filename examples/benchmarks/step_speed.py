@@ -3,10 +3,11 @@
     python examples/benchmarks/step_speed.py
     python examples/benchmarks/step_speed.py --dialogues 8 --repeats 1 --items 200
 
-Times the parts of one step of `agents.train`, and beside them the two ways they could have been done instead: a rollout
-that reads the whole dialogue again at each turn, and a teacher that reads one padded row for each turn. All take turns
-within one run; medians are printed, and medians of the ratios. The model is pocket's in size, with random weights, and
-the world is invented, so it starts in seconds and says nothing about quality. Every dialogue has all its turns.
+Times the parts of one step of `agents.training.train`, and beside them the two ways they could have been done instead:
+a rollout that reads the whole dialogue again at each turn, and a teacher that reads one padded row for each turn. All
+take turns within one run; medians are printed, and medians of the ratios. The model is pocket's in size, with random
+weights, and the world is invented, so it starts in seconds and says nothing about quality. Every dialogue has all its
+turns.
 
 How much of the machine that uses: the operations of matrix products and attention are counted by torch's own counter
 while a step runs that is not timed, padding and masked places included; two for a multiplication and an addition. What
@@ -29,13 +30,13 @@ import tyro
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from agents.backbones.backbone import Backbone
-from agents.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
-from agents.credit import TeacherKind, distilled_advantages, student_logprobs, teacher_logprobs
-from agents.llm_agent import LLMAgent
-from agents.losses import coars_loss
-from agents.policy import Policy
-from agents.samples import TrainingSample, by_length, collate, collate_teacher, training_sample
+from agents.models.backbones.backbone import Backbone
+from agents.models.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
+from agents.models.policy import Policy
+from agents.players.llm_agent import LLMAgent
+from agents.training.credit import TeacherKind, distilled_advantages, student_logprobs, teacher_logprobs
+from agents.training.losses import coars_loss
+from agents.training.samples import TrainingSample, by_length, collate, collate_teacher, training_sample
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -133,7 +134,7 @@ class Step:
     def write_samples(
         self, dialogues: Sequence[Dialogue], agents: Mapping[Role, Carrying]
     ) -> dict[Role, list[TrainingSample]]:
-        """As `agents.train` joins tokens to rewards: sorted by length, for little padding."""
+        """As `agents.training.train` joins tokens to rewards: sorted by length, for little padding."""
         provenance = self.split.dataset.provenance
         transcripts = [dialogue.transcript(provenance) for dialogue in dialogues]
         return {
@@ -190,7 +191,7 @@ class Step:
             batch, read = collate(part, self.pad, self.device), DynamicCache()
             logprobs = student_logprobs(self.policy, role, batch, read=read)
             times.append(time.perf_counter())
-            if self.config.teacher == "base":  # as in agents.train, which reports the divergence from the base
+            if self.config.teacher == "base":  # as in agents.training.train, which reports the divergence from the base
                 read = DynamicCache()
                 with torch.no_grad():
                     student_logprobs(self.policy, None, batch, read=read)

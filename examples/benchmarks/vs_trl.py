@@ -44,8 +44,8 @@ import tyro
 from coars_env import RECOMMENDER, markdown_table, surroundings
 
 if TYPE_CHECKING:
-    from agents.llm_agent import Row
-    from agents.samples import TrainingSample
+    from agents.players.llm_agent import Row
+    from agents.training.samples import TrainingSample
 
 SystemName = Literal["ours", "alone", "sdpo", "grpo", "carried", "carried_alone", "again"]
 VOCABULARY, WORDS_FROM = 2000, 8
@@ -186,8 +186,8 @@ class Ours:
     def __init__(self, config: TrlConfig, *, shared: bool) -> None:
         import torch
 
-        from agents.backbones.backbone import Backbone
-        from agents.policy import Policy
+        from agents.models.backbones.backbone import Backbone
+        from agents.models.policy import Policy
 
         torch.set_num_threads(1)
         self.config, self.shared, self.world = config, shared, World(config)
@@ -198,8 +198,8 @@ class Ours:
         self.steps = 0
 
     def rollout(self, turns: int) -> "list[Row]":
-        from agents.kv import ColumnCache, Form, Free, open_cache, write
-        from agents.llm_agent import Row
+        from agents.models.decoding import ColumnCache, Form, Free, open_cache, write
+        from agents.players.llm_agent import Row
 
         config, backbone, world = self.config, self.policy.backbone, self.world
         rows = [Row() for _ in range(config.tasks * config.group)]
@@ -224,7 +224,7 @@ class Ours:
         return rows
 
     def samples(self, rows: "list[Row]") -> "list[TrainingSample]":
-        from agents.samples import TrainingSample, TurnSample
+        from agents.training.samples import TrainingSample, TurnSample
 
         found = []
         for n, row in enumerate(rows):
@@ -240,9 +240,9 @@ class Ours:
         from torch import nn
         from transformers import DynamicCache
 
-        from agents.credit import distilled_advantages, student_logprobs, teacher_logprobs
-        from agents.losses import coars_loss
-        from agents.samples import by_length, collate
+        from agents.training.credit import distilled_advantages, student_logprobs, teacher_logprobs
+        from agents.training.losses import coars_loss
+        from agents.training.samples import by_length, collate
 
         clock, policy, config = Clock(), self.policy, self.config
         rows = self.rollout(1)

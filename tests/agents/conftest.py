@@ -11,16 +11,16 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from agents.backbones.backbone import Backbone
-from agents.backbones.causal_lm import load_causal_lm
-from agents.backbones.pocket import PocketConfig, load_pocket, open_pocket
-from agents.llm_agent import LLMAgent
-from agents.peers import PeersConfig
-from agents.policy import Policy
-from agents.prompts import PHRASES
-from agents.run import TrainConfig, train_seeds
-from agents.samples import TrainingSample, training_sample
-from agents.train import CoarsConfig
+from agents.models.backbones.backbone import Backbone
+from agents.models.backbones.causal_lm import load_causal_lm
+from agents.models.backbones.pocket import PocketConfig, load_pocket, open_pocket
+from agents.models.policy import Policy
+from agents.models.prompts import PHRASES
+from agents.players.llm_agent import LLMAgent
+from agents.runs.run import TrainConfig, train_seeds
+from agents.training.peers import PeersConfig
+from agents.training.samples import TrainingSample, training_sample
+from agents.training.train import CoarsConfig
 from coars_env import (
     RECOMMENDER,
     ROLES,

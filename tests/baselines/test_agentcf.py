@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.language_model import Request
-from agents.memory import Memory
-from agents.prompts import ITEM, TAKEN, title
+from agents.models.language_model import Request
+from agents.models.prompts import ITEM, TAKEN, title
+from agents.players.memory import Memory
 from baselines.agentcf import (
     ABOUT_ITEM,
     ABOUT_ITEMS,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from agents.language_model import Request
-from agents.memory import Memory
-from agents.prompts import BECAUSE, RECOMMENDED, TAKEN, TAKEN_NEXT
+from agents.models.language_model import Request
+from agents.models.prompts import BECAUSE, RECOMMENDED, TAKEN, TAKEN_NEXT
+from agents.players.memory import Memory
 from baselines.i2agent import ABOUT, ASK_PROFILE, INTEREST, PROFILE, SO_FAR, I2Agent, revealed, told
 from coars_env import ACTIONS, RECOMMENDER, Dialogue, FixedUser, Split, load_split, play
 from coars_env.testing import toy_episodes

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from agents.backbones.pocket import PocketConfig, load_pocket
-from agents.language_model import Reply, Request
-from agents.prompts import ASK_RECOMMENDER, ASK_USER
-from agents.text_agent import TextAgent
-from agents.train import CoarsConfig
-from agents.trained_pair import TrainedPair
+from agents.models.backbones.pocket import PocketConfig, load_pocket
+from agents.models.language_model import Reply, Request
+from agents.models.prompts import ASK_RECOMMENDER, ASK_USER
+from agents.players.text_agent import TextAgent
+from agents.runs.trained_pair import TrainedPair
+from agents.training.train import CoarsConfig
 from baselines.afl import Afl, Prior, history_of
 from baselines.cell import Game
 from baselines.compare import CompareConfig, compare

@@ -4,9 +4,9 @@ from itertools import cycle
 
 import pytest
 
-from agents.language_model import Request
-from agents.memory import Entry, Memory, Recalled
-from agents.prompts import ITEM
+from agents.models.language_model import Request
+from agents.models.prompts import ITEM
+from agents.players.memory import Entry, Memory, Recalled
 from baselines.memory_stream import (
     INSIGHT,
     RATING,

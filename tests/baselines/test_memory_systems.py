@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from agents.backbones.pocket import PocketConfig, load_pocket, train_tokenizer
-from agents.language_model import LocalModel, Request
-from agents.memory import Entry
-from agents.prompts import REASON
-from agents.text_system import BATCH, MemorySystem, training_walks
-from agents.usage import Usage
+from agents.models.backbones.pocket import PocketConfig, load_pocket, train_tokenizer
+from agents.models.language_model import LocalModel, Request
+from agents.models.prompts import REASON
+from agents.models.usage import Usage
+from agents.players.memory import Entry
+from agents.players.text_system import BATCH, MemorySystem, training_walks
 from baselines.agentcf import AgentCF
 from baselines.i2agent import INTEREST, I2Agent
 from baselines.memory_stream import MemoryStream

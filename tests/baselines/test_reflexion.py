@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from agents.language_model import Request
-from agents.memory import Memory
-from agents.prompts import CANDIDATES, ITEM, RECOMMENDED, RECOMMENDER_SYSTEM
+from agents.models.language_model import Request
+from agents.models.prompts import CANDIDATES, ITEM, RECOMMENDED, RECOMMENDER_SYSTEM
+from agents.players.memory import Memory
 from baselines.reflexion import ASK_PLAN, LESSONS, PLAN, PLAN_BYTES, Reflexion, failed, mistakes, told, without
 from coars_env import ACTIONS, RECOMMENDER, USER, Dialogue, EpisodeSet, Split, leave_last, load_split
 from coars_env.testing import toy_dataset, toy_episodes

@@ -1,0 +1,385 @@
+"""Completion: the sampled tokens of one reply, with their log-probabilities; and the decode loop that makes them.
+
+One cache per side holds all dialogues of a batch and is carried over their turns. A token's keys and values stand in
+the column of its position, so rows of unequal length leave no holes: a query at position p sees the columns up to p.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from agents.models.backbones.backbone import body, check_context, project
+from coars_env import ConfigError
+
+Allowed = tuple[int, ...] | None
+"""Token ids a position may hold: None where any text may stand, else the choices left."""
+
+
+@dataclass(frozen=True)
+class Free:
+    """Free text up to the end of the line, at most `max_tokens` long; the newline is added if the model does not."""
+
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several token sequences, none of which begins another.
+
+    Example: `Choice(((5, 9), (6, 7, 9))).following` is `{(): (5, 6), (5,): (9,), (6,): (7,), (6, 7): (9,)}`.
+
+    Raises:
+        ConfigError: no options, or two that cannot be told apart token by token.
+    """
+
+    options: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        ordered = sorted(self.options)
+        mixed = [pair for pair in pairwise(ordered) if pair[1][: len(pair[0])] == pair[0]]
+        if mixed or not ordered or not ordered[0]:
+            raise ConfigError(
+                "Options are told apart token by token. Expected at least one, none empty, and none that begins "
+                f"another, found {mixed[0] if mixed else ordered}. Two titles may read alike to this tokenizer: give "
+                "them different titles."
+            )
+
+    @cached_property
+    def following(self) -> dict[tuple[int, ...], tuple[int, ...]]:
+        """The tokens that may follow each beginning of an option, sorted."""
+        sets: dict[tuple[int, ...], set[int]] = {}
+        for option in self.options:
+            for n, token in enumerate(option):
+                sets.setdefault(option[:n], set()).add(token)
+        return {beginning: tuple(sorted(tokens)) for beginning, tokens in sets.items()}
+
+
+Part = Free | Choice | Callable[[Sequence[tuple[int, ...]]], Choice]
+"""A stretch of a reply; or a function of the stretches written so far, for instance the scores that fit an action."""
+
+
+@dataclass
+class Completion:
+    """One reply. All lists have equal length.
+
+    Example: the reply "Item: Heat" may be `token_ids=[7, 9]`, `sampled=[False, True]` (the label was given, the title
+    chosen), `logprobs=[0.0, -2.3]`, `allowed=[(7,), (9, 12, 15)]`.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    sampled: list[bool] = field(default_factory=list)
+    """True where the policy had more than one choice; only these are trained on."""
+    logprobs: list[float] = field(default_factory=list)
+    """Nats, under the constraint of the position; 0 where there was no choice."""
+    allowed: list[Allowed] = field(default_factory=list)
+
+    def add(self, token: int, logprob: float, allowed: Allowed) -> None:
+        self.token_ids.append(token)
+        self.sampled.append(allowed is None or len(allowed) > 1)
+        self.logprobs.append(logprob)
+        self.allowed.append(allowed)
+
+
+class Form:
+    """The state of one reply being written: which tokens may come next."""
+
+    def __init__(self, parts: Sequence[Part], newline_ids: frozenset[int], newline: int) -> None:
+        assert newline in newline_ids
+        self._parts = parts
+        self._newline_ids, self._newline = newline_ids, newline
+        self._inside: tuple[int, ...] = ()  # tokens of the current part
+        self.written: list[tuple[int, ...]] = []
+        """Tokens of the finished parts."""
+        self.choices: list[Choice | None] = []
+        """What each finished part was chosen from; None for free text."""
+        self.completion = Completion()
+        self.unread: list[int] = []
+        """Tokens the model has not seen yet."""
+        self._part = self._next_part()
+        self._skip_forced()
+
+    @property
+    def part(self) -> Free | Choice | None:
+        """What is being written; None if the form is finished."""
+        return self._part
+
+    @property
+    def finished(self) -> bool:
+        return self._part is None
+
+    def chosen(self, part: int) -> int:
+        """Number of the option that stands in a finished part."""
+        choice = self.choices[part]
+        assert choice is not None
+        return choice.options.index(self.written[part])
+
+    def allowed(self) -> Allowed:
+        """What the next token may be. The form is not finished."""
+        part = self._part
+        assert part is not None
+        if isinstance(part, Choice):
+            return part.following[self._inside]
+        return None if len(self._inside) < part.max_tokens else (self._newline,)
+
+    @property
+    def room(self) -> int:
+        """How many tokens may be sampled before `allowed` is asked again: what is left of a free text, else one."""
+        part = self._part
+        return max(1, part.max_tokens - len(self._inside)) if isinstance(part, Free) else 1
+
+    def push(self, token: int, logprob: float) -> None:
+        """Take the token sampled at this position, then every one that follows without a choice."""
+        allowed = self.allowed()
+        assert allowed is None or token in allowed
+        self._take(token, logprob, allowed)
+        self._skip_forced()
+
+    def choose(self, option: tuple[int, ...]) -> None:
+        """Take this option of the part being written, with log-probability 0: it is given, not sampled."""
+        number = len(self.written)
+        while len(self.written) == number:
+            self.push(option[len(self._inside)], 0.0)
+
+    def _next_part(self) -> Free | Choice | None:
+        if len(self.written) == len(self._parts):
+            return None
+        part = self._parts[len(self.written)]
+        return part if isinstance(part, Free | Choice) else part(self.written)
+
+    def _take(self, token: int, logprob: float, allowed: Allowed) -> None:
+        self.completion.add(token, logprob, allowed)
+        self.unread.append(token)
+        self._inside = (*self._inside, token)
+        part = self._part
+        choice = part if isinstance(part, Choice) else None
+        ended = token in self._newline_ids if choice is None else self._inside not in choice.following
+        if ended:
+            self.written.append(self._inside)
+            self.choices.append(choice)
+            self._inside = ()
+            self._part = self._next_part()
+
+    def _skip_forced(self) -> None:
+        while not self.finished and (allowed := self.allowed()) is not None and len(allowed) == 1:
+            self._take(allowed[0], 0.0, allowed)
+
+
+class ColumnCache(Cache):
+    """Keys and values by position. Set `rows`, `columns` and `limit` before a forward pass, then pass it as the cache.
+
+    Tokens that only pad a row go to the last column, which nothing may see.
+    """
+
+    def __init__(self, num_layers: int, num_rows: int) -> None:
+        super().__init__(layers=[])
+        self.num_rows = num_rows
+        self.capacity = 0
+        self.rows: Tensor | None = None  # [b] rows that take part in the pass, or None for all
+        self.columns = torch.empty(0)  # [b, n] where each token goes
+        self.limit = 0
+        self._store: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
+
+    def reserve(self, length: int) -> None:
+        """Make room for columns 0..length-1 and the one for padding."""
+        if length + 1 <= self.capacity:
+            return
+        wanted = max(length + 1, self.capacity + self.capacity // 2)
+        for layer, pair in enumerate(self._store):
+            if pair is not None:
+                more = pair[0].new_zeros(*pair[0].shape[:2], wanted - self.capacity, pair[0].shape[3])
+                keys, values = (torch.cat((store, more), 2) for store in pair)
+                self._store[layer] = (keys, values)
+        self.capacity = wanted
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """[b, H, n, D] twice -> [b, H, limit, D] twice."""
+        pair = self._store[layer_idx]
+        if pair is None:
+            shape = (self.num_rows, key_states.shape[1], self.capacity, key_states.shape[3])
+            pair = self._store[layer_idx] = (key_states.new_zeros(shape), value_states.new_zeros(shape))
+        if self.rows is None:
+            index = self.columns[:, None, :, None].expand_as(key_states)
+            for store, new in zip(pair, (key_states, value_states), strict=True):
+                store.scatter_(2, index, new)
+            return pair[0][:, :, : self.limit], pair[1][:, :, : self.limit]
+        for store, new in zip(pair, (key_states, value_states), strict=True):
+            store[self.rows[:, None], :, self.columns] = new.transpose(1, 2)
+        return pair[0][self.rows, :, : self.limit], pair[1][self.rows, :, : self.limit]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def keep(self, rows: Sequence[int | None]) -> None:
+        """Forget all rows but these; None stands for a new one, to be read from position 0 on."""
+        kept = [row or 0 for row in rows]  # what a new row copies is written over before it can be seen
+        for layer, pair in enumerate(self._store):
+            if pair is not None:
+                index = torch.tensor(kept, device=pair[0].device)
+                self._store[layer] = (pair[0][index], pair[1][index])
+        self.num_rows = len(rows)
+
+
+@torch.no_grad()
+def read(
+    model: PreTrainedModel,
+    cache: ColumnCache,
+    starts: Sequence[int],
+    chunks: Sequence[Sequence[int]],
+    rows: Sequence[int] | None = None,
+) -> Tensor:
+    """Read one chunk of tokens per row, row r from position `starts[r]` on; chunks may be empty.
+
+    Args:
+        model: with the side's adapter live.
+        cache: takes the keys and values.
+        starts: [b] position of each chunk's first token.
+        chunks: b lists of tokens.
+        rows: the b rows of the cache that they belong to; None for all.
+
+    Returns:
+        Logits after the last token of each chunk, [b, V] in fp32; meaningless where the chunk is empty.
+
+    Raises:
+        BackboneError: a row is longer than the model's context.
+    """
+    lengths = np.array([len(chunk) for chunk in chunks])[:, None]  # [b, 1]
+    offsets = np.arange(lengths.max())  # [n]
+    real = offsets < lengths  # [b, n]
+    ids = np.zeros(real.shape, dtype=np.int64)
+    ids[real] = np.fromiter(chain.from_iterable(chunks), dtype=np.int64)
+    positions = np.where(real, np.array(starts)[:, None] + offsets, 0)
+    cache.limit = int(positions.max()) + 1
+    check_context(model, cache.limit)
+    cache.reserve(cache.limit)
+    columns = np.where(real, positions, cache.capacity - 1)
+    device = model.device
+    position = torch.from_numpy(positions).to(device)
+    cache.columns = torch.from_numpy(columns).to(device)
+    cache.rows = None if rows is None else torch.tensor(list(rows), device=device)
+    sees = torch.arange(cache.limit, device=device) <= position[:, None, :, None]  # [b, 1, n, limit]
+    hidden = body(model)(
+        input_ids=torch.from_numpy(ids).to(device),
+        attention_mask=additive(sees, model.dtype),
+        position_ids=position,
+        cache=cache,
+        use_cache=True,
+    ).last_hidden_state  # [b, n, D]
+    last = torch.from_numpy(np.maximum(lengths[:, 0] - 1, 0)).to(device)
+    return project(model, hidden[torch.arange(len(chunks), device=device), last])
+
+
+def additive(sees: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a query sees a column and -inf elsewhere: what attention would else make of a mask in every layer."""
+    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, -torch.inf)
+
+
+def open_cache(model: PreTrainedModel, openings: Sequence[Sequence[int]]) -> tuple[ColumnCache, list[int]]:
+    """A fresh cache with one row per opening, and how many tokens each row holds of it.
+
+    Openings that several rows have in common are read once and copied; where all differ nothing is read yet.
+    """
+    layers = model.config.get_text_config().num_hidden_layers
+    distinct, of_row = alike(openings)
+    if len(distinct) == len(openings):
+        return ColumnCache(layers, len(openings)), [0] * len(openings)
+    cache = ColumnCache(layers, len(distinct))
+    read(model, cache, [0] * len(distinct), distinct)
+    cache.keep(of_row)
+    return cache, [len(opening) for opening in openings]
+
+
+def alike(openings: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """The distinct ones in order of appearance, and the number of each among them. An empty one is like no other."""
+    distinct: list[tuple[int, ...]] = []
+    numbers: dict[tuple[int, ...], int] = {}
+    of_row: list[int] = []
+    for opening in map(tuple, openings):
+        if not opening or opening not in numbers:
+            numbers[opening] = len(distinct)
+            distinct.append(opening)
+        of_row.append(numbers[opening])
+    return distinct, of_row
+
+
+def choice_mask(allowed: Sequence[Allowed], free_mask: Tensor) -> Tensor:
+    """Which tokens each position may hold. [N, V] bool; `free_mask` where the text is free."""
+    free = [choices is None for choices in allowed]
+    if all(free):
+        return free_mask.expand(len(allowed), -1)
+    mask = free_mask & torch.tensor(free, device=free_mask.device)[:, None]
+    rows = [n for n, choices in enumerate(allowed) if choices is not None for _ in choices]
+    columns = [token for choices in allowed if choices is not None for token in choices]
+    mask[rows, columns] = True
+    return mask
+
+
+def constrained_logprobs(logits: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities over the allowed tokens, -inf elsewhere. [N, V] and [N, V] bool -> [N, V].
+
+    Sampling and scoring both use this function, so constraint and temperature are in both and the ratio is unbiased.
+    """
+    assert temperature > 0
+    return torch.log_softmax((logits / temperature).masked_fill(~mask, -torch.inf), dim=-1)
+
+
+def write(
+    model: PreTrainedModel,
+    cache: ColumnCache,
+    starts: list[int],
+    contexts: Sequence[Sequence[int]],
+    forms: Sequence[Form],
+    rngs: Sequence[np.random.Generator],
+    free_mask: Tensor,
+    *,
+    temperature: float,
+) -> None:
+    """Write one reply per row, in place: `forms` fill up, `starts` advance to what the cache holds.
+
+    Temperature 0 takes the likeliest token; log-probabilities are then those of temperature 1. Row r draws from
+    `rngs[r]` alone, one number a token.
+    """
+    pending = [[*context, *form.unread] for context, form in zip(contexts, forms, strict=True)]
+    for form in forms:
+        form.unread.clear()
+    width = max(map(len, pending))
+    while live := [row for row, form in enumerate(forms) if not form.finished]:
+        few = 2 * len(live) <= len(forms)  # picking rows out of the cache copies them, and pays for a few only
+        taking = live if few else range(len(forms))
+        chunks = [[] if forms[row].finished else pending[row][:width] for row in taking]
+        logits = read(model, cache, [starts[row] for row in taking], chunks, live if few else None)
+        for row, chunk in zip(taking, chunks, strict=True):
+            starts[row] += len(chunk)
+            del pending[row][: len(chunk)]
+        ready = [place for place, row in enumerate(taking) if not (pending[row] or forms[row].finished)]
+        writing = [taking[place] for place in ready]
+        mask = choice_mask([forms[row].allowed() for row in writing], free_mask)
+        logprobs = constrained_logprobs(logits[ready], mask, temperature or 1.0)
+        tokens = _draw(logprobs, [rngs[row] for row in writing], greedy=temperature == 0)
+        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+        for row, token, logprob in zip(writing, tokens.tolist(), chosen.tolist(), strict=True):
+            forms[row].push(token, logprob)
+            pending[row] = forms[row].unread.copy()
+            forms[row].unread.clear()
+        # rows that wait for others pad nothing: each pass is as wide as the least of what is left to read
+        width = min((len(pending[row]) for row in live if not forms[row].finished), default=0)
+
+
+def _draw(logprobs: Tensor, rngs: Sequence[np.random.Generator], *, greedy: bool) -> Tensor:
+    """One token a row, by inversion of one uniform number of the row's own stream. [N, V] -> [N]"""
+    if greedy:
+        return logprobs.argmax(-1)
+    cumulative = logprobs.exp().double().cumsum(-1)  # [N, V]
+    uniform = torch.tensor([[rng.random()] for rng in rngs], dtype=torch.float64, device=logprobs.device)
+    tokens = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp(max=logprobs.shape[1] - 1)
+    if bool(torch.isinf(logprobs.gather(1, tokens)).any()):  # a sum in parallel may be off by a rounding
+        tokens = torch.where(torch.isinf(logprobs.gather(1, tokens)), logprobs.argmax(-1, keepdim=True), tokens)
+    return tokens[:, 0]

@@ -1,0 +1,76 @@
+"""Judge: the bare base grades finished dialogues, and its grades are the reward.
+
+The rubric is ours, as is the choice of the base, adapters off and greedy: a judge whose weights learn drifts with what
+it judges. It never sees what the user truly took; a judge that did would be one more outcome reward. Judges like length
+and confidence, so its grades are to be compared with Hit@1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agents.models.language_model import Field, LocalModel, Request
+from agents.models.policy import Policy
+from agents.models.prompts import (
+    ACTION_TEXTS,
+    ANSWER,
+    CANDIDATES,
+    NO_ANSWER,
+    NOTHING,
+    RECOMMENDED,
+    TAKEN,
+    Pieces,
+    because,
+    title,
+    titles,
+)
+from coars_env import RECOMMENDER, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
+
+GRADES = (" 0.00", " 0.25", " 0.50", " 0.75", " 1.00")
+RUBRIC = tuple(Field(label, GRADES) for label in ("Fits the history:", "Honest reasons:", "Heeds the other:"))
+JUDGE_SYSTEM = "You judge one side of a dialogue. Grade it from 0 to 1 by each line."
+JUDGED = {RECOMMENDER: "\nGrade the recommender.", USER: "\nGrade the user."}
+
+
+class Judge:
+    """Grades by the base of a policy: the mean of three, each 0, .25, .5, .75 or 1."""
+
+    def __init__(self, policy: Policy, items: Sequence[Item]) -> None:
+        self.policy, self.items = policy, items
+        self.model = LocalModel(policy.backbone, "judge")
+
+    def terms(self, transcripts: Sequence[Transcript], roles: Sequence[Role]) -> list[list[RewardTerms]]:
+        """What each turn earned: the grade of its dialogue for each of `roles`, 0 for others and where the dialogue
+        failed. Messages that could not be used cost what they cost in `CoarsReward`.
+        """
+        asked = [(n, role) for n, one in enumerate(transcripts) if one.ending != "failed" for role in roles]
+        with self.policy.acting(None):
+            replies = self.model.answer([self.request(transcripts[n], role) for n, role in asked])
+        grades = {
+            place: sum(map(float, reply.values or ())) / len(RUBRIC)
+            for place, reply in zip(asked, replies, strict=True)
+        }
+        return [
+            [
+                replace(term, recommender=grades.get((n, RECOMMENDER), 0.0), user=grades.get((n, USER), 0.0))
+                if turn.proposal is not None and turn.strength is not None
+                else term
+                for turn, term in zip(one.turns, turn_outcome_terms(one), strict=True)
+            ]
+            for n, one in enumerate(transcripts)
+        ]
+
+    def request(self, transcript: Transcript, role: Role) -> Request:
+        """The dialogue, without what was truly taken, and the three lines."""
+        task, separator = transcript.task, self.model.separator
+        pieces: Pieces = (
+            *(TAKEN, *titles(self.items, task.history, separator)),
+            *(CANDIDATES, *titles(self.items, task.candidates, separator)),
+        )
+        for turn in transcript.turns:
+            named = NOTHING if turn.proposal is None else title(self.items, turn.proposal)
+            answer: Pieces = (NO_ANSWER,)
+            if turn.action is not None and turn.strength is not None:
+                answer = (ACTION_TEXTS[turn.action], f" {turn.strength:.2f}")
+            said = ("\n", RECOMMENDED, named, *because(turn.rationale), "\n", ANSWER, *answer, *because(turn.reply))
+            pieces = (*pieces, *said)
+        return Request(JUDGE_SYSTEM, ((*pieces, JUDGED[role]),), RUBRIC)

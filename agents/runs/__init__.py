@@ -1,0 +1,1 @@
+"""What lies on disk: run folders, checkpoints, logs, evaluation and export of trained adapters."""
