@@ -3,7 +3,6 @@
 Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
-from coars_env.coars_v0 import ENV_IDS
 from coars_env.datasets import Dataset, Item, Provenance, Source, from_interactions, list_datasets, load, register
 from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation, opinions_heard
 from coars_env.errors import (
@@ -69,6 +68,8 @@ from coars_env.evaluation import (
     user_simulation,
     user_test,
 )
+from coars_env.integrations.registration import ENV_IDS
+from coars_env.make import CandidateRule, SplitName, builder, load_split, make, make_vec, single_agent
 from coars_env.partners import (
     Agent,
     FixedRecommender,
@@ -82,6 +83,7 @@ from coars_env.partners import (
     popularity_scorer,
     svd_scorer,
 )
+from coars_env.rendering.text import dialogue_text
 from coars_env.rewards import (
     BatchReward,
     CoarsReward,
@@ -136,12 +138,10 @@ from coars_env.transcript import (
     Turn,
     clamp_strength,
     clean_message,
-    dialogue_text,
     read_transcripts,
     write_transcripts,
 )
-from coars_env.vector import VectorDialogueEnv, VectorNumericEnv, make_vec
-from coars_env.views import CandidateRule, SplitName, builder, load_split, make, single_agent
+from coars_env.vector import VectorDialogueEnv, VectorNumericEnv
 from coars_env.views.aec import AecEnv
 from coars_env.views.messages import messages, read_reply
 from coars_env.views.numeric import Encoder, item_features

@@ -1,15 +1,11 @@
-"""The game as PettingZoo names things, `parallel_env` and `env`; and its ids in the registries, entered on import."""
+"""The game as PettingZoo names things, `parallel_env` and `env`."""
 
-from itertools import product
 from numbers import Integral
 from typing import Any
 
-import gymnasium
-import pettingzoo
-
 from coars_env.env import MAX_TURNS, CoarsEnv
 from coars_env.errors import ConfigError
-from coars_env.views import make
+from coars_env.make import make
 from coars_env.views.aec import AecEnv
 from coars_env.views.numeric_env import NumericEnv
 
@@ -47,23 +43,3 @@ def env(name: str = "movielens", **options: Any) -> AecEnv:
     there the view is the one in numbers unless `view=` says otherwise.
     """
     return AecEnv(parallel_env(name, **options))
-
-
-ENV_IDS = tuple(f"coars/{label}-{role.title()}-v0" for label in DATASETS for role in ("recommender", "user"))
-"""Ids of `gymnasium.make`: coars/MovieLens-Recommender-v0 and so on. Options go to `single_agent`."""
-
-
-def _register() -> None:
-    """In Gymnasium, and in PettingZoo where it has registries (1.27): coars/MovieLens-Numeric-v0, -Masked-, -Text-."""
-    for env_id in ENV_IDS:
-        label, role, _ = env_id.removeprefix("coars/").split("-")
-        kwargs = {"game": DATASETS[label], "role": role.lower()}
-        gymnasium.register(env_id, entry_point="coars_env.views:single_agent", kwargs=kwargs)
-    if hasattr(pettingzoo, "register"):
-        for label, view in product(DATASETS, ("text", "numeric", "masked")):
-            env_id, kwargs = f"coars/{label}-{view.title()}-v0", {"name": DATASETS[label], "view": view}
-            pettingzoo.register("parallel", env_id, parallel_env, kwargs=kwargs)
-            pettingzoo.register("aec", env_id, env, kwargs=kwargs)
-
-
-_register()

@@ -13,7 +13,8 @@ from pettingzoo import ParallelEnv
 
 from coars_env.datasets.dataset import Item, Provenance
 from coars_env.errors import ActionError, ConfigError, TaskError, expect, whole_number
-from coars_env.rendering import dialogue_lines, show
+from coars_env.rendering.terminal import dialogue_lines, show
+from coars_env.rendering.text import answer_text, dialogue_text, opinions_text, proposal_text
 from coars_env.rewards import Reward, RewardTerms, check_paid, reward_or_default
 from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, EpisodeSet, Opinion, Task, read_opinions
 from coars_env.transcript import (
@@ -27,13 +28,9 @@ from coars_env.transcript import (
     Role,
     Transcript,
     Turn,
-    answer_text,
     clamp_strength,
     clean_message,
-    dialogue_text,
     find_role,
-    opinions_text,
-    proposal_text,
 )
 
 MAX_TURNS = 4

@@ -8,15 +8,15 @@ import dataclasses
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from coars_env.datasets.dataset import Item, Provenance
+from coars_env.datasets.dataset import Provenance
 from coars_env.errors import ActionError, CoarsError, ConfigError, TranscriptError
-from coars_env.tasks import Opinion, Task, task_from_row, task_row, write_atomically
+from coars_env.tasks import Task, task_from_row, task_row, write_atomically
 
 Role = Literal["recommender_0", "user_0"]
 EndingKind = Literal["accepted", "max_turns", "failed"]
@@ -236,47 +236,3 @@ def transcript_lines(path: str | Path) -> list[str]:
             f"Transcripts are read from a UTF-8 text file. Expected one at {path}, found {error!r}. Check the path."
         ) from error
     return lines[:-1] if lines[-1] == "" else lines
-
-
-def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role: Role) -> str:
-    """The episode so far as one side may see it. The list of candidates is the recommender's, what peers say of the
-    proposals the user's; nobody is shown the target.
-    """
-    lines = ["Recently taken, oldest first:", *(f"- {items[i].title}" for i in task.history)]
-    if find_role(role) == RECOMMENDER:
-        lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
-    for number, turn in enumerate(turns, start=1):
-        lines.append(proposal_text(number, turn, items))
-        if role == USER:
-            lines += opinions_text(number, task, turn, items)
-        if turn.action is not None or turn.user_error is not None:
-            lines.append(answer_text(number, turn))
-    return "\n".join(lines)
-
-
-def proposal_text(number: int, turn: Turn, items: Sequence[Item]) -> str:
-    """One line: the first half of the `number`-th turn, counted from 1."""
-    title = "(no item)" if turn.proposal is None else items[turn.proposal].title
-    return f"Turn {number}. Recommender proposes {title}: {turn.rationale}"
-
-
-def opinions_text(number: int, task: Task, turn: Turn, items: Sequence[Item]) -> list[str]:
-    """What peers say of the turn's proposal, in one line for the user; no line where they say nothing."""
-    opinions = () if turn.proposal is None else task.opinions_of(turn.proposal)
-    return [f"Turn {number}. {peers_text(opinions, items)}"] if opinions else []
-
-
-def peers_text(opinions: Sequence[Opinion], items: Sequence[Item]) -> str:
-    """Opinions in words: "Peers: one much like you took it after Heat (1995) and Fargo (1996); one little like ..."."""
-    told = []
-    for opinion in opinions:
-        before = " and ".join(items[i].title for i in opinion.items)
-        told.append(f"one {LIKENESS[opinion.level]} took it{f' after {before}' if before else ''}")
-    return f"Peers: {'; '.join(told)}."
-
-
-def answer_text(number: int, turn: Turn) -> str:
-    """One line: the second half of the `number`-th turn."""
-    if turn.action is None:
-        return f"Turn {number}. User gives no usable answer."
-    return f"Turn {number}. User answers {ACTIONS[turn.action]} ({turn.strength:.2f}): {turn.reply}"

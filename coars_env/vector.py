@@ -1,10 +1,10 @@
-"""make_vec: many games at once. `VectorNumericEnv` in arrays, for policies that think in numbers; `VectorDialogueEnv`
+"""Many games at once: `VectorNumericEnv` in arrays, for policies that think in numbers; `VectorDialogueEnv`
 in words, for agents that answer a batch.
 """
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Literal, cast, overload
+from typing import Any, ClassVar, cast
 
 import gymnasium
 import numpy as np
@@ -17,7 +17,6 @@ from coars_env.errors import ActionError, ConfigError, TaskError, expect, whole_
 from coars_env.rewards import BatchReward, TurnArrays
 from coars_env.tasks import HISTORY_LENGTH, Task
 from coars_env.transcript import ACTIONS, RECOMMENDER, ROLES, Role, Transcript
-from coars_env.views import make
 from coars_env.views.numeric import ACT_STRENGTHS, NUM_USER_ACTS, STEPS, Floats
 from coars_env.views.numeric_env import NumericEnv
 
@@ -28,33 +27,6 @@ CLICK = ACTIONS.index("click")
 _ACTIONS = np.array([*(act // STEPS for act in range(NUM_USER_ACTS)), -1])  # of each act; last, of any other number
 _STRENGTHS = np.array([*ACT_STRENGTHS, np.nan])
 _AHEAD = 64  # episodes drawn at once for each game
-
-
-@overload
-def make_vec(
-    name: str, num_envs: int, *, view: Literal["numeric"] = "numeric", **options: Any
-) -> "VectorNumericEnv": ...
-@overload
-def make_vec(name: str, num_envs: int, *, view: Literal["text"], **options: Any) -> "VectorDialogueEnv": ...
-def make_vec(
-    name: str, num_envs: int, *, view: Literal["numeric", "text"] = "numeric", **options: Any
-) -> "VectorNumericEnv | VectorDialogueEnv":
-    """Many games of one dataset at once: `make_vec("movielens", num_envs=1024)`.
-
-    Args:
-        name: see `list_datasets`.
-        num_envs: N, how many games.
-        view: "numeric" for arrays, "text" for dialogues in words.
-        options: go to `make`.
-
-    Raises:
-        CoarsError: as `make`.
-    """
-    if view == "text":
-        return VectorDialogueEnv(make(name, view="text", **options), num_envs)
-    if view == "numeric":
-        return VectorNumericEnv(make(name, view="numeric", **options), num_envs)
-    raise ConfigError(f"Unknown view. Expected 'numeric' or 'text', found {view!r}. Name one of them.")
 
 
 class VectorNumericEnv:

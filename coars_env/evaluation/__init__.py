@@ -9,6 +9,7 @@ be trusted, `cross_play` how far a score depends on the partner. All but those t
 from coars_env.evaluation.calibration import ReliabilityBin
 from coars_env.evaluation.card import UserCard, user_card
 from coars_env.evaluation.crossplay import CrossPlay, cross_play
+from coars_env.evaluation.environment import surroundings
 from coars_env.evaluation.intervals import Difference, Estimate, bootstrap_interval, holm, paired_difference
 from coars_env.evaluation.meters import (
     METERS,
@@ -36,7 +37,7 @@ from coars_env.evaluation.reports import (
     metric_values,
     summarize,
 )
-from coars_env.evaluation.simulation import (
+from coars_env.evaluation.user_test import (
     SIMULATION_METRICS,
     Simulation,
     SimulationReport,
@@ -51,7 +52,6 @@ from coars_env.evaluation.simulation import (
     user_simulation,
     user_test,
 )
-from coars_env.evaluation.surroundings import surroundings
 
 __all__ = [
     "METERS",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from coars_env.evaluation.calibration import ReliabilityBin, reliability
 from coars_env.evaluation.reports import markdown_table
-from coars_env.evaluation.simulation import (
+from coars_env.evaluation.user_test import (
     COUNT_COLUMNS,
     SimulationReport,
     SimulationRuns,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from coars_env.datasets.dataset import Item
 from coars_env.env import Action, Observation, opinions_heard
-from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, clamp_strength, find_role, peers_text
+from coars_env.rendering.text import peers_text
+from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, clamp_strength, find_role
 
 Message = dict[str, str]
 """{"role": "system", "user" or "assistant", "content": ...}."""

@@ -10,7 +10,7 @@ import pytest
 
 from coars_env import EpisodeSet, list_datasets, load, load_split, register
 from coars_env.cli import main as coars
-from coars_env.data import main, shape
+from coars_env.commands.data import main, shape
 from coars_env.errors import CoarsError, ConfigError, DatasetError, MissingDataError
 from coars_env.testing import toy_dataset
 

@@ -4,17 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from coars_env.datasets.dataset import Item
+from coars_env.rendering.text import answer_text, dialogue_text, opinions_text, proposal_text
 from coars_env.rewards import RewardTerms
 from coars_env.tasks import Task
-from coars_env.transcript import (
-    RECOMMENDER,
-    EndingKind,
-    Turn,
-    answer_text,
-    dialogue_text,
-    opinions_text,
-    proposal_text,
-)
+from coars_env.transcript import RECOMMENDER, EndingKind, Turn
 
 _ANSWER_STYLES = ("red", "yellow", "cyan", "green")
 

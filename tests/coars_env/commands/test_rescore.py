@@ -23,7 +23,7 @@ from coars_env import (
     rollout,
     write_transcripts,
 )
-from coars_env.rescore import main, read_all, score_line
+from coars_env.commands.rescore import main, read_all, score_line
 from coars_env.testing import toy_episodes
 
 TOY = toy_episodes()
@@ -42,7 +42,7 @@ def stored(tmp_path: Path) -> Path:
 
 
 def test_scores_of_stored_dialogues_are_byte_equal_to_those_of_the_rollout(stored: Path, tmp_path: Path) -> None:
-    code = "import sys; from coars_env.rescore import main; main(sys.argv[1:])"
+    code = "import sys; from coars_env.commands.rescore import main; main(sys.argv[1:])"
     for name in ("a.jsonl", "b.jsonl"):
         words = [str(stored), "--out", str(tmp_path / name), "--check"]
         ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)

@@ -1,0 +1,1 @@
+"""What `coars data` and `coars rescore` run."""

@@ -1,0 +1,1 @@
+"""What other libraries look up: the ids of the environments in the registries of Gymnasium and PettingZoo."""
