@@ -15,7 +15,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from baselines.compare import CompareConfig, compare
+from baselines.benchmark.compare import CompareConfig, compare
 from coars_env import CandidateRule, SplitName
 
 SYSTEMS = (

@@ -27,10 +27,11 @@ LADDERS = {
     "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",
     "agents.training": "distributed samples sharding hindsight credit losses peers train",
     "agents.runs": "checkpoint card plots loggers run trained_pair evaluate export",
+    "baselines.benchmark": "cell tables plots compare",
 }
 """Each module, or folder of modules, imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}
-LOADS_ALL_BASELINES = {"baselines.cell", "baselines.compare", "baselines.demo"}
+LOADS_ALL_BASELINES = ("baselines.benchmark", "baselines.demo")
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def outsiders_see_the_public_face_only(sources: Sequence[Source]) -> Iterator[st
 
 def baselines_stand_alone(sources: Sequence[Source]) -> Iterator[str]:
     for source in sources:
-        if source.top == "baselines" and source.rung and source.name not in LOADS_ALL_BASELINES:
+        if source.top == "baselines" and source.rung and not source.name.startswith(LOADS_ALL_BASELINES):
             for line, target in imports(source, sources):
                 if target.startswith("baselines") and target != source.name:
                     yield f"{source.name}:{line} imports {target}; a baseline is read alone"
@@ -326,7 +327,7 @@ BROKEN: list[tuple[Rule, dict[str, str], list[str]]] = [
         {
             "baselines.afl": "from baselines import sasrec",
             "baselines.sasrec": "",
-            "baselines.compare": "from baselines import afl, sasrec",
+            "baselines.benchmark.compare": "from baselines import afl, sasrec",
         },
         ["baselines.afl:1 imports baselines.sasrec"],
     ),

@@ -37,21 +37,17 @@ from coars_env.evaluation.reports import (
     metric_values,
     summarize,
 )
-from coars_env.evaluation.user_test import (
+from coars_env.evaluation.simulation import Simulation, user_simulation
+from coars_env.evaluation.simulation_report import (
     SIMULATION_METRICS,
-    Simulation,
     SimulationReport,
-    UserItems,
-    UserTest,
-    afl_user_test,
     counted_difference,
     simulation_counts,
     simulation_difference,
     simulation_estimates,
     simulation_report,
-    user_simulation,
-    user_test,
 )
+from coars_env.evaluation.user_test import UserItems, UserTest, afl_user_test, user_test
 
 __all__ = [
     "METERS",

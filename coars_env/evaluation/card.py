@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from coars_env.evaluation.calibration import ReliabilityBin, reliability
 from coars_env.evaluation.reports import markdown_table
-from coars_env.evaluation.user_test import (
-    COUNT_COLUMNS,
+from coars_env.evaluation.simulation import COUNT_COLUMNS
+from coars_env.evaluation.simulation_report import (
     SimulationReport,
     SimulationRuns,
     simulation_counts,

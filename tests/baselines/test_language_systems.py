@@ -16,9 +16,9 @@ from agents.players.text_agent import TextAgent
 from agents.runs.trained_pair import TrainedPair
 from agents.training.train import CoarsConfig
 from baselines.afl import Afl, Prior, history_of
-from baselines.cell import Game
-from baselines.compare import CompareConfig, compare
-from baselines.names import BASELINES, load_baseline
+from baselines.benchmark.cell import Game
+from baselines.benchmark.compare import CompareConfig, compare
+from baselines.system import BASELINES, load_baseline
 from baselines.zero_shot import ZeroShot
 from coars_env import (
     RECOMMENDER,

@@ -1,7 +1,8 @@
 """`coars compare`: systems and seeds on the same frozen episodes, one table with intervals and paired differences.
 
-Every system under every seed is a cell, see `baselines.cell`, played in a process of its own. What is finished stays,
-so an interrupted comparison goes on where it stopped, and systems and seeds can be added to it. See docs/compare.md.
+Every system under every seed is a cell, see `baselines.benchmark.cell`, played in a process of its own. What is
+finished stays, so an interrupted comparison goes on where it stopped, and systems and seeds can be added to it. See
+docs/compare.md.
 """
 
 import json
@@ -21,21 +22,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from baselines.cell import Cell, FloatArray, Game, Playing
-from baselines.names import baseline_path
-from baselines.tables import (
+from baselines.benchmark.cell import Cell, FloatArray, Game, Playing
+from baselines.benchmark.plots import draw_cost, draw_curves, draw_forest
+from baselines.benchmark.tables import (
     RANKING,
     SHOWN_OF_PLAY,
     Cost,
     Row,
-    draw_cost,
-    draw_curves,
-    draw_forest,
     printed,
     to_csv,
     to_markdown,
     user_lines,
 )
+from baselines.system import baseline_path
 from coars_env import (
     CandidateRule,
     ConfigError,

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from baselines.cell import Cell, Game
-from baselines.compare import CompareConfig, compare, main, table_rows
-from baselines.tables import draw_forest, printed, to_csv
+from baselines.benchmark.cell import Cell, Game
+from baselines.benchmark.compare import CompareConfig, compare, main, table_rows
+from baselines.benchmark.tables import draw_forest, printed, to_csv
 from coars_env import ConfigError, TaskError, builder, freeze, holm, load_split, paired_difference, read_transcripts
 
 HIT = "hit_final"

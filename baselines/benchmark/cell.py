@@ -1,4 +1,5 @@
-"""Cell: one system under one seed, fitted and played in a process of its own; `baselines.compare` has many of them.
+"""Cell: one system under one seed, fitted and played in a process of its own; `baselines.benchmark.compare` has many
+of them.
 
 A cell's folder holds what it left behind:
 
@@ -31,7 +32,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from baselines.names import load_baseline
+from baselines.system import load_baseline
 from coars_env import (
     Agent,
     CoarsError,
@@ -55,7 +56,7 @@ from coars_env import (
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FloatArray = npt.NDArray[np.float64]
-NO_MATTER = ("baselines.names", "baselines.compare", "baselines.tables")
+NO_MATTER = ("baselines.system", "baselines.benchmark.compare", "baselines.benchmark.tables")
 """Modules that change nothing for a cell that is there: the list of systems, and what lays cells out."""
 KEPT = ("hit_final", "hit_first", "turns", "reward_recommender", "reward_user")
 """Metrics of the dialogues that a cell keeps."""

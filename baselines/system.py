@@ -43,7 +43,7 @@ BASELINES = {
     "supervised": "baselines.fine_tuning:Supervised",
     "zero_shot": "baselines.zero_shot:ZeroShot",
 }
-"""Name -> import path of a class with `fit(split, seed=...)`; see `baselines.cell` for what else it may ask for.
+"""Name -> import path of a class with `fit(split, seed=...)`; see `baselines.benchmark.cell` for what else it may ask.
 Resolved on use: popularity must not load torch for another."""
 
 

@@ -1,0 +1,87 @@
+"""Pictures of a comparison: Hit@1 with intervals, against what an episode costs, and as it was learnt."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from baselines.benchmark.tables import FloatArray, Row
+
+
+def draw_cost(rows: Sequence[Row], path: Path, *, title: str) -> None:
+    """Hit@1 against what an episode reads and writes; systems without a language model stand at 1 token."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axis = figure.subplots()
+    for number, row in enumerate(rows):
+        if row.hit is not None and row.cost is not None:
+            tokens = max(1.0, row.cost.usage.get("tokens_read", 0) + row.cost.usage.get("tokens_written", 0))
+            sides = [[row.hit.mean - row.hit.low], [row.hit.high - row.hit.mean]]
+            colour, marker = f"C{number % 10}", "osD^v*"[number // 10 % 6]
+            axis.errorbar([tokens], [row.hit.mean], sides, fmt=marker, color=colour, elinewidth=0.7, label=row.system)
+    axis.set_xscale("log")
+    axis.set_xlabel("tokens an episode, read and written; 1 stands for none")
+    axis.set_ylabel("Hit@1, 95 % interval")
+    axis.set_title(title, fontsize=10)
+    figure.legend(loc="outside right upper", fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def draw_curves(curves: Mapping[str, Sequence[FloatArray]], path: Path, *, title: str) -> bool:
+    """Hit@1 of the first proposal by update, mean over seeds and ten updates; False if nobody keeps any."""
+    from matplotlib.figure import Figure
+
+    if not curves:
+        return False
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
+    for system, seeds in curves.items():
+        mean = np.mean([seed[: min(map(len, seeds))] for seed in seeds], axis=0)
+        window = min(10, len(mean))
+        smooth = np.convolve(mean, np.ones(window) / window, mode="valid")
+        axis.plot(np.arange(window, len(mean) + 1), smooth, label=system)
+    axis.set_xlabel("update")
+    axis.set_ylabel("Hit@1 of turn 1 in training, mean of ten updates")
+    axis.set_title(title, fontsize=10)
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    return True
+
+
+def draw_forest(rows: Sequence[Row], reference: str, path: Path, *, title: str) -> None:
+    """Hit@1 with its interval on the left, the difference to the reference on the right; written as PNG.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and of an extra
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.6 + 0.42 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for place, row in enumerate(rows):
+        colour = "tab:orange" if row.system == reference else "tab:blue"
+        for axis, estimate in ((left, row.hit), (right, row.difference)):
+            if estimate is not None:
+                axis.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=2)
+                axis.plot(estimate.mean, place, "o", color=colour)
+        if not math.isnan(row.p_holm):
+            said = "p < 0.001" if row.p_holm < 0.001 else f"p = {row.p_holm:.3f}"
+            right.text(1.02, place, said, transform=right.get_yaxis_transform(), va="center", fontsize=9)
+        if row.system == reference and row.hit is not None:
+            left.axvline(row.hit.mean, color="tab:orange", linewidth=1, linestyle=":")
+    right.axvline(0, color="tab:orange", linewidth=1, linestyle=":")
+    names = [row.system if row.hit is not None else f"{row.system} (failed)" for row in rows]
+    left.set_yticks(range(len(rows)), names)
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    left.set_xlabel("Hit@1, 95 % interval")
+    right.set_xlabel(f"Hit@1 minus {reference}, 95 % interval; p after Holm")
+    for axis in (left, right):
+        axis.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=110)
