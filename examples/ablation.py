@@ -29,7 +29,7 @@ from agents.runs.evaluate import (
 )
 from agents.runs.run import DataConfig, TrainConfig, open_split, train_seeds
 from agents.training.peers import peers_of, settle
-from coars_env import Estimate, simulation_report, summarize, surroundings
+from coars_env import Estimate, environment_info, simulation_report, summarize
 
 What = Literal["parts", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]
 
@@ -122,7 +122,7 @@ def main() -> None:
         f"# {options.what}: {QUESTIONS[options.what]}",
         f"{subject}. {base.coars.steps} updates of {base.coars.episodes_per_step} dialogues. Students only, greedy. "
         "Intervals: 95 %, users and seeds resampled.",
-        *where_it_ran(f"python examples/{surroundings()['command']}", folders),
+        *where_it_ran(f"python examples/{environment_info()['command']}", folders),
         markdown_rows(table_rows([before, *systems])),
         "Paired by user:",
         *(markdown_rows(comparison_rows(other, reference)) for other in others),

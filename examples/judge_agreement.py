@@ -22,10 +22,10 @@ from coars_env import (
     ConfigError,
     SplitName,
     Transcript,
+    environment_info,
     load_split,
     markdown_table,
     read_transcripts,
-    surroundings,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -98,7 +98,7 @@ def main() -> None:
         rows.append((system, f"{hits.mean():.3f}", *means, *(correlation(side, hits) for side in grades)))
     columns = ("of hits", "of misses")
     head = ("system", "Hit@1", *(f"{side} {c}" for side in SIDES for c in columns), *(f"r, {side}" for side in SIDES))
-    made, provenance = surroundings(), split.dataset.provenance
+    made, provenance = environment_info(), split.dataset.provenance
     lines = [
         f"# Grades of the judge beside Hit@1: {split.dataset.name}, {split.name}",
         f"{provenance.source.upper()} data {provenance.origin} ({provenance.sha256[:12]}); dialogues of "

@@ -90,7 +90,7 @@ def main() -> None:
     table = coars_env.markdown_table(("system", "Hit@1, AFL's order [95 %]", "published"), rows)
     print(table)
     if config.out is not None:
-        around = coars_env.surroundings()
+        around = coars_env.environment_info()
         page = (
             "# LastFM of AFL: what do sequences that ascend by artist id give away?\n\n"
             f"Command: `python examples/{around['command']}`, commit {around['commit']}, {around['machine']}, Python "

@@ -23,13 +23,13 @@ from baselines import load_baseline
 from coars_env import (
     FixedUser,
     Source,
+    environment_info,
     evaluate,
     load_split,
     markdown_table,
     metric_values,
     paired_difference,
     summarize,
-    surroundings,
 )
 
 STACKS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -94,7 +94,7 @@ def head(options: Options, question: Question) -> list[str]:
         "Trained on tasks of the training part, greedy in the test. Intervals: 95 %, users and seeds resampled; with "
         "one seed for what is not trained.",
         f"Command: `python examples/plugin_table.py --source {options.source} --out docs/results`, commit "
-        f"{surroundings()['commit']}, {platform.system()} {platform.machine()}, one thread, "
+        f"{environment_info()['commit']}, {platform.system()} {platform.machine()}, one thread, "
         f"Python {platform.python_version()}, {libraries}.",
     ]
 

@@ -34,7 +34,7 @@ from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
 from baselines.sasrec import SasRec
-from coars_env import Agent, CandidateRule, FixedUser, Split, SplitName, surroundings
+from coars_env import Agent, CandidateRule, FixedUser, Split, SplitName, environment_info
 
 KNN, SASREC = "item-kNN (last 10)", "SASRec, one seed"
 QUOTED = "Quoted, not run here: SASRec .4105, GRU4Rec .4526 (arXiv:2410.20027, Table 4), these users, LLaRA's rule."
@@ -80,7 +80,7 @@ def main() -> None:
 def write_page(
     options: Options, split: Split, folders: list[Path], baselines: list[Scores], before: Scores, after: Scores
 ) -> None:
-    """One page: question, command, surroundings, table, differences, curves."""
+    """One page: question, command, environment_info, table, differences, curves."""
     seeds = len(folders)
     systems = [*baselines, before, after]
     repeated = {s.name: s.repeated(seeds) for s in [*baselines, before]}
@@ -92,7 +92,7 @@ def write_page(
         f"# MovieLens 100K, {options.split}, {options.rule} candidates: does CoARS train both agents?",
         f"{describe(split, 'test', options.draws, seeds)}. Students only, greedy, no hindsight in any prompt. "
         "Intervals: 95 %, users and seeds resampled.",
-        *where_it_ran(f"python examples/{surroundings()['command']}", folders),
+        *where_it_ran(f"python examples/{environment_info()['command']}", folders),
         markdown_rows(table_rows(systems)),
         "After minus before, paired by user:",
         markdown_rows(comparison_rows(after, repeated[before.name])),

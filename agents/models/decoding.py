@@ -229,7 +229,7 @@ class ColumnCache(Cache):
 
 
 @torch.no_grad()
-def read(
+def prefill(
     model: PreTrainedModel,
     cache: ColumnCache,
     starts: Sequence[int],
@@ -288,25 +288,28 @@ def open_cache(model: PreTrainedModel, openings: Sequence[Sequence[int]]) -> tup
     Openings that several rows have in common are read once and copied; where all differ nothing is read yet.
     """
     layers = model.config.get_text_config().num_hidden_layers
-    distinct, of_row = alike(openings)
+    distinct, of_row = unique_prefixes(openings)
     if len(distinct) == len(openings):
         return ColumnCache(layers, len(openings)), [0] * len(openings)
     cache = ColumnCache(layers, len(distinct))
-    read(model, cache, [0] * len(distinct), distinct)
+    prefill(model, cache, [0] * len(distinct), distinct)
     cache.keep(of_row)
     return cache, [len(opening) for opening in openings]
 
 
-def alike(openings: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
-    """The distinct ones in order of appearance, and the number of each among them. An empty one is like no other."""
+def unique_prefixes(prefixes: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Return the distinct prefixes in order of appearance, and the number of each row's prefix among them.
+
+    An empty prefix is shared with no other row.
+    """
     distinct: list[tuple[int, ...]] = []
     numbers: dict[tuple[int, ...], int] = {}
     of_row: list[int] = []
-    for opening in map(tuple, openings):
-        if not opening or opening not in numbers:
-            numbers[opening] = len(distinct)
-            distinct.append(opening)
-        of_row.append(numbers[opening])
+    for prefix in map(tuple, prefixes):
+        if not prefix or prefix not in numbers:
+            numbers[prefix] = len(distinct)
+            distinct.append(prefix)
+        of_row.append(numbers[prefix])
     return distinct, of_row
 
 
@@ -331,7 +334,7 @@ def constrained_logprobs(logits: Tensor, mask: Tensor, temperature: float) -> Te
     return torch.log_softmax((logits / temperature).masked_fill(~mask, -torch.inf), dim=-1)
 
 
-def write(
+def decode(
     model: PreTrainedModel,
     cache: ColumnCache,
     starts: list[int],
@@ -355,7 +358,7 @@ def write(
         few = 2 * len(live) <= len(forms)  # picking rows out of the cache copies them, and pays for a few only
         taking = live if few else range(len(forms))
         chunks = [[] if forms[row].finished else pending[row][:width] for row in taking]
-        logits = read(model, cache, [starts[row] for row in taking], chunks, live if few else None)
+        logits = prefill(model, cache, [starts[row] for row in taking], chunks, live if few else None)
         for row, chunk in zip(taking, chunks, strict=True):
             starts[row] += len(chunk)
             del pending[row][: len(chunk)]

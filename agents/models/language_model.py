@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.decoding import Choice, Form, Free, Part, open_cache, write
+from agents.models.decoding import Choice, Form, Free, Part, decode, open_cache
 from agents.models.prompts import Pieces, parse_fields
 from agents.models.usage import Usage
 
@@ -156,7 +156,7 @@ class LocalModel:
         with torch.no_grad():
             cache, starts = open_cache(backbone.model, [() for _ in requests])
             rngs = [np.random.default_rng(request.seed) for request in requests]
-            write(
+            decode(
                 backbone.model, cache, starts, contexts, forms, rngs, backbone.free_mask, temperature=self.temperature
             )
         seconds = (time.perf_counter() - started) / len(requests)

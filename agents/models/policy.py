@@ -26,7 +26,8 @@ ADAPTERS: dict[str, str] = {RECOMMENDER: "recommender", USER: "user"}
 
 
 class Policy:
-    """Two trainable policies over one backbone. `with policy.acting(role): ...` makes one side's adapter the live one.
+    """Two trainable policies over one backbone. `with policy.use_adapter(role): ...` makes one side's adapter the live
+    one.
 
     The adapters stay in `eval` mode without dropout, so rollout, teacher and student see the same network.
 
@@ -121,7 +122,7 @@ class Policy:
         return [parameter for _, parameter in self._named[role]]
 
     @contextlib.contextmanager
-    def acting(self, role: Role | None) -> Iterator[PreTrainedModel]:
+    def use_adapter(self, role: Role | None) -> Iterator[PreTrainedModel]:
         """The base model with this side's adapter live, or with none for `None`."""
         base = self.peft.get_base_model()
         assert isinstance(base, PreTrainedModel)
@@ -137,7 +138,7 @@ class Policy:
             self._train_all()
 
     @contextlib.contextmanager
-    def wearing(self, role: Role, weights: Sequence[Tensor]) -> Iterator[None]:
+    def use_weights(self, role: Role, weights: Sequence[Tensor]) -> Iterator[None]:
         """An adapter with other weights for a moment; order as in `parameters`."""
         own = [parameter.data for parameter in self.parameters(role)]
         try:
@@ -182,7 +183,7 @@ class Policy:
             [N] in nats.
         """
         rows, columns = places
-        with self.acting(role) as model:
+        with self.use_adapter(role) as model:
             hidden = body(model)(
                 input_ids=token_ids,
                 attention_mask=None if attention_mask is None else additive(attention_mask, model.dtype),

@@ -43,7 +43,7 @@ class Judge:
         failed. Messages that could not be used cost what they cost in `CoarsReward`.
         """
         asked = [(n, role) for n, one in enumerate(transcripts) if one.ending != "failed" for role in roles]
-        with self.policy.acting(None):
+        with self.policy.use_adapter(None):
             replies = self.model.answer([self.request(transcripts[n], role) for n, role in asked])
         grades = {
             place: sum(map(float, reply.values or ())) / len(RUBRIC)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.decoding import Allowed, Choice, ColumnCache, Form, Free, Part, open_cache, write
+from agents.models.decoding import Allowed, Choice, ColumnCache, Form, Free, Part, decode, open_cache
 from agents.models.policy import Policy
 from agents.models.prompts import (
     ACTION,
@@ -128,8 +128,8 @@ class LLMAgent:
         numbers = list(forms)
         cache = self._cache_of(numbers)
         starts = [self._cached[n] for n in numbers]
-        with self.policy.acting(self.role) as model:
-            write(
+        with self.policy.use_adapter(self.role) as model:
+            decode(
                 model,
                 cache,
                 starts,
@@ -159,7 +159,7 @@ class LLMAgent:
                 self._cached[number] = 0
         if self._cache is None:
             openings = [self.rows[number].token_ids[: self.rows[number].opening] for number in numbers]
-            with self.policy.acting(self.role) as model:
+            with self.policy.use_adapter(self.role) as model:
                 self._cache, starts = open_cache(model, openings)
             self._cached.update(zip(numbers, starts, strict=True))
         elif numbers != self._in_cache:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from agents.models.policy import ADAPTERS, Policy
-from coars_env import ROLES, CheckpointError, ConfigError, Provenance, Role, surroundings
+from coars_env import ROLES, CheckpointError, ConfigError, Provenance, Role, environment_info
 
 ADAPTERS_FOLDER = "adapters"
 CHECKPOINT = "checkpoint.safetensors"
@@ -263,15 +263,20 @@ def put_adapters(policy: Policy, folder: Path, cards: Mapping[str, str]) -> None
 
 
 def write_config(folder: Path, config: object, provenance: Provenance, *, processes: int = 1) -> None:
-    """config.json: a dataclass, the data it met, its surroundings, and how many processes work on it."""
-    body = {"config": as_json(config), "data": dataclasses.asdict(provenance), "processes": processes, **surroundings()}
+    """config.json: a dataclass, the data it met, its environment, and how many processes work on it."""
+    body = {
+        "config": as_json(config),
+        "data": dataclasses.asdict(provenance),
+        "processes": processes,
+        **environment_info(),
+    }
     _write_json(folder / "config.json", body)
 
 
 def note_resumption(folder: Path, step: int, *, processes: int = 1) -> None:
-    """Add to config.json after which update a run went on, in how many processes, and in which surroundings."""
+    """Add to config.json after which update a run went on, in how many processes, and in which environment_info."""
     body = _read_json(folder)
-    body.setdefault("resumed", []).append({"step": step, "processes": processes, **surroundings()})
+    body.setdefault("resumed", []).append({"step": step, "processes": processes, **environment_info()})
     _write_json(folder / "config.json", body)
 
 

@@ -34,6 +34,7 @@ from coars_env import (
     Transcript,
     UserTest,
     builder,
+    environment_info,
     evaluate,
     freeze,
     item_counts,
@@ -43,7 +44,6 @@ from coars_env import (
     simulation_difference,
     simulation_report,
     summarize,
-    surroundings,
     user_card,
     user_simulation,
     user_test,
@@ -271,13 +271,13 @@ def main(argv: Sequence[str]) -> None:
         text = f"{markdown_rows(rows)}\n\n{markdown_rows(differences)}\n"
         (config.out / "table.md").write_text(text, encoding="utf-8")
         (config.out / "trust.md").write_text(trust_page([before, after], split), encoding="utf-8")
-        record = {"config": dataclasses.asdict(config), **surroundings()}
+        record = {"config": dataclasses.asdict(config), **environment_info()}
         (config.out / "evaluation.json").write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
 
 
 def where_it_ran(command: str, folders: Sequence[Path]) -> list[str]:
     """Lines of a page of results: its command, where it and its runs were made, and how long training took."""
-    around = surroundings()
+    around = environment_info()
     commits = [json.loads((folder / "config.json").read_text(encoding="utf-8"))["commit"] for folder in folders]
     rows = [read_metrics(folder, run_config(folder).coars.steps) for folder in folders]
     seconds = [sum(row["seconds"] for row in metrics) for metrics in rows]

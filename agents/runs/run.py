@@ -40,7 +40,7 @@ from agents.runs.checkpoint import (
 )
 from agents.runs.loggers import Logger, LogKind, open_logger
 from agents.runs.plots import draw_curves
-from agents.training.distributed import ALONE, Team
+from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
 from agents.training.peers import PeersConfig, peers_of, settle
 from agents.training.sharding import shard
 from agents.training.train import CoarsConfig, StepMetrics, new_optimizers, train
@@ -150,7 +150,7 @@ def open_split(data: DataConfig) -> Split:
     return load_split(data.dataset, data.split, source=data.source, data_dir=data.data_dir)
 
 
-def open_backbone(config: TrainConfig, split: Split, team: Team = ALONE) -> Backbone:
+def open_backbone(config: TrainConfig, split: Split, processes: ProcessGroup = SINGLE_PROCESS) -> Backbone:
     """The base that a configuration names, on its device; or, to be sharded, on the CPU.
 
     Raises:
@@ -162,13 +162,13 @@ def open_backbone(config: TrainConfig, split: Split, team: Team = ALONE) -> Back
             "A device must be there. Expected a GPU that torch can use for device cuda, found none. Pass --device cpu, "
             "or install a torch that fits the GPU."
         )
-    if team.shards and config.bits is not None:
+    if processes.sharded and config.bits is not None:
         raise ConfigError(
             f"A base is shared out in whole numbers. Expected no bits with --use_fsdp, found {config.bits}. Leave "
             "--bits out, or launch with --multi_gpu."
         )
     device = device_of(config)
-    if team.shards:
+    if processes.sharded:
         return load(config.backbone, split, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
     return load(config.backbone, split, device=device, bits=config.bits)
 
@@ -177,13 +177,13 @@ def device_of(config: TrainConfig) -> str:
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def new_policy(config: TrainConfig, split: Split, team: Team = ALONE) -> Policy:
-    """Base and untrained adapters, sharded where the team says so. All processes call it together."""
-    with team.one_first():
-        backbone = open_backbone(config, split, team)
+def new_policy(config: TrainConfig, split: Split, processes: ProcessGroup = SINGLE_PROCESS) -> Policy:
+    """Base and untrained adapters, sharded where the process group says so. All processes call it together."""
+    with processes.local_main_first():
+        backbone = open_backbone(config, split, processes)
     policy = Policy(backbone, rank=config.lora_rank, alpha=2 * config.lora_rank, seed=config.coars.seed)
-    if team.shards:
-        shard(policy, device_of(config), team)
+    if processes.sharded:
+        shard(policy, device_of(config), processes)
     return policy
 
 
@@ -195,7 +195,7 @@ def run_training(
     resume: bool = False,
     logger: Logger | None = None,
     console: Console | None = None,
-    team: Team = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Path:
     """Train and write the run folder. The configuration that is written names the peers that were used.
 
@@ -209,10 +209,11 @@ def run_training(
         resume: go on with what the folder holds; without a checkpoint, begin.
         logger: is told the metrics, too; what `config.log` names by default.
         console: where the progress is shown.
-        team: the processes that train together. The main one writes and tells; what it finds in the folder, all go by.
+        processes: the processes that train together. The main one writes and tells; what it finds in the folder, all
+        go by.
 
     Raises:
-        ConfigError: not to be resumed, and the folder is not empty; or a server for a team, see `open_server`.
+        ConfigError: not to be resumed, and the folder is not empty; or a server for a processes, see `open_server`.
         CheckpointError: the folder holds a damaged checkpoint or one of other settings, data or base, its metrics.jsonl
             ends before it, or another process is training there.
         TrainingError: see `train`; the message names the last good checkpoint.
@@ -220,10 +221,10 @@ def run_training(
     """
     folder, provenance = config.out, split.dataset.provenance
     config = replace(config, peers=settle(config.peers, split))
-    with team.one_first():
+    with processes.local_main_first():
         build = builder(split, peers=peers_of(config.peers, split))
     optimizers, origin = new_optimizers(policy), Origin.of(config, provenance, policy)
-    opening = open_server(config.server, policy, folder / ("served" + PART), team)
+    opening = open_server(config.server, policy, folder / ("served" + PART), processes)
     held = contextlib.ExitStack()
 
     def begin() -> tuple[Checkpoint, list[StepMetrics]]:
@@ -250,26 +251,26 @@ def run_training(
                 first=len(rows),
                 server=server,
                 on_step=on_step,
-                team=team,
+                processes=processes,
             )
         except TrainingError as error:
-            good = team.from_main(lambda: Checkpoint.read(folder).step)
+            good = processes.broadcast_from_main(lambda: Checkpoint.read(folder).step)
             raise TrainingError(
                 f"{error} Update {len(rows)} was not saved. The last good checkpoint, after {good} updates, is "
                 f"{folder / CHECKPOINT}; `coars export` takes its adapters out."
             ) from error
 
     with held:
-        start, rows = team.from_main(begin)
-        if not team.is_main:
+        start, rows = processes.broadcast_from_main(begin)
+        if not processes.is_main:
             start.restore(policy, optimizers, origin)
             learn(lambda step, metrics, transcripts: rows.append(metrics))
             return folder
         logger = logger or open_logger(config.log, folder, origin.config, first=len(rows))
         if rows:
-            note_resumption(folder, len(rows), processes=team.size)
+            note_resumption(folder, len(rows), processes=processes.world_size)
         else:
-            write_config(folder, config, provenance, processes=team.size)
+            write_config(folder, config, provenance, processes=processes.world_size)
             start.write(folder)
         progress = Progress(
             MofNCompleteColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.fields[told]}"), console=console
@@ -310,17 +311,17 @@ def run_training(
 
 
 def open_server(
-    config: ServerConfig, policy: Policy, folder: Path, team: Team
+    config: ServerConfig, policy: Policy, folder: Path, processes: ProcessGroup
 ) -> contextlib.AbstractContextManager[Server | None]:
     """The server of a run, for a `with`; None where there is none.
 
     Raises:
-        ConfigError: a team is to share it, or the extra `server` is not installed.
+        ConfigError: several processes are to share it, or the extra `server` is not installed.
     """
-    if config.url is not None and team.size > 1:
+    if config.url is not None and processes.world_size > 1:
         raise ConfigError(
-            f"A server writes for one process. Expected no server.url, found {config.url} and {team.size} processes. "
-            "Train in one process, which the server plays the dialogues for."
+            f"A server writes for one process. Expected no server.url, found {config.url} and "
+            f"{processes.world_size} processes. Train in one process, which the server plays the dialogues for."
         )
     return contextlib.nullcontext() if config.url is None else Server(policy, config, folder)
 
@@ -459,18 +460,18 @@ def main(argv: Sequence[str]) -> None:
     """`coars train`."""
     command = read_command(argv)
     config, resume = command.config, command.resume is not None
-    team = Team.launched(config.device)
-    console = Console(quiet=not team.is_main)
+    processes = ProcessGroup.launched(config.device)
+    console = Console(quiet=not processes.is_main)
     if resume and is_finished(config.out):
         console.print(f"{config.out} is finished; now: coars evaluate --runs {config.out}")
         return
-    with team.one_first():
+    with processes.local_main_first():
         split = open_split(config.data)
-    policy = new_policy(config, split, team)
+    policy = new_policy(config, split, processes)
     console.print(f"peers: {settle(config.peers, split).source}")
-    folder = run_training(config, split, policy, resume=resume, console=console, team=team)
+    folder = run_training(config, split, policy, resume=resume, console=console, processes=processes)
     console.print(f"run written to {folder}; now: coars evaluate --runs {folder}")
-    team.leave()
+    processes.destroy()
 
 
 def read_command(argv: Sequence[str]) -> TrainCommand:

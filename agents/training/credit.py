@@ -102,9 +102,9 @@ def student_logprobs(
         temperature: that of the sampling.
         read: an empty cache that takes all keys and values.
     """
-    if read is None and batch.beginnings is not None:
+    if read is None and batch.shared_prefixes is not None:
         read = DynamicCache()
-    read_beginnings(policy, role, batch, read)
+    prefill_shared_prefixes(policy, role, batch, read)
     return policy.score(
         role,
         batch.token_ids,
@@ -140,13 +140,13 @@ def averaged_weights(optimizer: Optimizer) -> list[Tensor]:
     return [optimizer.state[parameter].get(AVERAGE, parameter.data) for parameter in parameters]
 
 
-def read_beginnings(policy: Policy, role: Role | None, batch: Batch, read: DynamicCache | None) -> None:
+def prefill_shared_prefixes(policy: Policy, role: Role | None, batch: Batch, read: DynamicCache | None) -> None:
     """Read what rows have in common, if anything, and copy it to each of them."""
-    if batch.beginnings is not None:
+    if batch.shared_prefixes is not None:
         assert read is not None
-        with policy.acting(role) as model:
-            body(model)(input_ids=batch.beginnings.token_ids, cache=read, use_cache=True)
-        read.batch_select_indices(batch.beginnings.of_row)
+        with policy.use_adapter(role) as model:
+            body(model)(input_ids=batch.shared_prefixes.token_ids, cache=read, use_cache=True)
+        read.batch_select_indices(batch.shared_prefixes.of_row)
 
 
 @torch.no_grad()
@@ -178,14 +178,14 @@ def teacher_logprobs(
         BackboneError: with hindsight a dialogue is longer than the model's context.
     """
     if averages is not None:
-        with policy.wearing(role, averages):
+        with policy.use_weights(role, averages):
             return teacher_logprobs(policy, role, samples, teacher="live", temperature=temperature, read=read)
     pad, device = policy.backbone.tokenizer.pad_token_id or 0, policy.backbone.device
     speaker = role if teacher == "live" else None
     if read is None:
         dialogues, read = collate(samples, pad, device), DynamicCache()
-        read_beginnings(policy, speaker, dialogues, read)
-        with policy.acting(speaker) as model:
+        prefill_shared_prefixes(policy, speaker, dialogues, read)
+        with policy.use_adapter(speaker) as model:
             body(model)(
                 input_ids=dialogues.token_ids,
                 attention_mask=None if dialogues.mask is None else additive(dialogues.mask, model.dtype),

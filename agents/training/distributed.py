@@ -1,8 +1,8 @@
-"""Team: the processes that train together, each with its share of the dialogues; one alone is the rule.
+"""Data-parallel process group; a single process by default.
 
-`accelerate launch` starts them. All hold the same base, or each a piece of it, and the same adapters and optimizers;
-after every update they have the same gradients, so the adapters stay equal without being sent around. Every method here
-is called by all processes in the same order, and each waits for the others.
+`accelerate launch` starts the processes. Every process holds the same adapters and optimizers, and the whole base or,
+with `--use_fsdp`, a shard of it. After each update all processes have the same gradients, so the adapters stay equal
+without being sent around. All processes call every method here in the same order, and each call waits for the others.
 """
 
 import os
@@ -21,9 +21,10 @@ from coars_env import CoarsError, ConfigError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=2)
-"""How long a process waits for another; ours. The first one on a machine downloads and builds what is missing."""
-OURS = {
+TIMEOUT = timedelta(hours=2)
+"""How long a process waits for another (our choice). The first one on a machine downloads and builds what is
+missing."""
+SUPPORTED = {
     "ACCELERATE_USE_DEEPSPEED": ("false",),
     "ACCELERATE_USE_MEGATRON_LM": ("false",),
     "FSDP_OFFLOAD_PARAMS": ("false",),
@@ -31,100 +32,101 @@ OURS = {
     "FSDP_SHARDING_STRATEGY": ("full_shard", "1"),
     "FSDP_RESHARD_AFTER_FORWARD": ("true", "full_shard"),
 }
-"""What `accelerate launch` may say of how the model lies in memory. What else it says of FSDP changes no numbers."""
+"""Launcher settings that change where the model lives, with the values supported here. Other FSDP settings change no
+numbers."""
 
 
 @dataclass(frozen=True)
-class Team:
-    """This process's place in the team."""
+class ProcessGroup:
+    """The place of this process in the group."""
 
-    index: int = 0
-    """The number of this process. 0 is the main one, which alone writes files."""
-    size: int = 1
-    shards: bool = False
-    """Whether each process holds a piece of the base only, see `agents.training.sharding`."""
+    rank: int = 0
+    """Number of this process. Rank 0 is the main process and alone writes files."""
+    world_size: int = 1
+    sharded: bool = False
+    """Whether each process holds only a shard of the base, see `agents.training.sharding`."""
 
     @classmethod
-    def launched(cls, device: str) -> "Team":
-        """Those that `accelerate launch` or `torchrun` started; a process that was started in another way is alone.
+    def launched(cls, device: str) -> "ProcessGroup":
+        """Join the processes that `accelerate launch` or `torchrun` started, or return `SINGLE_PROCESS`.
 
         Args:
-            device: "cpu", "cuda", or "auto" for a GPU if there is one. With "cuda" each process has its own from then
-                on.
+            device: "cpu", "cuda", or "auto" for a GPU if there is one. With "cuda" each process gets its own GPU.
 
         Raises:
-            ConfigError: the launcher was told to split the model in a way that is not ours.
+            ConfigError: the launcher splits the model in a way that is not supported.
         """
-        for variable, ours in OURS.items():
-            if (found := os.environ.get(variable, ours[0])).lower() not in ours:
+        for variable, supported in SUPPORTED.items():
+            if (found := os.environ.get(variable, supported[0])).lower() not in supported:
                 raise ConfigError(
-                    "Processes share the dialogues of an update; each holds the whole base or, with --use_fsdp, its "
-                    f"piece of every layer. Expected {variable}={ours[0]}, found {found}. Launch with --multi_gpu or "
-                    "--use_fsdp, and without the option that says so; see docs/scaling.md."
+                    f"{variable}={found} is not supported: processes share the dialogues of an update, and each holds "
+                    f"the whole base or, with --use_fsdp, its shard of every layer. Expected {variable}="
+                    f"{supported[0]}. Launch with --multi_gpu or --use_fsdp, and without the option that sets it; see "
+                    "docs/scaling.md."
                 )
         if "LOCAL_RANK" not in os.environ:
-            return ALONE
-        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
-        shards = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and state.num_processes > 1
-        return cls(state.process_index, state.num_processes, shards)
+            return SINGLE_PROCESS
+        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=TIMEOUT)
+        sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and state.num_processes > 1
+        return cls(state.process_index, state.num_processes, sharded)
 
     @property
     def is_main(self) -> bool:
-        return self.index == 0
+        return self.rank == 0
 
-    def one_first(self) -> AbstractContextManager[None]:
-        """A block that one process on each machine runs before the others, which then find what it has built."""
-        return nullcontext() if self.size == 1 else PartialState().local_main_process_first()
+    def local_main_first(self) -> AbstractContextManager[None]:
+        """Run a block in one process of each machine first; the others then find what it has built."""
+        return nullcontext() if self.world_size == 1 else PartialState().local_main_process_first()
 
-    def gathered(self, own: T) -> list[T]:
-        """What each process has, in their order. It is pickled on the way."""
-        return [own] if self.size == 1 else list(gather_object([own]))
+    def all_gather(self, own: T) -> list[T]:
+        """Return the value of every process, in rank order. Values are pickled on the way."""
+        return [own] if self.world_size == 1 else list(gather_object([own]))
 
-    def merged(self, own: Mapping[int, T]) -> list[T]:
-        """What all processes have, in the order of the numbers it is kept by."""
-        found = {number: value for share in self.gathered(own) for number, value in share.items()}
+    def merge(self, own: Mapping[int, T]) -> list[T]:
+        """Return the values of all processes, ordered by their keys."""
+        found = {number: value for share in self.all_gather(own) for number, value in share.items()}
         return [found[number] for number in sorted(found)]
 
-    def joined(self, own: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
-        """The lists of all processes one after the other, by name; on the CPU, where there are others."""
-        if self.size == 1:
+    def concatenate(self, own: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+        """Concatenate the lists of all processes by name. Tensors move to the CPU where there are several processes."""
+        if self.world_size == 1:
             return own
-        shares = self.gathered({name: [x.cpu() for x in tensors] for name, tensors in own.items()})
+        shares = self.all_gather({name: [x.cpu() for x in tensors] for name, tensors in own.items()})
         return {name: [x for share in shares for x in share[name]] for name in own}
 
-    def add_up_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Give each parameter the sum of its gradients in all processes. None counts as 0."""
-        if self.size > 1:
+    def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace the gradient of each parameter by its sum over all processes. None counts as 0."""
+        if self.world_size > 1:
             own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             total = reduce(torch.cat([gradient.flatten() for gradient in own]), "sum")
             for p, gradient in zip(parameters, total.split([p.numel() for p in parameters]), strict=True):
                 p.grad = gradient.view_as(p)
 
-    def from_main(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the main process, which alone calls it.
+    def broadcast_from_main(self, make: Callable[[], T]) -> T:
+        """Call `make` in the main process alone and return its result everywhere.
 
         Raises:
-            CoarsError: `make` did; in every process.
+            CoarsError: `make` raised it; raised in every process.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return make()
-        told: list[Any] = [None]
+        made: list[Any] = [None]
         if self.is_main:
             try:
-                told = [make()]
+                made = [make()]
             except CoarsError as error:
-                told = [error]
-        (answer,) = broadcast_object_list(told)
-        if isinstance(answer, CoarsError):
-            raise answer
-        made: T = answer
-        return made
+                made = [error]
+        (result,) = broadcast_object_list(made)
+        if isinstance(result, CoarsError):
+            raise result
+        found: T = result
+        return found
 
-    def leave(self) -> None:
-        """Part from the others, at the end."""
-        if self.size > 1:
+    def destroy(self) -> None:
+        """Leave the group, at the end."""
+        if self.world_size > 1:
             PartialState().destroy_process_group()
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 """One process that does everything."""

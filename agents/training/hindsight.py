@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from agents.models.decoding import Form, Free, open_cache, write
+from agents.models.decoding import Form, Free, decode, open_cache
 from agents.models.policy import Policy
 from agents.models.prompts import ASK_DIAGNOSIS
-from agents.training.distributed import ALONE, Team
+from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
 from agents.training.samples import TrainingSample
 from agents.training.sharding import in_step
 
@@ -17,7 +17,10 @@ ROWS_AT_ONCE = 256
 
 
 def with_written_diagnoses(
-    policy: Policy, samples: Sequence[TrainingSample], rng: np.random.Generator, team: Team = ALONE
+    policy: Policy,
+    samples: Sequence[TrainingSample],
+    rng: np.random.Generator,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> list[TrainingSample]:
     """The samples with d_t made whole: the bare base is told x_t and the verdict and writes one sentence.
 
@@ -28,7 +31,7 @@ def with_written_diagnoses(
         policy: whose base writes; adapters are off.
         samples: of one side, made with `diagnosed=False`.
         rng: all chance.
-        team: each process writes its share; all have the same samples and the same chance.
+        processes: each process writes its share; all have the same samples and the same chance.
 
     Returns:
         The samples in the same order.
@@ -43,14 +46,14 @@ def with_written_diagnoses(
         for turn in (samples[n].turns[place],)
     ]
     own: dict[int, tuple[int, ...]] = {}
-    mine = sorted(range(len(turns)), key=lambda t: len(asked[t]))[team.index :: team.size]
-    with in_step(policy, team):
+    mine = sorted(range(len(turns)), key=lambda t: len(asked[t]))[processes.rank :: processes.world_size]
+    with in_step(policy, processes):
         for first in range(0, len(mine), ROWS_AT_ONCE):
             part = mine[first : first + ROWS_AT_ONCE]
             forms = [Form([Free(2 * backbone.max_reason_tokens)], backbone.newline_ids, backbone.newline) for _ in part]
-            with policy.acting(None) as model:
+            with policy.use_adapter(None) as model:
                 cache, starts = open_cache(model, [() for _ in part])
-                write(
+                decode(
                     model,
                     cache,
                     starts,
@@ -62,7 +65,7 @@ def with_written_diagnoses(
                 )
             for t, form in zip(part, forms, strict=True):
                 own[t] = form.written[0]
-    whole = {place: text for place, text in zip(turns, team.merged(own), strict=True)}
+    whole = {place: text for place, text in zip(turns, processes.merge(own), strict=True)}
     return [
         replace(
             sample,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.decoding import Allowed, alike
+from agents.models.decoding import Allowed, unique_prefixes
 from agents.models.prompts import hindsight, verdict
 from agents.players.llm_agent import Row
 from coars_env import RECOMMENDER, Item, RewardTerms, Role, ShapeError, Transcript
@@ -61,7 +61,7 @@ class TrainingSample:
     """Tokens that all dialogues of the task begin with; see `Row`."""
 
     @property
-    def beginning(self) -> tuple[int, ...]:
+    def shared_prefix(self) -> tuple[int, ...]:
         """What may be read once for all samples that begin so. The token before the first scored one is not in it."""
         return tuple(self.token_ids[: min(self.opening, self.turns[0].start - 1)])
 
@@ -107,7 +107,7 @@ def training_sample(
     return TrainingSample(row.token_ids, row.logprobs, row.allowed, tuple(turns), row.opening)
 
 
-def balanced(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+def balance_hits(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
     """The samples weighed so that turns with a hit and turns with a miss have equal weight in sum.
 
     With n turns, h of them hits: a hit weighs n / (2 h), a miss n / (2 (n - h)); 1 each where one kind is missing.
@@ -121,11 +121,11 @@ def balanced(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
     ]
 
 
-def by_length(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
-    """Short ones first, for little padding in a pass; but those that begin alike stay together, where the longest of
-    them would stand.
+def sort_by_length(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+    """Short ones first, for little padding in a pass; but samples with a shared prefix stay together, where the
+    longest of them would stand.
     """
-    _, of_row = alike([sample.beginning for sample in samples])
+    _, of_row = unique_prefixes([sample.shared_prefix for sample in samples])
     longest = [0] * len(samples)
     for sample, number in zip(samples, of_row, strict=True):
         longest[number] = max(longest[number], len(sample.token_ids))
@@ -133,11 +133,11 @@ def by_length(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
     return [samples[n] for n in order]
 
 
-def dealt(samples: Sequence[TrainingSample], index: int, size: int) -> list[TrainingSample]:
-    """The share of one among `size`: every size-th sample, those that begin alike counting as one. Of samples sorted
-    `by_length` all get as many tokens, nearly.
+def shard_samples(samples: Sequence[TrainingSample], index: int, size: int) -> list[TrainingSample]:
+    """The share of one among `size`: every size-th sample, samples with a shared prefix counting as one. Of samples
+    sorted `sort_by_length` all get as many tokens, nearly.
     """
-    _, of_row = alike([sample.beginning for sample in samples])
+    _, of_row = unique_prefixes([sample.shared_prefix for sample in samples])
     return [sample for sample, number in zip(samples, of_row, strict=True) if number % size == index]
 
 
@@ -146,10 +146,10 @@ Baseline = Literal["none", "group", "group_normalized", "batch"]
 divided by the deviation or not; or the mean of all turns."""
 
 
-def centred(samples: Sequence[TrainingSample], baseline: Baseline) -> list[TrainingSample]:
+def subtract_baseline(samples: Sequence[TrainingSample], baseline: Baseline) -> list[TrainingSample]:
     """The samples with rewards less a mean over the side's trained turns.
 
-    "group": over turn t of the dialogues that begin alike, those of one task. A turn that no other dialogue of the task
+    "group": over turn t of the dialogues of one task. A turn that no other dialogue of the task
     reaches is left with a reward of 0. "group_normalized": divided by their standard deviation plus 1e-6, too: the
     advantage of GRPO, arXiv:2402.03300. Turn by turn is ours. "batch": over all turns.
     """
@@ -157,7 +157,7 @@ def centred(samples: Sequence[TrainingSample], baseline: Baseline) -> list[Train
         return list(samples)
 
     def group(sample: TrainingSample, turn: TurnSample) -> tuple[tuple[int, ...], int] | None:
-        return (sample.beginning, turn.number) if baseline != "batch" else None
+        return (sample.shared_prefix, turn.number) if baseline != "batch" else None
 
     rewards: dict[tuple[tuple[int, ...], int] | None, list[float]] = {}
     for sample in samples:
@@ -174,18 +174,18 @@ def centred(samples: Sequence[TrainingSample], baseline: Baseline) -> list[Train
 
 
 @dataclass(frozen=True)
-class Beginnings:
-    """What rows have in common: U beginnings of up to P tokens, to be read before the rows, which hold the rest."""
+class SharedPrefixes:
+    """What rows have in common: U prefixes of up to P tokens, to be read before the rows, which hold the rest."""
 
     token_ids: Tensor  # [U, P] padded on the right
-    of_row: Tensor  # [B] number of each row's beginning
+    of_row: Tensor  # [B] number of each row's prefix
 
 
 @dataclass(frozen=True)
 class Batch:
     """Samples as tensors, N scored tokens in all, in the order sample, turn, column.
 
-    Where several samples begin alike (`TrainingSample.beginning`), the rows go on from `beginnings`; otherwise each
+    Where several samples have a shared prefix, the rows go on from `shared_prefixes`; otherwise each
     holds its whole dialogue.
     """
 
@@ -195,15 +195,15 @@ class Batch:
     rollout_logprobs: Tensor  # [N]
     rewards: Tensor  # [N] reward of the token's turn
     weights: Tensor  # [N] weight of the turn / |y_t|
-    beginnings: Beginnings | None = None
+    shared_prefixes: SharedPrefixes | None = None
     position_ids: Tensor | None = None  # [B, L] of rows that go on
-    mask: Tensor | None = None  # [B, 1, L, P + L] bool: they see their beginning, and themselves up to each token
+    mask: Tensor | None = None  # [B, 1, L, P + L] bool: they see their shared prefix, and themselves up to each token
 
 
 @dataclass(frozen=True)
 class TeacherBatch:
     """The same N tokens with hindsight before each reply, to be read after the dialogues of `collate`, M columns wide,
-    those of beginnings included.
+    those of shared prefixes included.
 
     A row is one block a turn: hindsight, reply header, reply. A block goes on from the end of its turn's context, sees
     that and itself, and nothing else, so all turns of a dialogue are scored in one pass.
@@ -217,13 +217,13 @@ class TeacherBatch:
 
 
 def collate(samples: Sequence[TrainingSample], pad: int, device: torch.device) -> Batch:
-    heads, distinct, of_row = _begun(samples)
+    heads, distinct, of_row = _prefixes(samples)
     rows = [r for r, s in enumerate(samples) for t in s.turns for _ in t.columns]
     columns = [c for s in samples for t in s.turns for c in t.columns]
     token_ids = _padded([s.token_ids[head:] for s, head in zip(samples, heads, strict=True)], pad)
-    beginnings = position_ids = mask = None
+    shared_prefixes = position_ids = mask = None
     if distinct:
-        beginnings = Beginnings(_padded(distinct, pad).to(device), torch.tensor(of_row, device=device))
+        shared_prefixes = SharedPrefixes(_padded(distinct, pad).to(device), torch.tensor(of_row, device=device))
         head, rest = torch.tensor(heads)[:, None], torch.arange(token_ids.shape[1])
         begun, own = torch.arange(max(heads)) < head, rest[:, None] >= rest  # [B, P], [L, L]
         sees = torch.cat((begun[:, None].expand(-1, len(rest), -1), own.expand(len(samples), -1, -1)), 2)
@@ -238,21 +238,21 @@ def collate(samples: Sequence[TrainingSample], pad: int, device: torch.device) -
         torch.tensor([samples[r].rollout_logprobs[c] for r, c in zip(rows, columns, strict=True)], device=device),
         torch.tensor([t.reward for s in samples for t in s.turns for _ in t.columns], device=device),
         torch.tensor([t.weight / len(t.columns) for s in samples for t in s.turns for _ in t.columns], device=device),
-        beginnings,
+        shared_prefixes,
         position_ids,
         mask,
     )
 
 
-def _begun(samples: Sequence[TrainingSample]) -> tuple[list[int], list[tuple[int, ...]], list[int]]:
-    """Length of what each sample begins with, the distinct beginnings, and the number of each sample's; no beginnings
+def _prefixes(samples: Sequence[TrainingSample]) -> tuple[list[int], list[tuple[int, ...]], list[int]]:
+    """Length of what each sample begins with, the distinct prefixes, and the number of each sample's; no prefixes
     and lengths of 0 where nothing would be saved.
     """
-    beginnings = [sample.beginning for sample in samples]
-    distinct, of_row = alike(beginnings)
+    prefixes = [sample.shared_prefix for sample in samples]
+    distinct, of_row = unique_prefixes(prefixes)
     if len(distinct) == len(samples):
         return [0] * len(samples), [], of_row
-    return [len(beginning) for beginning in beginnings], distinct, of_row
+    return [len(prefix) for prefix in prefixes], distinct, of_row
 
 
 def collate_teacher(samples: Sequence[TrainingSample], pad: int, device: torch.device) -> TeacherBatch:
@@ -296,7 +296,7 @@ def _columns(samples: Sequence[TrainingSample]) -> Tensor:
     """Position of what stands in each of the M columns that `collate` makes; past all tokens where it only pads.
     [B, M], or [1, M] where the rows begin for themselves.
     """
-    heads, distinct, _ = _begun(samples)
+    heads, distinct, _ = _prefixes(samples)
     width = max(len(s.token_ids) - head for s, head in zip(samples, heads, strict=True))
     if not distinct:
         return torch.arange(width)[None]

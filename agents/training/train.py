@@ -7,8 +7,8 @@ division by the deviation of a group's rewards. A baseline is an option (Eq. 11-
 All chance of an update comes from generators that are made anew from (seed, number of the update); none is global. So
 adapters, optimizers and that number are everything an update depends on, and all that a run needs to go on.
 
-Several processes may make an update together, see `agents.training.distributed`. What is dealt out between them is the
-playing and the passes of the model; everything else each does for itself, on the same numbers.
+Several processes may make an update together, see `agents.training.distributed`. They share the playing and
+the passes of the model; each does everything else for itself, on the same numbers.
 """
 
 import logging
@@ -40,20 +40,20 @@ from agents.training.credit import (
     student_logprobs,
     teacher_logprobs,
 )
-from agents.training.distributed import ALONE, Team
+from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
 from agents.training.hindsight import with_written_diagnoses
 from agents.training.losses import kl_to_base, policy_gradient, truncated_ratio
 from agents.training.samples import (
     Baseline,
     TrainingSample,
-    balanced,
-    by_length,
-    centred,
+    balance_hits,
     collate,
-    dealt,
+    shard_samples,
+    sort_by_length,
+    subtract_baseline,
     training_sample,
 )
-from agents.training.sharding import evened, in_step
+from agents.training.sharding import in_step, pad_to_world_size
 from coars_env import (
     RECOMMENDER,
     ROLES,
@@ -110,7 +110,7 @@ class CoarsConfig:
     baseline: Baseline = "none"
     """What is taken off each reward; published: nothing. "group" is the mean of the same turn in the dialogues of the
     task and needs a group_size; "group_normalized" divides by the deviation, too, as GRPO; "batch" is the mean of all
-    turns. Ours, see `centred` in agents/training/samples.py."""
+    turns. Ours, see `subtract_baseline` in agents/training/samples.py."""
     kl: float = 0.0
     """Weight of the divergence from the base in the loss, k3 a token; published: none. GRPO's is .001, see
     `kl_to_base`."""
@@ -220,7 +220,7 @@ def train(
     first: int = 0,
     server: Server | None = None,
     on_step: Callable[[int, StepMetrics, Sequence[Transcript]], None] | None = None,
-    team: Team = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
     """Train both adapters of a policy from the same dialogues, in place.
 
@@ -235,15 +235,15 @@ def train(
         opinions: whether the user is told what peers say.
         optimizers: one for each adapter; new ones by default.
         first: number of the first update.
-        server: writes the replies, with the adapters of this policy; the local decode loop by default. Not for a team.
-        on_step: called after each update with its number, its metrics and the dialogues it learnt from, those that
-            others of the team played among them.
-        team: the processes that train together. All make the same call, and their adapters stay bit-equal.
+        server: writes the replies, with the adapters of this policy; the local decode loop by default. Not for a
+        processes. on_step: called after each update with its number, its metrics and the dialogues it learnt from,
+            those that other processes played among them.
+        processes: the processes that train together. All make the same call, and their adapters stay bit-equal.
 
     Raises:
         TrainingError: an update found no dialogues, a loss or a gradient that is not finite, or a side whose entropy
             is below `LEAST_ENTROPY`, or whose log-probabilities are not the server's by `MOST_MISMATCH`. `on_step` was
-            not called for it. All processes of a team raise it alike.
+            not called for it. All processes raise it.
         BackboneError: see `Server.publish`.
     """
     reward = reward or CoarsReward()
@@ -269,7 +269,9 @@ def train(
     groups = config.episodes_per_step // config.group_size
     explored = round(config.explored_share * groups) * config.group_size
     # whole groups by turns, so that each process has its share of explored ones, which cost less
-    mine = [n for n in range(config.episodes_per_step) if n // config.group_size % team.size == team.index]
+    mine = [
+        n for n in range(config.episodes_per_step) if n // config.group_size % processes.world_size == processes.rank
+    ]
     for step in range(first, config.steps):
         started = time.perf_counter()
         if server is not None:
@@ -281,7 +283,7 @@ def train(
         for agent in (recommender, user):
             if isinstance(agent, Demonstrator):
                 agent.tasks = tasks
-        with in_step(policy, team):
+        with in_step(policy, processes):
             play(
                 dialogues,
                 Explorer(recommender, sum(n < explored for n in mine)),
@@ -293,7 +295,7 @@ def train(
         if config.paid_by in TERMS:
             terms = [TERMS[config.paid_by](t) for t in played.values()]
         elif config.paid_by == "judge":
-            with in_step(policy, team):
+            with in_step(policy, processes):
                 terms = judge.terms(list(played.values()), config.learners)
         else:
             terms = [d.terms for d in dialogues]
@@ -304,15 +306,15 @@ def train(
         }
         for agent in (recommender, user):
             agent.forget()  # no cache outlives the weights it was made with
-        transcripts = team.merged(played)
-        samples = {role: team.merged(lessons[role]) for role in ROLES}
+        transcripts = processes.merge(played)
+        samples = {role: processes.merge(lessons[role]) for role in ROLES}
         if written and config.credit != "none":
             for role in config.learners:
                 rng = np.random.default_rng([config.seed, 3, step, ROLES.index(role)])
-                samples[role] = with_written_diagnoses(policy, samples[role], rng, team)
-        samples = {role: centred(samples[role], config.baseline) for role in ROLES}
+                samples[role] = with_written_diagnoses(policy, samples[role], rng, processes)
+        samples = {role: subtract_baseline(samples[role], config.baseline) for role in ROLES}
         if config.balance_user:
-            samples[USER] = balanced(samples[USER])
+            samples[USER] = balance_hits(samples[USER])
         transcripts = transcripts[explored:]  # of the recommender as it is
         ended = time.perf_counter()
         metrics = rollout_metrics(transcripts, reward, dataset.items, popularity)
@@ -322,17 +324,17 @@ def train(
                 f"{transcripts[0].cause}. Mend the agent."
             )
         for role in config.learners:
-            ready = by_length(evened(samples[role], team))
+            ready = sort_by_length(pad_to_world_size(samples[role], processes))
             num_episodes = len(transcripts) if role == RECOMMENDER else config.episodes_per_step
             rates = {RECOMMENDER: config.learning_rate_recommender, USER: config.learning_rate_user}
             rate = rates[role] * schedule(step, config.steps)
             metrics |= _update(
-                policy, role, ready, optimizers[role], rate, num_episodes, config, team, served=server is not None
+                policy, role, ready, optimizers[role], rate, num_episodes, config, processes, served=server is not None
             )
         metrics["seconds_rollout"] = ended - started
         metrics["seconds"] = time.perf_counter() - started
         chosen = sum(sum(row.sampled) for agent in (recommender, user) for row in agent.rows)
-        metrics["tokens_per_second"] = sum(team.gathered(chosen)) / metrics["seconds"]
+        metrics["tokens_per_second"] = sum(processes.all_gather(chosen)) / metrics["seconds"]
         if on_step is not None:
             on_step(step, metrics, transcripts)
 
@@ -392,11 +394,11 @@ def _update(
     learning_rate: float,
     num_episodes: int,
     config: CoarsConfig,
-    team: Team,
+    processes: ProcessGroup,
     *,
     served: bool = False,
 ) -> StepMetrics:
-    """One gradient step of one adapter, of the samples of the whole team. Metrics are named by the side. What was
+    """One gradient step of one adapter, of the samples of the whole processes. Metrics are named by the side. What was
     `served` is weighed by its ratio.
 
     Raises:
@@ -410,7 +412,7 @@ def _update(
     optimizer.zero_grad()
     kept: dict[str, list[Tensor]] = {"credit": [], "logprob": [], "ratio": [], "kl": []}
     total = 0.0
-    mine = dealt(samples, team.index, team.size)
+    mine = shard_samples(samples, processes.rank, processes.world_size)
     for first in range(0, len(mine), config.micro_batch):
         part = mine[first : first + config.micro_batch]
         batch = collate(part, pad, policy.backbone.device)
@@ -447,9 +449,9 @@ def _update(
         total += float(loss.detach())
         kept["logprob"].append(sampled)
         kept["ratio"].append((logprobs.detach() - sampled).exp())
-    kept, total = team.joined(kept), sum(team.gathered(total))
+    kept, total = processes.concatenate(kept), sum(processes.all_gather(total))
     if samples:
-        team.add_up_gradients(policy.parameters(role))
+        processes.all_reduce_gradients(policy.parameters(role))
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     norm = nn.utils.clip_grad_norm_(policy.parameters(role), config.max_grad_norm)

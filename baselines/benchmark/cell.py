@@ -43,12 +43,12 @@ from coars_env import (
     UserTest,
     afl_user_test,
     builder,
+    environment_info,
     evaluate,
     full_ranking,
     metric_values,
     ranking_metrics,
     simulation_counts,
-    surroundings,
     user_simulation,
     user_test,
     write_transcripts,
@@ -211,7 +211,7 @@ def _end_with_parent() -> None:
 
 def _play(cell: Cell, game: Game) -> dict[str, Any]:
     """Fit or load, play, rank, and write all but the record, which is returned."""
-    kind, made = load_baseline(cell.system), surroundings()
+    kind, made = load_baseline(cell.system), environment_info()
     code = _code(kind, {})  # as it is now, should somebody edit it meanwhile
     fitted, training = _fitted(cell, kind, game, code)
     recommender, user = players(fitted)

@@ -44,12 +44,12 @@ from coars_env import (
     bootstrap_interval,
     builder,
     counted_difference,
+    environment_info,
     freeze,
     holm,
     load_split,
     paired_difference,
     simulation_estimates,
-    surroundings,
 )
 
 
@@ -322,7 +322,7 @@ def _write(config: CompareConfig, game: Game, rows: Sequence[Row], cells: Sequen
     dataset = game.split.dataset
     provenance, made = (
         dataset.provenance,
-        [cell.record()["made"] for cell in cells if cell.finished()] or [surroundings()],
+        [cell.record()["made"] for cell in cells if cell.finished()] or [environment_info()],
     )
     title = f"{dataset.name}, {game.split.name}, {game.subset}, {config.rule} candidates"
     (config.out / "table.csv").write_text(to_csv(rows, config.reference), encoding="utf-8")

@@ -9,7 +9,7 @@ be trusted, `cross_play` how far a score depends on the partner. All but those t
 from coars_env.evaluation.calibration import ReliabilityBin
 from coars_env.evaluation.card import UserCard, user_card
 from coars_env.evaluation.crossplay import CrossPlay, cross_play
-from coars_env.evaluation.environment import surroundings
+from coars_env.evaluation.environment import environment_info
 from coars_env.evaluation.intervals import Difference, Estimate, bootstrap_interval, holm, paired_difference
 from coars_env.evaluation.meters import (
     METERS,
@@ -74,6 +74,7 @@ __all__ = [
     "by_turn",
     "counted_difference",
     "cross_play",
+    "environment_info",
     "episode_meters",
     "episode_metrics",
     "evaluate",
@@ -92,7 +93,6 @@ __all__ = [
     "simulation_estimates",
     "simulation_report",
     "summarize",
-    "surroundings",
     "target_ranks",
     "user_card",
     "user_simulation",

@@ -1,4 +1,4 @@
-"""surroundings: by what a result was made; part of every one that is written down."""
+"""environment_info: by what a result was made; part of every one that is written down."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = (
 """Their versions are noted where they are installed."""
 
 
-def surroundings() -> dict[str, Any]:
+def environment_info() -> dict[str, Any]:
     """Commit, versions, machine and command."""
     return {
         "commit": commit(),

@@ -27,9 +27,9 @@ import tyro
 from agents.models.backbones.backbone import Backbone
 from agents.models.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
 from agents.models.policy import Policy
-from agents.training.distributed import ALONE, Team
+from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
 from agents.training.train import CoarsConfig, StepMetrics, train
-from coars_env import TaskBuilder, builder, load_split, markdown_table, surroundings
+from coars_env import TaskBuilder, builder, environment_info, load_split, markdown_table
 
 PART = ("playing", "learning", "the update")
 
@@ -71,18 +71,20 @@ def launch(config: ParallelConfig) -> int:
     return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(config.threads)}, check=False).returncode
 
 
-def update(policy: Policy, build: TaskBuilder, config: ParallelConfig, at_work: Team, team: Team) -> Cost:
-    """One update of the processes at work, while the others of the team wait."""
+def update(
+    policy: Policy, build: TaskBuilder, config: ParallelConfig, at_work: ProcessGroup, processes: ProcessGroup
+) -> Cost:
+    """One update of the processes at work, while the others wait."""
     rows: list[StepMetrics] = []
     settings = CoarsConfig(
         steps=1, episodes_per_step=config.dialogues, learning_rate_recommender=0.0, learning_rate_user=0.0
     )
-    team.gathered(None)  # all begin together
+    processes.all_gather(None)  # all begin together
     processor, wall = time.process_time(), time.perf_counter()
-    if at_work.size > 1 or team.is_main:
-        train(policy, build, settings, on_step=lambda step, metrics, told: rows.append(metrics), team=at_work)
+    if at_work.world_size > 1 or processes.is_main:
+        train(policy, build, settings, on_step=lambda step, metrics, told: rows.append(metrics), processes=at_work)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    busiest = max(team.gathered(processor if rows else 0.0))
+    busiest = max(processes.all_gather(processor if rows else 0.0))
     if not rows:
         return Cost((0.0, 0.0, 0.0), busiest, {})
     playing = rows[0]["seconds_rollout"]
@@ -90,12 +92,16 @@ def update(policy: Policy, build: TaskBuilder, config: ParallelConfig, at_work: 
     return Cost((playing, wall - playing, wall), busiest, found)
 
 
-def measure(policy: Policy, build: TaskBuilder, config: ParallelConfig, team: Team) -> dict[int, list[Cost]]:
+def measure(
+    policy: Policy, build: TaskBuilder, config: ParallelConfig, processes: ProcessGroup
+) -> dict[int, list[Cost]]:
     """By the number of processes at work."""
-    costs: dict[int, list[Cost]] = {1: [], team.size: []}
+    costs: dict[int, list[Cost]] = {1: [], processes.world_size: []}
     for number in range(config.rounds + 1):
-        for at_work in (ALONE, team)[:: 1 if number % 2 else -1]:  # who goes first changes from round to round
-            costs[at_work.size].append(update(policy, build, config, at_work, team))
+        for at_work in (SINGLE_PROCESS, processes)[
+            :: 1 if number % 2 else -1
+        ]:  # who goes first changes from round to round
+            costs[at_work.world_size].append(update(policy, build, config, at_work, processes))
     return {size: made[1:] for size, made in costs.items()}  # the first round warms up
 
 
@@ -120,7 +126,7 @@ def report(config: ParallelConfig, policy: Policy, costs: dict[int, list[Cost]],
     rows.append(("processor time of the busiest", f"{np.median(one):.2f}", f"{np.median(several):.2f}", ratio))
     apart = max(abs(alone[0].found[name] - together[0].found[name]) for name in ("rec_gradient", "user_gradient"))
     same = all(alone[0].found[name] == together[0].found[name] for name in ("reward_recommender", "reward_user"))
-    around = surroundings()
+    around = environment_info()
     head = (
         f"An update of {config.dialogues} dialogues, both sides, by one process and by {config.processes} of "
         f"{config.threads} thread(s) each, joined by gloo; model of "
@@ -136,14 +142,14 @@ def report(config: ParallelConfig, policy: Policy, costs: dict[int, list[Cost]],
 
 def main() -> int:
     config = tyro.cli(ParallelConfig, description=__doc__)
-    team = Team.launched("cpu")
-    if team.size == 1:
+    processes = ProcessGroup.launched("cpu")
+    if processes.world_size == 1:
         return launch(config)
     torch.set_num_threads(config.threads)
     load = os.getloadavg()[0]
     build, policy = pocket_like(config.items)
-    costs = measure(policy, build, config, team)
-    if team.is_main:
+    costs = measure(policy, build, config, processes)
+    if processes.is_main:
         told = report(config, policy, costs, load)
         print(told)
         if config.out:
@@ -153,7 +159,7 @@ def main() -> int:
                 f"Command: `python examples/benchmarks/data_parallel.py --out docs/results`.\n\n{told}\n",
                 encoding="utf-8",
             )
-    team.leave()
+    processes.destroy()
     return 0
 
 

@@ -47,13 +47,13 @@ from coars_env import (
     VectorDialogueEnv,
     VectorNumericEnv,
     builder,
+    environment_info,
     freeze,
     item_features,
     load_split,
     markdown_table,
     play,
     single_agent,
-    surroundings,
 )
 
 DRAWN = 256
@@ -191,7 +191,7 @@ def report(
         (name, f"{np.median(values):,.0f}", f"{np.median(np.array(values) / single):.1f}")
         for name, values in speeds.items()
     ]
-    around = surroundings()
+    around = environment_info()
     head = (
         f"Episodes {game.env.episodes.name} of {game.env.episodes.provenance.origin}, observations of "
         f"{game.encoder.size} numbers; {config.repeats} rounds of {config.seconds} s; commit {around['commit']}, "

@@ -125,7 +125,7 @@ def main() -> None:
     if config.out:
         name = f"growth_cpu_{date.today().isoformat()}"
         draw(grown, config.out / f"{name}.png")
-        around = coars_env.surroundings()
+        around = coars_env.environment_info()
         page = (
             "# What do tasks cost, from one to 25 million interactions?\n\n"
             "Command: `python examples/benchmarks/growth.py --out docs/results`, commit "

@@ -36,7 +36,7 @@ from agents.models.policy import Policy
 from agents.players.llm_agent import LLMAgent
 from agents.training.credit import TeacherKind, distilled_advantages, student_logprobs, teacher_logprobs
 from agents.training.losses import coars_loss
-from agents.training.samples import TrainingSample, by_length, collate, collate_teacher, training_sample
+from agents.training.samples import TrainingSample, collate, collate_teacher, sort_by_length, training_sample
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -49,11 +49,11 @@ from coars_env import (
     Role,
     Split,
     builder,
+    environment_info,
     load_split,
     markdown_table,
     play,
     sample_train_tasks,
-    surroundings,
 )
 
 
@@ -138,7 +138,7 @@ class Step:
         provenance = self.split.dataset.provenance
         transcripts = [dialogue.transcript(provenance) for dialogue in dialogues]
         return {
-            role: by_length(
+            role: sort_by_length(
                 [
                     training_sample(row, role, transcript, dialogue.terms, agent.items, self.policy.backbone)
                     for row, transcript, dialogue in zip(agent.rows, transcripts, dialogues, strict=True)
@@ -339,7 +339,7 @@ def report(
     for name, part in ((REREADING, ROLLOUT), (BY_TURN, "teacher")):
         ratio = np.median(np.divide(seconds[name], seconds[part]))
         rows.append((name, f"{np.median(seconds[name]):.3f}", "", f"{ratio:.2f} x {part}"))
-    around = surroundings()
+    around = environment_info()
     adapters = sum(p.numel() for role in ROLES for p in step.policy.parameters(role))
     base = sum(p.numel() for p in step.policy.backbone.model.parameters()) - adapters
     head = (
@@ -393,7 +393,7 @@ def main() -> None:
         draw(seconds, config.out / f"{name}.png")
         (config.out / f"{name}.md").write_text(
             "# Where does the time of one CoARS step go?\n\n"
-            f"Command: `python examples/benchmarks/{surroundings()['command']}`.\n\n"
+            f"Command: `python examples/benchmarks/{environment_info()['command']}`.\n\n"
             f"{told}\n\n![seconds of each part]({name}.png)\n",
             encoding="utf-8",
         )

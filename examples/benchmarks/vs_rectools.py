@@ -203,9 +203,9 @@ def main() -> None:
             print(f"{name}: {epochs[name][-1].processor:.1f} s", flush=True)
     print(table(epochs))
     if config.out:
-        from coars_env import surroundings
+        from coars_env import environment_info
 
-        around = surroundings()
+        around = environment_info()
         lines = [
             f"- {name}: {', '.join(f'{e.processor:.1f}' for e in of)} s of processor time"
             for name, of in epochs.items()

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tyro
 
-from coars_env import RECOMMENDER, markdown_table, surroundings
+from coars_env import RECOMMENDER, environment_info, markdown_table
 
 if TYPE_CHECKING:
     from agents.players.llm_agent import Row
@@ -198,14 +198,14 @@ class Ours:
         self.steps = 0
 
     def rollout(self, turns: int) -> "list[Row]":
-        from agents.models.decoding import ColumnCache, Form, Free, open_cache, write
+        from agents.models.decoding import ColumnCache, Form, Free, decode, open_cache
         from agents.players.llm_agent import Row
 
         config, backbone, world = self.config, self.policy.backbone, self.world
         rows = [Row() for _ in range(config.tasks * config.group)]
         rngs = [np.random.default_rng([self.steps, n]) for n in range(len(rows))]
         starts = [0] * len(rows)
-        with self.policy.acting(RECOMMENDER) as model:
+        with self.policy.use_adapter(RECOMMENDER) as model:
             cache = ColumnCache(0, 0)
             for turn in range(turns):
                 for n, row in enumerate(rows):
@@ -218,7 +218,7 @@ class Ours:
                     cache, starts = open_cache(model, [row.token_ids[: row.opening] for row in rows])
                 forms = [Form([Free(config.reply)], backbone.newline_ids, backbone.newline) for _ in rows]
                 contexts = [row.token_ids[start:] for row, start in zip(rows, starts, strict=True)]
-                write(model, cache, starts, contexts, forms, rngs, backbone.free_mask, temperature=1.0)
+                decode(model, cache, starts, contexts, forms, rngs, backbone.free_mask, temperature=1.0)
                 for row, form in zip(rows, forms, strict=True):
                     row.write(form)
         return rows
@@ -242,12 +242,12 @@ class Ours:
 
         from agents.training.credit import distilled_advantages, student_logprobs, teacher_logprobs
         from agents.training.losses import coars_loss
-        from agents.training.samples import by_length, collate
+        from agents.training.samples import collate, sort_by_length
 
         clock, policy, config = Clock(), self.policy, self.config
         rows = self.rollout(1)
         clock.lap("rollout")
-        samples = by_length(self.samples(rows))
+        samples = sort_by_length(self.samples(rows))
         self.optimizer.zero_grad()
         for first in range(0, len(samples), config.micro_batch):
             part = samples[first : first + config.micro_batch]
@@ -305,7 +305,7 @@ def again(config: TrlConfig) -> Cost:
 
     def play() -> Cost:
         clock, ids = Clock(), torch.tensor(rows)
-        with own.policy.acting(RECOMMENDER) as model, torch.no_grad():
+        with own.policy.use_adapter(RECOMMENDER) as model, torch.no_grad():
             for turn in range(config.turns):
                 if turn:
                     said = torch.tensor([line + header for line in own.world.partner[turn]])
@@ -470,7 +470,7 @@ def main() -> None:
     found = [table(costs), *([parts(costs["ours"])] if "ours" in costs else [])]
     print("\n\n".join(found))
     if config.out:
-        around = surroundings()
+        around = environment_info()
         libraries = ("torch", "transformers", "peft", *(("trl",) if {"sdpo", "grpo"} & set(config.systems) else ()))
         lines = [f"- {NAMES[name]}: {', '.join(f'{c.processor:.2f}' for c in of)} s" for name, of in costs.items()]
         page = (

@@ -198,7 +198,7 @@ def plain_logprobs() -> Callable[..., list[float]]:
         temperature: float = 1.0,
     ) -> list[float]:
         free = policy.backbone.free_mask.nonzero()[:, 0].tolist()
-        with policy.acting(role) as model:
+        with policy.use_adapter(role) as model:
             logits: Tensor = model(input_ids=torch.tensor([token_ids])).logits[0]
         found = []
         for column, choices in zip(columns, allowed, strict=True):

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.decoding import Choice, ColumnCache, Form, Free, Part, choice_mask, constrained_logprobs, read, write
+from agents.models.decoding import (
+    Choice,
+    ColumnCache,
+    Form,
+    Free,
+    Part,
+    choice_mask,
+    constrained_logprobs,
+    decode,
+    prefill,
+)
 from agents.models.policy import Policy
 from coars_env import RECOMMENDER, USER, ConfigError
 
@@ -146,8 +156,8 @@ def test_letters_are_drawn_as_often_as_the_table_says(bigrams: Backbone) -> None
     n = 4000
     policy = Policy(bigrams, rank=2)
     forms = [Form([Choice(((5, 4), (6, 4), (7, 4)))], bigrams.newline_ids, bigrams.newline) for _ in range(n)]
-    with policy.acting(USER) as model:
-        write(model, ColumnCache(1, n), [0] * n, [[3]] * n, forms, rngs(n), bigrams.free_mask, temperature=1.0)
+    with policy.use_adapter(USER) as model:
+        decode(model, ColumnCache(1, n), [0] * n, [[3]] * n, forms, rngs(n), bigrams.free_mask, temperature=1.0)
     counts = Counter(form.completion.token_ids[0] for form in forms)
     for token, probability in ((5, 0.5), (6, 0.25), (7, 0.25)):  # after the reply header
         assert abs(counts[token] - n * probability) < 4 * math.sqrt(n * probability * (1 - probability))
@@ -161,8 +171,8 @@ def test_special_tokens_and_broken_lines_are_never_drawn(bigrams: Backbone) -> N
     policy = Policy(bigrams, rank=2)
     bigrams.model.lm_head.weight.data[:4] += 10.0  # the model would love to write special tokens
     forms = [Form([Free(4)], bigrams.newline_ids, bigrams.newline) for _ in range(n)]
-    with policy.acting(USER) as model:
-        write(model, ColumnCache(1, n), [0] * n, [[3]] * n, forms, rngs(n), bigrams.free_mask, temperature=1.0)
+    with policy.use_adapter(USER) as model:
+        decode(model, ColumnCache(1, n), [0] * n, [[3]] * n, forms, rngs(n), bigrams.free_mask, temperature=1.0)
     assert {token for form in forms for token in form.completion.token_ids} == {4, 5, 6, 7}
     assert {len(form.completion.token_ids) for form in forms} == {2, 3, 4, 5}  # no line is empty: "\n" begins none
     assert all(form.completion.token_ids.count(4) == 1 for form in forms)
@@ -171,8 +181,8 @@ def test_special_tokens_and_broken_lines_are_never_drawn(bigrams: Backbone) -> N
 def test_at_temperature_zero_the_likeliest_token_is_written(bigrams: Backbone) -> None:
     policy = Policy(bigrams, rank=2)
     form = Form([Free(4)], bigrams.newline_ids, bigrams.newline)
-    with policy.acting(USER) as model:
-        write(model, ColumnCache(1, 1), [0], [[3]], [form], rngs(1), bigrams.free_mask, temperature=0.0)
+    with policy.use_adapter(USER) as model:
+        decode(model, ColumnCache(1, 1), [0], [[3]], [form], rngs(1), bigrams.free_mask, temperature=0.0)
     # a is likeliest at first, then b; after b all four letters are equally likely, and the first one is the newline
     assert bigrams.decode(form.completion.token_ids) == "ab\n"
     assert form.completion.logprobs == pytest.approx([math.log(0.5), math.log(0.5), math.log(0.25)])
@@ -183,7 +193,7 @@ def test_at_temperature_zero_the_likeliest_token_is_written(bigrams: Backbone) -
 
 def fresh_logits(policy: Policy, tokens: list[int]) -> torch.Tensor:
     """After the last token, by the model's own forward pass."""
-    with torch.no_grad(), policy.acting(RECOMMENDER) as model:
+    with torch.no_grad(), policy.use_adapter(RECOMMENDER) as model:
         return model(input_ids=torch.tensor([tokens])).logits[0, -1]
 
 
@@ -197,10 +207,10 @@ def test_ragged_chunks_read_over_several_passes_equal_a_fresh_pass(lab: Any, kin
     policy = lab.policy(kind)
     read_so_far: list[list[int]] = [[], [], [], []]
     cache = ColumnCache(2, 4)
-    with policy.acting(RECOMMENDER) as model:
+    with policy.use_adapter(RECOMMENDER) as model:
         for seed, lengths in enumerate(([3, 11, 1, 6], [0, 2, 40, 1], [1, 1, 1, 1], [5, 0, 0, 30], [1, 2, 0, 1])):
             chunks = random_tokens(policy, lengths, seed)
-            found = read(model, cache, [len(row) for row in read_so_far], chunks)
+            found = prefill(model, cache, [len(row) for row in read_so_far], chunks)
             for row, chunk in enumerate(chunks):
                 read_so_far[row] += chunk
                 if chunk:
@@ -214,10 +224,10 @@ def test_some_rows_of_the_cache_may_be_read_alone(lab: Any, kind: str) -> None:
     rows = random_tokens(policy, [5, 9, 3], 0)
     more = random_tokens(policy, [4, 2], 1)
     cache = ColumnCache(2, 3)
-    with policy.acting(RECOMMENDER) as model:
-        read(model, cache, [0, 0, 0], rows)
-        found = read(model, cache, [3, 9], more, rows=[2, 1])
-        last = read(model, cache, [5, 11, 7], [[1], [1], [1]])
+    with policy.use_adapter(RECOMMENDER) as model:
+        prefill(model, cache, [0, 0, 0], rows)
+        found = prefill(model, cache, [3, 9], more, rows=[2, 1])
+        last = prefill(model, cache, [5, 11, 7], [[1], [1], [1]])
     assert torch.allclose(found[0], fresh_logits(policy, rows[2] + more[0]), atol=1e-5)
     assert torch.allclose(found[1], fresh_logits(policy, rows[1] + more[1]), atol=1e-5)
     for row, whole in enumerate((rows[0], rows[1] + more[1], rows[2] + more[0])):
@@ -229,10 +239,10 @@ def test_rows_can_leave_the_cache_and_new_ones_come_in(lab: Any) -> None:
     rows = random_tokens(policy, [5, 9, 3], 0)
     new = random_tokens(policy, [7], 1)[0]
     cache = ColumnCache(2, 3)
-    with policy.acting(RECOMMENDER) as model:
-        read(model, cache, [0, 0, 0], rows)
+    with policy.use_adapter(RECOMMENDER) as model:
+        prefill(model, cache, [0, 0, 0], rows)
         cache.keep([2, None, 0])
-        found = read(model, cache, [3, 0, 5], [[1], new, [1, 2]])
+        found = prefill(model, cache, [3, 0, 5], [[1], new, [1, 2]])
     assert torch.allclose(found[0], fresh_logits(policy, [*rows[2], 1]), atol=1e-5)
     assert torch.allclose(found[1], fresh_logits(policy, new), atol=1e-5)
     assert torch.allclose(found[2], fresh_logits(policy, [*rows[0], 1, 2]), atol=1e-5)
@@ -254,13 +264,13 @@ def test_eight_rows_written_together_equal_eight_written_alone(lab: Any, kind: s
     backbone, n = policy.backbone, 8
     contexts = random_tokens(policy, [1, 3, 20, 4, 4, 9, 2, 30], 0)
     together, alone = some_forms(backbone, n), some_forms(backbone, n)
-    with policy.acting(RECOMMENDER) as model:
+    with policy.use_adapter(RECOMMENDER) as model:
         starts = [0] * n
         mask = backbone.free_mask
-        write(model, ColumnCache(2, n), starts, contexts, together, rngs(n), mask, temperature=temperature)
+        decode(model, ColumnCache(2, n), starts, contexts, together, rngs(n), mask, temperature=temperature)
         for row, form in enumerate(alone):
             args = ([0], [contexts[row]], [form], [rngs(n)[row]], mask)
-            write(model, ColumnCache(2, 1), *args, temperature=temperature)
+            decode(model, ColumnCache(2, 1), *args, temperature=temperature)
     lengths = {len(form.completion.token_ids) for form in together}
     assert len(lengths) > 3  # rows wait for one another, and few are left at the end
     for a, b in zip(together, alone, strict=True):
@@ -273,11 +283,11 @@ def test_the_cache_holds_what_the_starts_say(lab: Any) -> None:
     policy = lab.policy()
     contexts, forms, starts = random_tokens(policy, [4, 9, 2], 0), some_forms(policy.backbone, 3), [0, 0, 0]
     cache = ColumnCache(2, 3)
-    with policy.acting(RECOMMENDER) as model:
-        write(model, cache, starts, contexts, forms, rngs(3), policy.backbone.free_mask, temperature=1.0)
+    with policy.use_adapter(RECOMMENDER) as model:
+        decode(model, cache, starts, contexts, forms, rngs(3), policy.backbone.free_mask, temperature=1.0)
         whole = [context + form.completion.token_ids for context, form in zip(contexts, forms, strict=True)]
         rest = [tokens[start:] for tokens, start in zip(whole, starts, strict=True)]
         assert all(rest)
-        found = read(model, cache, starts, rest)
+        found = prefill(model, cache, starts, rest)
     for row, tokens in enumerate(whole):
         assert torch.allclose(found[row], fresh_logits(policy, tokens), atol=1e-5)

@@ -143,11 +143,11 @@ def test_both_sides_can_learn_after_every_switch(lab: Any) -> None:
     policy = lab.policy()
     assert asks_for_gradients(policy)
     for role in (RECOMMENDER, USER, None, USER, RECOMMENDER, None):
-        with policy.acting(role):
+        with policy.use_adapter(role):
             pass
         assert asks_for_gradients(policy)
     for role in (USER, None):
-        with pytest.raises(KeyError), policy.acting(role):
+        with pytest.raises(KeyError), policy.use_adapter(role):
             raise KeyError
         assert asks_for_gradients(policy)
 
@@ -155,9 +155,9 @@ def test_both_sides_can_learn_after_every_switch(lab: Any) -> None:
 def test_a_side_can_be_live_inside_another(lab: Any) -> None:
     policy = lab.policy()
     expected = score(policy, RECOMMENDER)
-    with policy.acting(None):
+    with policy.use_adapter(None):
         pass
-    with policy.acting(USER):
+    with policy.use_adapter(USER):
         score(policy, None)
     assert torch.equal(score(policy, RECOMMENDER), expected)
 

@@ -29,7 +29,7 @@ def texts(memory: Memory, query: str, **options: Any) -> list[str]:
     return [one.entry.text for one in memory.retrieve(query, **options)]
 
 
-def by_length(said: Sequence[str]) -> Any:
+def sort_by_length(said: Sequence[str]) -> Any:
     """An embedder: a text's direction is its number of letters, in degrees."""
     angles = np.radians([len(text) for text in said])
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -95,7 +95,7 @@ def test_a_long_query_is_no_trouble() -> None:
 
 def test_embeddings_rank_by_cosine() -> None:
     # situations of 25, 27 and 13 letters, a query of 12: the cosines are those of 13, 15 and 1 degrees
-    found = filled(embedder=by_length).retrieve("x" * 12)
+    found = filled(embedder=sort_by_length).retrieve("x" * 12)
     assert [one.entry.text for one in found] == ["lesson 2", "lesson 0", "lesson 1"]
     assert [one.relevance for one in found] == pytest.approx(np.cos(np.radians([1, 13, 15])), abs=1e-5)
 
@@ -161,11 +161,11 @@ def test_a_store_goes_on_from_its_last_commit(tmp_path: Path) -> None:
 
 
 def test_a_store_of_embeddings_keeps_them(tmp_path: Path) -> None:
-    memory = filled(tmp_path / "store", embedder=by_length)
+    memory = filled(tmp_path / "store", embedder=sort_by_length)
     memory.commit()
     expected = memory.retrieve("x" * 12)
     del memory
-    assert Memory(ORIGIN, tmp_path / "store", embedder=by_length).retrieve("x" * 12) == expected
+    assert Memory(ORIGIN, tmp_path / "store", embedder=sort_by_length).retrieve("x" * 12) == expected
     with pytest.raises(CheckpointError, match=r"Expected search 'bm25' in .*, found 'embeddings'"):
         Memory(ORIGIN, tmp_path / "store")
     longer = Memory(ORIGIN, tmp_path / "store", embedder=lambda said: np.ones((len(said), 3)))

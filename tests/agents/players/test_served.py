@@ -20,7 +20,7 @@ from agents.models.policy import ADAPTERS, Policy
 from agents.players.served import ServedAgent, Server, ServerConfig, ServerFault
 from agents.runs.run import RewardConfig, TrainConfig, new_policy, open_server, read_command, run_training
 from agents.training.credit import student_logprobs
-from agents.training.distributed import Team
+from agents.training.distributed import ProcessGroup
 from agents.training.losses import policy_gradient
 from agents.training.samples import collate, training_sample
 from agents.training.train import CoarsConfig, StepMetrics, train
@@ -408,4 +408,4 @@ def test_a_run_through_a_server_is_a_run_and_may_go_on_with_another(
 
 def test_several_processes_cannot_share_a_server(lab: Any, url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Expected no server\.url, found .* and 2 processes"):
-        open_server(ServerConfig(url=url), lab.policy(), tmp_path, Team(index=1, size=2))
+        open_server(ServerConfig(url=url), lab.policy(), tmp_path, ProcessGroup(rank=1, world_size=2))

@@ -55,7 +55,7 @@ def logits(model: Any) -> Tensor:
 
 def trained_logits(run: Path, role: str) -> Tensor:
     policy = Policy.load(open_pocket(backbone_of(run)), run / ADAPTERS_FOLDER)
-    with policy.acting(role) as model:
+    with policy.use_adapter(role) as model:
         return logits(model)
 
 

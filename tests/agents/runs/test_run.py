@@ -74,7 +74,7 @@ def go_on(settings: TrainConfig, world: Split) -> Path:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run computes: what is left out are times, places and surroundings."""
+    """All that a run computes: what is left out are times, places and environment_info."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     saved = Checkpoint.read(folder)
     adapters = sorted((folder / ADAPTERS_FOLDER).glob("*/adapter_model.safetensors"))

@@ -24,13 +24,13 @@ from agents.models.policy import Policy
 from agents.runs.checkpoint import ADAPTERS_FOLDER, Checkpoint, Origin
 from agents.runs.run import TrainConfig, new_policy, open_backbone, run_training
 from agents.training.credit import student_logprobs
-from agents.training.distributed import ALONE, Team
+from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
 from agents.training.samples import collate
-from agents.training.sharding import evened, shard
+from agents.training.sharding import pad_to_world_size, shard
 from agents.training.train import CoarsConfig, StepMetrics, new_optimizers, train
 from coars_env import ROLES, USER, BackboneError, ConfigError, Split, TaskBuilder, TrainingError, load_split
 
-Work = Callable[[Team], Any]
+Work = Callable[[ProcessGroup], Any]
 
 IDLE: dict[str, Any] = {
     **{"episodes_per_step": 2, "max_turns": 1, "explored_share": 0.0},  # of three processes one has nothing at all
@@ -51,13 +51,13 @@ def in_team(size: int, work: Work, folder: Path, *, shards: bool = False) -> lis
         os.environ.update({name: str(value) for name, value in place.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
         os.environ.update(ACCELERATE_USE_FSDP=str(shards).lower(), FSDP_CPU_RAM_EFFICIENT_LOADING="true")
-        team = Team.launched("cpu")
+        processes = ProcessGroup.launched("cpu")
         try:
-            found = work(team)
+            found = work(processes)
         except Exception as error:
             found = error
         (folder / f"{index}.pickle").write_bytes(pickle.dumps(found))
-        team.leave()
+        processes.destroy()
 
     processes = [multiprocessing.get_context("fork").Process(target=one, args=(index,)) for index in range(size)]
     for process in processes:
@@ -70,10 +70,10 @@ def in_team(size: int, work: Work, folder: Path, *, shards: bool = False) -> lis
     return [pickle.loads((folder / f"{index}.pickle").read_bytes()) for index in range(size)]
 
 
-def learnt(policy: Policy, build: TaskBuilder, team: Team, **settings: Any) -> dict[str, Any]:
+def learnt(policy: Policy, build: TaskBuilder, processes: ProcessGroup, **settings: Any) -> dict[str, Any]:
     """Metrics without times and dialogues of each update; adapters and optimizers after the last."""
-    if team.shards:
-        shard(policy, "cpu", team)
+    if processes.sharded:
+        shard(policy, "cpu", processes)
     rows: list[tuple[StepMetrics, list[str]]] = []
     optimizers = new_optimizers(policy)
     train(
@@ -84,7 +84,7 @@ def learnt(policy: Policy, build: TaskBuilder, team: Team, **settings: Any) -> d
         on_step=lambda step, metrics, transcripts: rows.append(
             ({k: v for k, v in metrics.items() if "second" not in k}, [t.to_json() for t in transcripts])
         ),
-        team=team,
+        processes=processes,
     )
     saved = Checkpoint.of(policy, optimizers, len(rows), Origin({}, "", ""))
     return {
@@ -117,9 +117,12 @@ def test_several_processes_make_the_update_of_one(
     bit.
     """
     lab.folder(kind)
-    alone = learnt(lab.policy(kind, scale=0.1), build, ALONE, **settings)
+    alone = learnt(lab.policy(kind, scale=0.1), build, SINGLE_PROCESS, **settings)
     together = in_team(
-        size, lambda team: learnt(lab.policy(kind, scale=0.1), build, team, **settings), tmp_path, shards=shards
+        size,
+        lambda processes: learnt(lab.policy(kind, scale=0.1), build, processes, **settings),
+        tmp_path,
+        shards=shards,
     )
     assert all(pickle.dumps(one) == pickle.dumps(together[0]) for one in together)
     found = together[0]
@@ -141,11 +144,11 @@ def test_what_goes_wrong_in_one_process_stops_all_with_the_same_words(
 ) -> None:
     lab.folder("pocket")
 
-    def work(team: Team) -> Any:
+    def work(processes: ProcessGroup) -> Any:
         policy = lab.policy(scale=0.1)
-        if not team.is_main:
+        if not processes.is_main:
             policy.parameters(USER)[0].register_hook(lambda gradient: gradient * torch.nan)
-        learnt(policy, build, team)
+        learnt(policy, build, processes)
 
     errors = in_team(2, work, tmp_path)
     assert [type(error) for error in errors] == [TrainingError] * 2
@@ -167,8 +170,8 @@ def test_a_launch_that_splits_the_model_in_another_way_is_refused(
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv(variable, found)
-    with pytest.raises(ConfigError, match=rf"Expected {variable}=[a-z_]+, found {found}\. Launch with"):
-        Team.launched("cpu")
+    with pytest.raises(ConfigError, match=rf"{variable}={found} is not supported.* Expected {variable}=[a-z_]+\. Launch with"):
+        ProcessGroup.launched("cpu")
 
 
 # A base in pieces -----------------------------------------------------------------------------------------------------
@@ -183,9 +186,9 @@ def test_each_process_holds_its_piece_of_every_layer(lab: Any, build: TaskBuilde
         own = {n: p.to_local() if isinstance(p, DTensor) else p for n, p in policy.backbone.model.named_parameters()}
         return {name: tensor.numel() for name, tensor in own.items()}
 
-    def work(team: Team) -> dict[str, int]:
+    def work(processes: ProcessGroup) -> dict[str, int]:
         policy = lab.policy("qwen3")
-        learnt(policy, build, team, steps=1, episodes_per_step=2)
+        learnt(policy, build, processes, steps=1, episodes_per_step=2)
         return held(policy)
 
     whole, pieces = held(lab.policy("qwen3")), in_team(2, work, tmp_path, shards=True)
@@ -197,9 +200,9 @@ def test_each_process_holds_its_piece_of_every_layer(lab: Any, build: TaskBuilde
 def test_what_evens_the_passes_teaches_nothing(lab: Any) -> None:
     policy = lab.policy()
     samples = [replace(sample, opening=0) for sample in lab.play(policy, 4).samples(USER)]
-    *given, added = evened(samples[:3], Team(size=2, shards=True))
+    *given, added = pad_to_world_size(samples[:3], ProcessGroup(world_size=2, sharded=True))
     assert given == samples[:3]
-    assert evened(samples, Team(size=2, shards=True)) == samples
+    assert pad_to_world_size(samples, ProcessGroup(world_size=2, sharded=True)) == samples
     logprobs = student_logprobs(policy, USER, collate([added], 0, policy.backbone.device))
     assert logprobs.shape == (0,)
     logprobs.sum().backward()
@@ -208,7 +211,7 @@ def test_what_evens_the_passes_teaches_nothing(lab: Any) -> None:
 
 def test_a_base_that_cannot_be_sharded_is_refused(lab: Any, run_settings: TrainConfig, world: Split) -> None:
     with pytest.raises(ConfigError, match=r"Expected no bits with --use_fsdp, found 8\."):
-        open_backbone(replace(run_settings, bits=8), world, Team(size=2, shards=True))
+        open_backbone(replace(run_settings, bits=8), world, ProcessGroup(world_size=2, sharded=True))
     model = lab.backbone().model
     assert len(layers(model)) == 2
     model.config.num_hidden_layers = 3
@@ -250,14 +253,14 @@ def test_the_main_process_alone_writes_and_all_go_on_from_what_it_wrote(
     settings = replace(run_settings, coars=coars, checkpoint_every=1)
 
     def work(name: str, *, stop: int = 9, resume: bool = False) -> Work:
-        def run(team: Team) -> Any:
-            place = tmp_path / str(team.index)
+        def run(processes: ProcessGroup) -> Any:
+            place = tmp_path / str(processes.rank)
             place.mkdir(exist_ok=True)
             os.chdir(place)
-            policy = new_policy(settings, world, team)
+            policy = new_policy(settings, world, processes)
             assert shards == any(isinstance(p, DTensor) for p in policy.backbone.model.parameters())
             config = replace(settings, out=Path(name))
-            run_training(config, world, policy, resume=resume, logger=StopAt(stop), team=team)
+            run_training(config, world, policy, resume=resume, logger=StopAt(stop), processes=processes)
             return [p.detach().numpy().copy() for role in ROLES for p in policy.parameters(role)]
 
         return run

@@ -124,7 +124,7 @@ def test_only_own_chosen_tokens_get_a_gradient(lab: Any, kind: str) -> None:
     played = lab.play(policy, 4)
     for role in ROLES:
         batch = collate(played.samples(role), 0, policy.backbone.device)
-        with policy.acting(role) as model:
+        with policy.use_adapter(role) as model:
             logits = model(input_ids=batch.token_ids).logits
         logits.retain_grad()
         rows, columns = batch.places

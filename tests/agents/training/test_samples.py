@@ -13,11 +13,11 @@ from agents.training.samples import (
     Baseline,
     TrainingSample,
     TurnSample,
-    balanced,
-    centred,
+    balance_hits,
     collate,
     collate_teacher,
-    dealt,
+    shard_samples,
+    subtract_baseline,
     training_sample,
 )
 from coars_env import RECOMMENDER, ROLES, USER, Dialogue, RewardTerms, Role, ShapeError, play
@@ -229,20 +229,20 @@ def test_balanced_hits_and_misses_weigh_alike() -> None:
         turns = tuple(TurnSample(0, 1, 2, (1,), reward=0.5, hindsight=(), hit=hit) for hit in hits)
         return TrainingSample([7, 8], [0.0, -1.0], [None, None], turns)
 
-    found = balanced([sample(False, True), sample(False, False)])
+    found = balance_hits([sample(False, True), sample(False, False)])
     assert [[turn.weight for turn in each.turns] for each in found] == [[2 / 3, 2.0], [2 / 3, 2 / 3]]
     assert all(turn.reward == 0.5 for each in found for turn in each.turns)
     only_misses = [sample(False, False)]
-    assert balanced(only_misses) == only_misses
+    assert balance_hits(only_misses) == only_misses
 
 
 def test_samples_are_dealt_out_by_turns_and_those_that_begin_alike_stay_together() -> None:
     alone, twin, other = replace(SHORT), replace(EXAMPLE, opening=2), replace(EXAMPLE, opening=3)
     hand = [alone, twin, twin, other, alone]  # four beginnings: none, (7, 8) twice, (7, 8, 9), none
-    assert dealt(hand, 0, 1) == hand
-    assert dealt(hand, 0, 2) == [alone, other]
-    assert dealt(hand, 1, 2) == [twin, twin, alone]
-    assert dealt(hand, 4, 5) == []
+    assert shard_samples(hand, 0, 1) == hand
+    assert shard_samples(hand, 0, 2) == [alone, other]
+    assert shard_samples(hand, 1, 2) == [twin, twin, alone]
+    assert shard_samples(hand, 4, 5) == []
 
 
 def test_rewards_of_a_group_are_centred_and_normalized() -> None:
@@ -251,7 +251,7 @@ def test_rewards_of_a_group_are_centred_and_normalized() -> None:
         return TrainingSample([beginning, beginning, 5], [0.0] * 3, [None] * 3, turns, opening=2)
 
     samples = [sample(7, 1.0, 0.5), sample(7, 0.0), sample(8, 1.0), sample(8, 1.0)]
-    found = {kind: [t.reward for s in centred(samples, kind) for t in s.turns] for kind in get_args(Baseline)}
+    found = {kind: [t.reward for s in subtract_baseline(samples, kind) for t in s.turns] for kind in get_args(Baseline)}
     assert found["none"] == [1.0, 0.5, 0.0, 1.0, 1.0]
     assert found["group"] == [0.5, 0.0, -0.5, 0.0, 0.0]
     assert found["group_normalized"] == pytest.approx([1.0, 0.0, -1.0, 0.0, 0.0], abs=1e-5)

@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from agents.models.decoding import alike, open_cache
+from agents.models.decoding import open_cache, unique_prefixes
 from agents.models.policy import Policy
 from agents.training.credit import student_logprobs, teacher_logprobs
-from agents.training.samples import TrainingSample, TurnSample, by_length, centred, collate, collate_teacher
+from agents.training.samples import (
+    TrainingSample,
+    TurnSample,
+    collate,
+    collate_teacher,
+    sort_by_length,
+    subtract_baseline,
+)
 from agents.training.train import CoarsConfig, train
 from coars_env import RECOMMENDER, ROLES, CoarsReward, ConfigError, Dialogue, Role
 
@@ -45,7 +52,7 @@ def gradient(policy: Policy, role: Role) -> Tensor:
 
 
 def test_equal_openings_are_numbered_once_and_empty_ones_are_equal_to_none() -> None:
-    assert alike([[1, 2], [], [3], [1, 2], []]) == ([(1, 2), (), (3,), ()], [0, 1, 2, 0, 3])
+    assert unique_prefixes([[1, 2], [], [3], [1, 2], []]) == ([(1, 2), (), (3,), ()], [0, 1, 2, 0, 3])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,7 +73,7 @@ def test_a_prompt_is_read_once_for_all_dialogues_of_its_task(lab: Any) -> None:
     policy = lab.policy()
     read: list[int] = []
     hook = policy.backbone.model.get_input_embeddings().register_forward_hook(lambda *_: read.append(_[1][0].numel()))
-    with policy.acting(RECOMMENDER) as model:
+    with policy.use_adapter(RECOMMENDER) as model:
         cache, starts = open_cache(model, [[5, 6, 7], [8, 9], [5, 6, 7], [5, 6, 7]])
         assert (sum(read), starts, cache.num_rows) == (6, [3, 2, 3, 3], 4)  # 3 + 2, and one that pads
         read.clear()
@@ -81,8 +88,8 @@ def test_what_all_dialogues_of_a_task_begin_with_is_known(lab: Any) -> None:
     for role in ROLES:
         rows, samples = played.agents[role].rows, played.samples(role)
         assert [row.opening == row.context_ends[0] for row in rows] == [role == RECOMMENDER] * 6
-        assert alike([sample.beginning for sample in samples])[1] == [0, 0, 0, 1, 1, 1]
-        assert all(len(sample.beginning) == row.opening for row, sample in zip(rows, samples, strict=True))
+        assert unique_prefixes([sample.shared_prefix for sample in samples])[1] == [0, 0, 0, 1, 1, 1]
+        assert all(len(sample.shared_prefix) == row.opening for row, sample in zip(rows, samples, strict=True))
 
 
 def test_rows_that_begin_alike_are_cut_by_hand() -> None:
@@ -95,11 +102,11 @@ def test_rows_that_begin_alike_are_cut_by_hand() -> None:
         TrainingSample([7, 8, 9, 5, 6, 3], [0.0] * 6, [None] * 6, (turn,), 3),
     ]
     batch = collate(samples, 0, CPU)
-    assert batch.beginnings is not None
+    assert batch.shared_prefixes is not None
     assert batch.position_ids is not None
     assert batch.mask is not None
-    assert batch.beginnings.token_ids.tolist() == [[7, 8, 9], [4, 0, 0]]
-    assert batch.beginnings.of_row.tolist() == [0, 1, 0]
+    assert batch.shared_prefixes.token_ids.tolist() == [[7, 8, 9], [4, 0, 0]]
+    assert batch.shared_prefixes.of_row.tolist() == [0, 1, 0]
     assert batch.token_ids.tolist() == [[5, 3, 6], [5, 6, 0], [5, 6, 3]]
     assert [x.tolist() for x in batch.places] == [[0, 0, 1, 2, 2], [1, 2, 1, 1, 2]]
     assert batch.position_ids.tolist() == [[3, 4, 5], [1, 2, 3], [3, 4, 5]]
@@ -127,7 +134,7 @@ def test_log_probabilities_and_gradients_behind_a_shared_prompt_equal_plain_ones
     found = []
     for each in (samples, alone(samples)):
         batch, read = collate(each, 0, CPU), DynamicCache()
-        assert (batch.beginnings is None) == (each is not samples)
+        assert (batch.shared_prefixes is None) == (each is not samples)
         logprobs = student_logprobs(policy, role, batch, temperature=1.3, read=read)
         # credits that differ from token to token, so that an exchange of two tokens shows
         (logprobs * torch.linspace(-1, 2, len(logprobs))).sum().backward()
@@ -147,7 +154,7 @@ def test_without_anything_in_common_a_batch_is_read_as_it_is(lab: Any) -> None:
     policy = lab.policy()
     samples = lab.play(policy, 4).samples(RECOMMENDER)
     batch = collate(samples, 0, CPU)
-    assert batch.beginnings is None
+    assert batch.shared_prefixes is None
     plain = policy.score(RECOMMENDER, batch.token_ids, batch.places, batch.allowed)
     assert torch.equal(student_logprobs(policy, RECOMMENDER, batch), plain)
 
@@ -172,17 +179,17 @@ def test_a_baseline_by_hand() -> None:
     second task by one each. Of all seven turns the mean is 3 / 7.
     """
     samples = [of_rewards(7, 1.0, 1.0), of_rewards(7, 0.0, -1.0, 0.5), of_rewards(7, 0.5), of_rewards(8, 1.0)]
-    assert rewards_of(centred(samples, "group")) == [[0.5, 1.0], [-0.5, -1.0, 0.0], [0.0], [0.0]]
+    assert rewards_of(subtract_baseline(samples, "group")) == [[0.5, 1.0], [-0.5, -1.0, 0.0], [0.0], [0.0]]
     mean = 3 / 7
-    assert rewards_of(centred(samples, "batch")) == [
+    assert rewards_of(subtract_baseline(samples, "batch")) == [
         pytest.approx([r - mean for r in rewards]) for rewards in rewards_of(samples)
     ]
-    assert centred(samples, "none") == samples
+    assert subtract_baseline(samples, "none") == samples
 
 
 def test_a_turn_counts_by_its_place_in_the_dialogue_not_among_the_trained_ones() -> None:
     samples = [of_rewards(7, 1.0, 0.0), of_rewards(7, 1.0, first=2)]  # the first turn of the second is excluded
-    assert rewards_of(centred(samples, "group")) == [[0.0, -0.5], [0.5]]
+    assert rewards_of(subtract_baseline(samples, "group")) == [[0.0, -0.5], [0.5]]
 
 
 def test_dialogues_that_begin_alike_stay_together_and_others_are_sorted_by_length() -> None:
@@ -190,9 +197,9 @@ def test_dialogues_that_begin_alike_stay_together_and_others_are_sorted_by_lengt
         return replace(of_rewards(begins, 1.0), token_ids=[begins, *range(5, 4 + length)])
 
     samples = [of_length(7, 9), of_length(8, 4), of_length(7, 3), of_length(9, 5)]
-    assert [(s.token_ids[0], len(s.token_ids)) for s in by_length(samples)] == [(8, 4), (9, 5), (7, 3), (7, 9)]
+    assert [(s.token_ids[0], len(s.token_ids)) for s in sort_by_length(samples)] == [(8, 4), (9, 5), (7, 3), (7, 9)]
     different = [of_length(n, 10 - n % 3) for n in range(9)]
-    assert by_length(different) == sorted(different, key=lambda sample: len(sample.token_ids))
+    assert sort_by_length(different) == sorted(different, key=lambda sample: len(sample.token_ids))
 
 
 @pytest.mark.parametrize("wrong", [{"group_size": 3}, {"group_size": 0}, {"baseline": "group"}])

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from baselines.benchmark.cell import Cell, Game
 from baselines.benchmark.compare import CompareConfig, compare, main, table_rows
-from baselines.benchmark.tables import draw_forest, printed, to_csv
+from baselines.benchmark.plots import draw_forest
+from baselines.benchmark.tables import printed, to_csv
 from coars_env import ConfigError, TaskError, builder, freeze, holm, load_split, paired_difference, read_transcripts
 
 HIT = "hit_final"
