@@ -170,7 +170,8 @@ def test_a_launch_that_splits_the_model_in_another_way_is_refused(
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv(variable, found)
-    with pytest.raises(ConfigError, match=rf"{variable}={found} is not supported.* Expected {variable}=[a-z_]+\. Launch with"):
+    expected = rf"{variable}={found} is not supported.* Expected {variable}=[a-z_]+\. Launch with"
+    with pytest.raises(ConfigError, match=expected):
         ProcessGroup.launched("cpu")
 
 
