@@ -14,6 +14,7 @@ BASELINES = {
     "caser": "baselines.caser:Caser",
     "chain_of_thought": "baselines.chain_of_thought:ChainOfThought",
     "coars": "baselines.coars:Coars",
+    "coars-paper": "baselines.coars:CoarsPaper",
     "coars-no-distillation": "baselines.coars:CoarsWithoutDistillation",
     "coars-no-interaction": "baselines.coars:CoarsWithoutInteraction",
     "coars-recommender": "baselines.coars:CoarsRecommenderAlone",
@@ -32,7 +33,7 @@ BASELINES = {
     "proxy-gru4rec": "baselines.sqn_sac:ProxyGru4Rec",
     "random": "baselines.random_agent:RandomAgent",
     "reflexion": "baselines.reflexion:Reflexion",
-    "rejection_sampling": "baselines.fine_tuning:RejectionSampling",
+    "rejection_sampling": "baselines.rejection_sampling:RejectionSampling",
     "sac": "baselines.sqn_sac:Sac",
     "sac-caser": "baselines.sqn_sac:SacCaser",
     "sac-gru4rec": "baselines.sqn_sac:SacGru4Rec",
@@ -40,7 +41,7 @@ BASELINES = {
     "sqn": "baselines.sqn_sac:Sqn",
     "sqn-caser": "baselines.sqn_sac:SqnCaser",
     "sqn-gru4rec": "baselines.sqn_sac:SqnGru4Rec",
-    "supervised": "baselines.fine_tuning:Supervised",
+    "supervised": "baselines.supervised:Supervised",
     "zero_shot": "baselines.zero_shot:ZeroShot",
 }
 """Name -> import path of a class with `fit(split, seed=...)`; see `baselines.benchmark.cell` for what else it may ask.

@@ -68,6 +68,7 @@ from coars_env.evaluation import (
     user_simulation,
     user_test,
 )
+from coars_env.imports import load_object
 from coars_env.integrations.registration import ENV_IDS
 from coars_env.make import CandidateRule, SplitName, builder, load_split, make, make_vec, single_agent
 from coars_env.partners import (
@@ -92,10 +93,12 @@ from coars_env.rewards import (
     Reward,
     RewardTerms,
     StageSensitivity,
+    TranscriptReward,
     TurnArrays,
     constant_stage,
     kept_terms,
     outcome_terms,
+    score_transcripts,
     turn_outcome_terms,
 )
 from coars_env.rollout import play, rollout
@@ -232,6 +235,7 @@ __all__ = [
     "TrainingError",
     "Transcript",
     "TranscriptError",
+    "TranscriptReward",
     "Turn",
     "TurnArrays",
     "TurnRates",
@@ -269,6 +273,7 @@ __all__ = [
     "list_datasets",
     "llara",
     "load",
+    "load_object",
     "load_split",
     "make",
     "make_vec",
@@ -291,6 +296,7 @@ __all__ = [
     "register",
     "rollout",
     "sample_train_tasks",
+    "score_transcripts",
     "simulation_counts",
     "simulation_difference",
     "simulation_estimates",

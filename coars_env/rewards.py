@@ -5,9 +5,9 @@ random numbers.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -308,3 +308,15 @@ def check_paid(terms: object, reward: Reward) -> None:
             f"A reward pays both sides a finite number. Expected such RewardTerms from {reward!r:.200}, found "
             f"{terms!r:.400}. Correct it; `coars_env.testing.check_reward` shows where."
         )
+
+
+TranscriptReward = Any
+
+
+def score_transcripts(reward: Any, transcripts: Sequence[Transcript]) -> list[list[RewardTerms]]:
+    """Stub."""
+    if hasattr(reward, "score"):
+        return list(reward.score(transcripts))
+    if hasattr(reward, "turn"):
+        return [[reward.turn(t.task, turn, n, t.max_turns) for n, turn in enumerate(t.turns, 1)] for t in transcripts]
+    return [list(reward(t)) for t in transcripts]

@@ -14,8 +14,12 @@ class Demonstrator(LLMAgent):
     record, since nobody sampled it.
     """
 
-    tasks: Sequence[Task] = ()
-    """Of the batch, by number of the dialogue; to be set before each."""
+    demonstrates = True
+    _tasks: Sequence[Task] = ()
+
+    def prepare(self, tasks: Sequence[Task]) -> None:
+        """Take the tasks of a batch, by number of the dialogue."""
+        self._tasks = tasks
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
         self._seen = observations
@@ -35,7 +39,7 @@ class Demonstrator(LLMAgent):
 
     def _right(self, number: int, place: int) -> int:
         """Number of the right option."""
-        task, seen = self.tasks[number], self._seen[number]
+        task, seen = self._tasks[number], self._seen[number]
         if self.role == RECOMMENDER:
             return int(seen["candidates"].tolist().index(task.target))
         hit = int(seen["proposals"][int(seen["turn"])]) == task.target

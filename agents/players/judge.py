@@ -23,7 +23,7 @@ from agents.models.prompts import (
     title,
     titles,
 )
-from coars_env import RECOMMENDER, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
+from coars_env import RECOMMENDER, ROLES, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
 
 GRADES = (" 0.00", " 0.25", " 0.50", " 0.75", " 1.00")
 RUBRIC = tuple(Field(label, GRADES) for label in ("Fits the history:", "Honest reasons:", "Heeds the other:"))
@@ -32,17 +32,26 @@ JUDGED = {RECOMMENDER: "\nGrade the recommender.", USER: "\nGrade the user."}
 
 
 class Judge:
-    """Grades by the base of a policy: the mean of three, each 0, .25, .5, .75 or 1."""
+    """Grades by the base of a policy: the mean of three, each 0, .25, .5, .75 or 1. A `TranscriptReward`."""
 
-    def __init__(self, policy: Policy, items: Sequence[Item]) -> None:
-        self.policy, self.items = policy, items
+    def __init__(self, policy: Policy, items: Sequence[Item], roles: Sequence[Role] = ROLES) -> None:
+        """Make a judge.
+
+        Args:
+            policy: its base grades.
+            items: the catalogue.
+            roles: sides that are graded.
+        """
+        self.policy, self.items, self.roles = policy, items, roles
         self.model = LocalModel(policy.backbone, "judge")
 
-    def terms(self, transcripts: Sequence[Transcript], roles: Sequence[Role]) -> list[list[RewardTerms]]:
-        """What each turn earned: the grade of its dialogue for each of `roles`, 0 for others and where the dialogue
-        failed. Messages that could not be used cost what they cost in `CoarsReward`.
+    def score(self, transcripts: Sequence[Transcript]) -> list[list[RewardTerms]]:
+        """Pay each turn the grade of its dialogue.
+
+        Sides that are not graded, and failed dialogues, earn 0. Messages that could not be used cost what they cost in
+        `CoarsReward`.
         """
-        asked = [(n, role) for n, one in enumerate(transcripts) if one.ending != "failed" for role in roles]
+        asked = [(n, role) for n, one in enumerate(transcripts) if one.ending != "failed" for role in self.roles]
         with self.policy.use_adapter(None):
             replies = self.model.answer([self.request(transcripts[n], role) for n, role in asked])
         grades = {

@@ -17,7 +17,9 @@ from rich.table import Table
 from agents.models.policy import Policy
 from agents.players.llm_agent import LLMAgent
 from agents.runs.checkpoint import ADAPTERS_FOLDER
-from agents.runs.run import TrainConfig, open_backbone, open_split, read_metrics, run_config
+from agents.runs.config import AnyTrainConfig, open_split, run_config
+from agents.runs.record import read_metrics
+from agents.runs.run import open_backbone
 from agents.training.peers import peers_of
 from coars_env import (
     RECOMMENDER,
@@ -106,7 +108,7 @@ def score_policy(
     return score_agents(recommender, user, questions, name=name, seed=seed, simulate=True)
 
 
-def score_untrained(config: TrainConfig, split: Split, questions: Bench, *, name: str) -> Scores:
+def score_untrained(config: AnyTrainConfig, split: Split, questions: Bench, *, name: str) -> Scores:
     """The agents that a run of this configuration begins with."""
     policy = Policy(open_backbone(config, split))
     return score_policy(policy, split, questions, name=name, opinions=config.peers.opinions)
@@ -259,7 +261,7 @@ def main(argv: Sequence[str]) -> None:
     with console.status("playing the agents before training"):
         before = score_untrained(configs[0], split, questions, name="before")
     with console.status(f"playing {', '.join(str(folder) for folder in config.runs)}"):
-        after = score_runs(config.runs, split, questions, name="CoARS")
+        after = score_runs(config.runs, split, questions, name="after")
     repeated = before.repeated(len(after.runs))
     rows, differences = table_rows([before, after]), comparison_rows(after, repeated)
     title = describe(split, config.subset, config.draws, len(after.runs))
@@ -279,7 +281,7 @@ def where_it_ran(command: str, folders: Sequence[Path]) -> list[str]:
     """Lines of a page of results: its command, where it and its runs were made, and how long training took."""
     around = environment_info()
     commits = [json.loads((folder / "config.json").read_text(encoding="utf-8"))["commit"] for folder in folders]
-    rows = [read_metrics(folder, run_config(folder).coars.steps) for folder in folders]
+    rows = [read_metrics(folder, run_config(folder).recipe.steps) for folder in folders]
     seconds = [sum(row["seconds"] for row in metrics) for metrics in rows]
     versions = around["versions"]
     return [

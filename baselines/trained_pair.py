@@ -1,0 +1,120 @@
+"""TrainedPair: two adapters trained by a recipe, as a system that can be compared.
+
+A system is a subclass that names its recipe. Training goes through a run folder, as `coars train` does, so it has
+checkpoints and goes on where it was stopped.
+"""
+
+import contextlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Self
+
+from agents.models.backbones import load
+from agents.models.policy import Policy
+from agents.players.llm_agent import LLMAgent
+from agents.runs.checkpoint import ADAPTERS_FOLDER, is_finished
+from agents.runs.config import AnyTrainConfig, TrainConfig, with_settings
+from agents.runs.record import read_metrics
+from agents.runs.run import new_policy, open_backbone, run_training
+from agents.training.coars import Coars
+from agents.training.peers import PeersConfig
+from agents.training.recipe import Recipe
+from coars_env import RECOMMENDER, USER, CheckpointError, Split
+
+_log = logging.getLogger("coars_env")
+
+UPDATES = 60
+"""Of both adapters (our choice), half of what `coars train` makes."""
+
+
+class Log:
+    """A logger that reports each update to the log of the cell."""
+
+    def __init__(self, updates: int) -> None:
+        self._updates = updates
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        _log.info("update %d of %d, Hit@1 %.2f", step + 1, self._updates, metrics["hit_first"])
+
+    def close(self) -> None: ...
+
+
+class TrainedPair:
+    """Both sides of a trained policy, greedy."""
+
+    recipe: ClassVar[Recipe] = Coars()
+    """What is trained and how, but for seed and number of updates."""
+    kept: ClassVar[tuple[str, ...]] = ("hit_first", "reward_recommender", "reward_user", "turns", "seconds")
+    """Metrics of an update that are kept; see docs/methods.md."""
+
+    def __init__(self, policy: Policy, split: Split, backbone: str, history: dict[str, list[float]]) -> None:
+        """See `fit`, or `load`.
+
+        Args:
+            policy: trained.
+            split: its data.
+            backbone: name of its base.
+            history: metrics of every update.
+        """
+        self._policy, self._backbone, self.history = policy, backbone, history
+        self.recommender, self.user = (
+            LLMAgent(policy, role, split.dataset.items, temperature=0.0) for role in (RECOMMENDER, USER)
+        )
+        self.num_parameters = sum(p.numel() for role in (RECOMMENDER, USER) for p in policy.parameters(role))
+
+    @classmethod
+    def fit(
+        cls, split: Split, *, seed: int = 0, backbone: str = "pocket", updates: int = UPDATES, store: Path | None = None
+    ) -> Self:
+        """Train on the training part, with candidates drawn uniformly and peers by an SVD.
+
+        Args:
+            split: the data.
+            seed: of the adapters' start and of all chance of the training.
+            backbone: name of the base, see `agents.models.backbones.load`.
+            updates: of both adapters.
+            store: folder for the run, from which training that was stopped goes on; a temporary one by default.
+        """
+        with contextlib.ExitStack() as held:
+            folder = store or Path(held.enter_context(tempfile.TemporaryDirectory()))
+            config: AnyTrainConfig = TrainConfig(
+                out=folder / "run",
+                backbone=backbone,
+                log="none",
+                peers=PeersConfig(source="svd"),
+                recipe=with_settings(cls.recipe, seed=seed, steps=updates),
+            )
+            policy = new_policy(config, split)
+            if is_finished(config.out):
+                policy = Policy.load(open_backbone(config, split), config.out / ADAPTERS_FOLDER)
+            else:
+                run_training(config, split, policy, resume=True, logger=Log(updates))
+            rows = read_metrics(config.out, updates)
+            return cls(policy, split, backbone, {name: [row[name] for row in rows] for name in cls.kept})
+
+    def save(self, folder: Path) -> None:
+        """Adapters, the name of their base, and how they were learnt."""
+        self._policy.save(folder / ADAPTERS_FOLDER)
+        (folder / "backbone.json").write_text(json.dumps(self._backbone), encoding="utf-8")
+        (folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, split: Split) -> Self:
+        """A saved pair.
+
+        Raises:
+            CheckpointError: the folder does not hold one, or one of another base.
+        """
+        try:
+            backbone, history = (
+                json.loads((folder / name).read_text(encoding="utf-8")) for name in ("backbone.json", "history.json")
+            )
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                "A pair of agents is read from where it was saved. Expected adapters, backbone.json and history.json "
+                f"in {folder}, found {error!r}. Train it again."
+            ) from error
+        return cls(Policy.load(load(backbone, split), folder / ADAPTERS_FOLDER), split, backbone, history)
