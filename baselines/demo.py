@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from agents.runs.checkpoint import new_run_folder
+from agents.runs.config import DataConfig, TrainConfig, open_split
 from agents.runs.evaluate import (
     Scores,
     bench,
@@ -26,9 +27,10 @@ from agents.runs.evaluate import (
     show_tables,
     table_rows,
 )
-from agents.runs.run import DataConfig, TrainConfig, new_policy, open_split, run_training, told_dialogues
+from agents.runs.record import dialogues_text
+from agents.runs.run import new_policy, run_training
+from agents.training.coars import Coars
 from agents.training.peers import peers_of
-from agents.training.train import CoarsConfig
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
@@ -47,7 +49,7 @@ class DemoConfig:
     out: Path = Path("runs/demo")
     """Folder for everything the demo writes; a number is appended if it is taken."""
     data: DataConfig = field(default_factory=lambda: DataConfig(split="llara"))
-    coars: CoarsConfig = field(default_factory=lambda: CoarsConfig(steps=60))
+    recipe: Coars = field(default_factory=lambda: Coars(steps=60))
     draws: int = 5
     """Candidate draws of the evaluation."""
 
@@ -62,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     split = open_split(config.data)
     title = describe(split, "test", config.draws, 1)
     console.print(Panel(title, title="CoARS: a recommender and a user learn from their conversations"))
-    train_config = TrainConfig(out=folder / "training", data=config.data, coars=config.coars)
+    train_config = TrainConfig(out=folder / "training", data=config.data, recipe=config.recipe)
     policy = new_policy(train_config, split)
     questions = bench(split, draws=config.draws, peers=peers_of(train_config.peers, split))
     with console.status("playing the baselines and the agents before training"):
@@ -90,7 +92,7 @@ def _show(
     title: str,
 ) -> None:
     console.rule("three dialogues after training")
-    console.print(told_dialogues(_telling(after.runs[0][0]), split.dataset.items), highlight=False, markup=False)
+    console.print(dialogues_text(_telling(after.runs[0][0]), split.dataset.items), highlight=False, markup=False)
     show_tables(rows, differences, title=title, console=console)
 
 

@@ -18,7 +18,6 @@ from agents.models.backbones import load
 from agents.models.policy import Policy
 from agents.players.judge import Judge
 from coars_env import (
-    ROLES,
     ConfigError,
     SplitName,
     Transcript,
@@ -68,7 +67,7 @@ def correlation(grades: FloatArray, hits: FloatArray, *, resamples: int = 2000) 
 
 def graded(judge: Judge, transcripts: Sequence[Transcript]) -> FloatArray:
     """Mean over the turns of what each side earned, [2, N]."""
-    earned = judge.terms(transcripts, ROLES)
+    earned = judge.score(transcripts)
     return np.array([[np.mean([getattr(term, side) for term in terms]) for terms in earned] for side in SIDES])
 
 

@@ -13,12 +13,12 @@ from agents.models.backbones.pocket import PocketConfig, load_pocket
 from agents.models.language_model import Reply, Request
 from agents.models.prompts import ASK_RECOMMENDER, ASK_USER
 from agents.players.text_agent import TextAgent
-from agents.runs.trained_pair import TrainedPair
-from agents.training.train import CoarsConfig
+from agents.training.coars import Coars as CoarsRecipe
 from baselines.afl import Afl, Prior, history_of
 from baselines.benchmark.cell import Game
 from baselines.benchmark.compare import CompareConfig, compare
 from baselines.system import BASELINES, load_baseline
+from baselines.trained_pair import TrainedPair
 from baselines.zero_shot import ZeroShot
 from coars_env import (
     RECOMMENDER,
@@ -135,7 +135,7 @@ def backbone(split: Split, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 class Small(TrainedPair):
-    settings = CoarsConfig(episodes_per_step=8, max_turns=2)
+    recipe = CoarsRecipe(episodes_per_step=8, max_turns=2)
 
 
 def test_a_trained_pair_is_what_it_was_when_it_was_saved(split: Split, backbone: str, tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ class Fixed:
 
 def judged(lab: Any, roles: tuple[Any, ...] = ROLES) -> tuple[Fixed, Any, Any]:
     played = lab.play(lab.policy(), 3)
-    judge = Judge(played.agents[RECOMMENDER].policy, lab.split.dataset.items)
+    judge = Judge(played.agents[RECOMMENDER].policy, lab.split.dataset.items, roles)
     model = Fixed()
     judge.model = model  # type: ignore[assignment]
-    return model, played.transcripts, judge.terms(played.transcripts, roles)
+    return model, played.transcripts, judge.score(played.transcripts)
 
 
 def test_each_turn_earns_the_mean_grade_of_its_dialogue(lab: Any) -> None:
@@ -63,7 +63,7 @@ def test_the_base_grades_by_the_form(lab: Any) -> None:
     (reply,) = judge.model.answer([judge.request(played.transcripts[0], USER)])
     assert reply.values is not None
     assert [f" {value}" in GRADES for value in reply.values] == [True] * len(RUBRIC)
-    grades = [term.user for turns in judge.terms(played.transcripts, ROLES) for term in turns]
+    grades = [term.user for turns in judge.score(played.transcripts) for term in turns]
     assert min(grades) >= 0
     assert max(grades) <= 1
     assert sum(map(float, reply.values)) / 3 == pytest.approx(grades[0])
