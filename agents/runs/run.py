@@ -89,8 +89,8 @@ def load_partner(path: str, split: Split) -> Agent:
     if isinstance(found, type) or not isinstance(found, Agent):
         if not callable(found):
             raise ConfigError(f"{path} is {found!r:.100}, neither an Agent nor a function of the split that makes one.")
-        takes_split = len(inspect.signature(found).parameters) > 0
-        found = found(split) if takes_split else found()
+        required = [p for p in inspect.signature(found).parameters.values() if p.default is p.empty]
+        found = found(split) if required else found()
     if not isinstance(found, Agent):
         raise ConfigError(f"{path} makes {found!r:.100}, which has no methods start and act. See coars_env.Agent.")
     return found
