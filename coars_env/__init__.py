@@ -68,6 +68,7 @@ from coars_env.evaluation import (
     user_simulation,
     user_test,
 )
+from coars_env.files import atomic_path, write_atomically
 from coars_env.integrations.registration import ENV_IDS
 from coars_env.make import CandidateRule, SplitName, builder, load_split, make, make_vec, single_agent
 from coars_env.partners import (
@@ -243,6 +244,7 @@ __all__ = [
     "VectorNumericEnv",
     "VectorPeers",
     "afl_user_test",
+    "atomic_path",
     "bootstrap_interval",
     "builder",
     "by_turn",
@@ -304,5 +306,6 @@ __all__ = [
     "user_card",
     "user_simulation",
     "user_test",
+    "write_atomically",
     "write_transcripts",
 ]

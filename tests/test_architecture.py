@@ -20,7 +20,7 @@ PACKAGES = ("coars_env", "agents", "baselines", "examples")
 """Each imports only those to its left. Tests import anything."""
 SHIPPED = PACKAGES[:3]
 LADDERS = {
-    "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector make coars_v0 "
+    "coars_env": "errors files datasets tasks transcript rewards rendering env partners views vector make coars_v0 "
     "integrations rollout evaluation commands testing cli",
     "agents": "sequential models players training runs",
     "agents.models": "prompts usage backbones decoding policy language_model reply_cache endpoint api",

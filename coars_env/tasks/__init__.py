@@ -28,7 +28,6 @@ from coars_env.tasks.task import (
     read_opinions,
     task_from_row,
     task_row,
-    write_atomically,
 )
 
 __all__ = [
@@ -62,5 +61,4 @@ __all__ = [
     "task_from_row",
     "task_row",
     "uniform_candidates",
-    "write_atomically",
 ]

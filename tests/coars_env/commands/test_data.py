@@ -125,7 +125,7 @@ def test_stats_of_any_data_set_are_printed(toy: str, capsys: pytest.CaptureFixtu
         (["episodes", "TOY", "--num-candidates", "3", "--subset", "validation"], r"Expected some in 'validation'"),
         (
             ["episodes", "TOY", "--num-candidates", "3", "--out", "FILE"],
-            r"a file that can be written at .*NotADirectory",
+            r"cannot be written: .*Not a directory",
         ),
         (["download", "movielens", "--data-dir", "FILE/x", "--url", "http://[x"], r"Nothing could be stored"),
         (["download", "movielens", "--data-dir", "FOLDER", "--url", "http://[x"], r"http://\[x, found: Invalid IPv6"),
