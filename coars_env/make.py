@@ -99,7 +99,9 @@ def builder(
             )
         popular = candidates == "popularity"
         sampler = popularity_candidates(split) if popular else uniform_candidates(split.dataset.num_items)
-        return TaskBuilder(split, sampler, peers(split), num_candidates, exclude_owned=candidates != "llara")
+        build = TaskBuilder(split, sampler, peers(split), num_candidates, exclude_owned=candidates != "llara")
+        object.__setattr__(build, "candidates", candidates)
+        return build
     return TaskBuilder(split, candidates, peers(split), num_candidates)
 
 
@@ -152,15 +154,10 @@ def make(
     kinds: dict[str, type[NumericEnv] | None] = {"text": None, "numeric": NumericEnv, "masked": MaskedEnv}
     if view not in list(kinds):
         raise ConfigError(f"Unknown view. Expected one of {list(kinds)}, found {view!r}. Name one of them.")
-    if "rule" in options:
-        raise ConfigError(
-            "The rule by which candidates are drawn is the argument `candidates`. Expected "
-            f"candidates={options['rule']!r}, found rule={options['rule']!r}. Rename it."
-        )
     data = load_split(name, split, source=source, data_dir=data_dir, **options)
     peers = SvdPeers(data)
     build = builder(data, candidates, num_candidates=num_candidates, peers=lambda _: peers)
-    episodes = freeze(build, subset, rule=candidates if isinstance(candidates, str) else "custom", draw=draw)
+    episodes = freeze(build, subset, draw=draw)
     env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, render_mode=render_mode)
     kind = kinds[view]
     if kind is None:

@@ -211,7 +211,7 @@ def test_grades_are_laid_beside_hits(tmp_path: Path) -> None:
     split = load_split("synthetic", "llara", source="synthetic")
     load_pocket(split, PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8), cache_dir=tmp_path / "pocket")
     (backbone,) = (tmp_path / "pocket").iterdir()
-    tasks = freeze(builder(split), "test", rule="uniform")
+    tasks = freeze(builder(split), "test")
     played = rollout(tasks, tasks.items, FixedRecommender(0), FixedUser(), provenance=tasks.provenance)
     hits = [one.final_item == one.task.target for one in played]
     (tmp_path / "runs" / "cells" / "first-s0").mkdir(parents=True)

@@ -256,7 +256,7 @@ class Episodes:
         for rule in self.candidates:
             build = builder(split, rule, num_candidates=self.num_candidates)
             for draw in range(self.draws):
-                episodes = freeze(build, self.subset, rule=rule, draw=draw)
+                episodes = freeze(build, self.subset, draw=draw)
                 path = self.out / f"{episodes.name}.jsonl"
                 episodes.save(path)
                 print(f"{episodes.sha256}  {path}  {len(episodes)} tasks")

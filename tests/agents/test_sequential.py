@@ -377,11 +377,11 @@ def test_the_scorer_says_what_scores_say(sasrec: SequentialModel) -> None:
 def test_the_scorer_ranks_candidates_and_retrieves_them(sasrec: SequentialModel, split: Split) -> None:
     player = GreedyRecommender(sasrec.scorer)
     build = TaskBuilder(split, uniform_candidates(NUM_ITEMS), num_candidates=3)
-    runs = evaluate(player, FixedUser(), [freeze(build, "test", rule="uniform")])
+    runs = evaluate(player, FixedUser(), [freeze(build, "test")])
     assert metric_values(runs)["hit_final"].mean() == 1.0
     for keep in (True, False):
         top = TaskBuilder(split, TopCandidates(sasrec.scorer, keep_target=keep), num_candidates=3)
-        for task in freeze(top, "test", rule="sasrec"):
+        for task in freeze(top, "test"):
             assert task.target in task.candidates  # it is the best of all
             assert task.retrieved is not keep
 

@@ -268,7 +268,7 @@ def test_endless_titles_are_cut_and_an_episode_of_them_can_be_played() -> None:
     ratings = {"user_id": [n % 2 for n in range(8)], "item_id": list(range(8)), "timestamp": list(range(8))}
     dataset = from_interactions(ratings, films)
     assert {len(item.title) for item in dataset.items} == {MAX_TITLE_LENGTH}
-    env = CoarsEnv(freeze(builder(leave_last(dataset)), "test", rule="uniform"))
+    env = CoarsEnv(freeze(builder(leave_last(dataset)), "test"))
     observations, _ = env.reset(seed=0)
     assert all(env.observation_space(role).contains(observations[role]) for role in env.agents)
     assert len(observations["recommender_0"]["text"]) < 7_000

@@ -71,7 +71,7 @@ def named(form: int) -> str:
     ],
 )
 def test_numbers_tell_nothing_about_the_target(form: int, split: SplitName, rule: CandidateRule) -> None:
-    check_ids(freeze(tasks(form, split, rule), "test", rule=rule))
+    check_ids(freeze(tasks(form, split, rule), "test"))
 
 
 @pytest.mark.parametrize("form", [pytest.param(form, id=named(form)) for form in range(len(FORMS))])
@@ -90,7 +90,7 @@ def test_opinions_are_of_others_and_of_what_they_took_in_training(form: int, spl
         for n, item in enumerate(sequence.items):
             owners[sequence.items[max(0, n - 2) : n], item].add(sequence.user)
     blind = replace(split, test=(), validation=(), owned={})
-    told = freeze(replace(build, split=split, peers=SvdPeers(blind)), "test", rule="uniform")
+    told = freeze(replace(build, split=split, peers=SvdPeers(blind)), "test")
     heard = 0
     for task in told:
         for item in task.candidates:
@@ -98,7 +98,7 @@ def test_opinions_are_of_others_and_of_what_they_took_in_training(form: int, spl
             heard += len(opinions)
             assert all(owners[opinion.items, item] - {task.user} for opinion in opinions)
     assert heard > 100
-    assert told.tasks == freeze(replace(build, split=split, peers=SvdPeers(split)), "test", rule="uniform").tasks
+    assert told.tasks == freeze(replace(build, split=split, peers=SvdPeers(split)), "test").tasks
 
 
 def test_by_the_ids_of_the_files_the_same_rules_find_the_target() -> None:
@@ -114,4 +114,4 @@ def test_by_the_ids_of_the_files_the_same_rules_find_the_target() -> None:
     )
     split = random_holdout(raw)
     build = replace(builder(replace(split, test=split.test[:600], train=split.train[:200])), peers=None)
-    assert max(id_probe(freeze(build, "test", rule="uniform")).values()) > 0.3
+    assert max(id_probe(freeze(build, "test")).values()) > 0.3

@@ -27,7 +27,7 @@ HIT = "hit_final"
 def small_game(draws: int = 2) -> Game:
     split = load_split("synthetic", users=40, items=120, interactions=1200)
     build = builder(split)
-    return Game(split, "test", tuple(freeze(build, "test", rule="uniform", draw=draw) for draw in range(draws)))
+    return Game(split, "test", tuple(freeze(build, "test", draw=draw) for draw in range(draws)))
 
 
 def quiet() -> Console:
@@ -143,7 +143,7 @@ def test_dialogues_that_broke_are_told(config: CompareConfig, cells: list[Cell])
 def test_the_command_of_a_row_is_whole(config: CompareConfig, cells: list[Cell]) -> None:
     command = table_rows(config, cells, "real")[1].command
     assert command == (
-        "coars compare --dataset movielens --subset test --rule uniform --source real --draws 5 --systems bpr "
+        "coars compare --dataset movielens --subset test --candidates uniform --source real --draws 5 --systems bpr "
         "--seeds 0 1 --reference item_knn --backbone pocket --updates 60 --out runs/again-bpr"
     )
 
