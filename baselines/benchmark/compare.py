@@ -58,7 +58,7 @@ class CompareConfig:
     """Play systems on the same frozen episodes, and lay out how they differ."""
 
     dataset: str = "movielens"
-    """Name of the dataset."""
+    """Name of the dataset, or module:function, which returns a Dataset or a Split; also of the working directory."""
     variant: str | None = None
     """Version of it; None takes the dataset's first."""
     split: SplitName | None = None
@@ -151,7 +151,7 @@ class CompareConfig:
             "split": [self.split],
             "subset": [self.subset],
             "candidates": [self.candidates],
-            "source": [source],
+            "source": [None if source == "custom" else source],
             "draws": [self.draws],
             "systems": systems,
             "seeds": self.seeds,

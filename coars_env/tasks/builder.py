@@ -67,7 +67,7 @@ class TaskBuilder:
             )
         target = sequence.items[cut]
         history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
-        barred = self.split.owned[sequence.user] if self.exclude_owned else frozenset((*history, target))
+        barred = self.split.owned_by(sequence.user) if self.exclude_owned else frozenset((*history, target))
         if isinstance(self.sampler, TopCandidates):
             listed = self._best(self.sampler, history, target, barred)
             retrieved = not self.sampler.keep_target

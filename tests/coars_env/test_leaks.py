@@ -23,18 +23,15 @@ from coars_env import (
     TaskError,
     builder,
     freeze,
-    leave_last,
     list_datasets,
-    llara,
     load,
-    published,
+    load_split,
     random_holdout,
 )
 from coars_env.testing import check_dataset, check_ids, id_probe
 
 FORMS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in list_datasets()]
 FORMS += [("movielens", {"variant": "latest-small"}), ("lastfm", {"variant": "afl"})]
-SPLITS = {"leave_last": leave_last, "llara": llara, "random_holdout": random_holdout, "published": published}
 
 
 @functools.cache
@@ -48,10 +45,10 @@ def dataset(form: int) -> Dataset:
         pytest.skip(str(reason))
 
 
-def tasks(form: int, split_name: str, rule: CandidateRule) -> TaskBuilder:
+def tasks(form: int, split_name: SplitName, rule: CandidateRule) -> TaskBuilder:
     """At most 1,000 of the held-out users, drawn by a fixed seed; few training users: peers are of no account here."""
     try:
-        split = SPLITS[split_name](dataset(form))
+        split = load_split(dataset(form), split_name)
     except TaskError as reason:
         pytest.skip(f"this dataset is not divided so: {reason}")
     order = np.random.default_rng(3).permutation(len(split.test))[:1000]

@@ -172,6 +172,19 @@ def test_the_reference_is_played_once_wherever_it_stands() -> None:
     assert CompareConfig(systems=("item_knn", "random")).played == ("item_knn", "random")
 
 
+def test_data_of_ones_own_are_named_by_their_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code = "import coars_env.testing as t\nload = t.toy_dataset\ndef seven(): return 7\n"
+    (tmp_path / "my_compared.py").write_text(code)
+    with pytest.raises(TaskError, match="at least 19 that are not barred, found 3"):  # the toy has six items
+        CompareConfig(dataset="my_compared:load").game()
+    with pytest.raises(ConfigError, match="'my_compared:seven' must return a Dataset or a Split, got 7"):
+        main(["--dataset", "my_compared:seven", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+    assert "--source" not in CompareConfig(dataset="my_compared:load").command(["random"], "custom", tmp_path)
+
+
 def test_a_part_that_holds_nobody_is_refused() -> None:
     with pytest.raises(TaskError, match=r"A part must have users\. Expected some in 'validation', found none"):
         CompareConfig(dataset="synthetic", subset="validation", draws=1).game()
