@@ -1,6 +1,5 @@
 """SingleAgentVectorEnv: one side of many games as a Gymnasium vector environment; a partner plays the other side."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from coars_env.env import Action, Dialogue, as_member, asked_task
 from coars_env.errors import ActionError, expect, whole_number
-from coars_env.partners import Agent, agent_seed, check_plays
+from coars_env.partners import Agent, agent_seed, check_plays, copy_agent
 from coars_env.rewards import RewardTerms
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, ROLES, Role, find_role
@@ -39,9 +38,9 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[Floats, Any, Any]):
     infos are those of the next game; `infos["final_obs"]` and `infos["final_info"]` hold the last of the game that
     ended.
 
-    Games that begin in different steps have different copies of the partner (`copy.copy`, at most T at a time), since
-    `Agent.start` opens a whole batch. A partner must therefore bind what it keeps of a dialogue anew in `start`, as
-    `check_agent` asks. What the partner raises is raised.
+    Since `Agent.start` opens a whole batch, games that begin in different steps have different copies of the partner,
+    at most T at a time; they share its model. `check_agent` asks whether an agent can be copied so. What the partner
+    raises is raised.
 
         env = coars_env.make_vec("movielens", num_envs=64, role="recommender", partner=user)
         env = gymnasium.wrappers.vector.RecordEpisodeStatistics(env)
@@ -142,7 +141,7 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[Floats, Any, Any]):
         if not games:
             return
         drawn = self._streams.draw(np.array(games)).tolist()  # also drawn where the task is not played
-        partner = copy.copy(self.partner)
+        partner = copy_agent(self.partner)
         partner.start([agent_seed(seed, 1 - self._side, 0) for seed, _ in drawn])
         game = self._env.env
         for number, (n, (_, place)) in enumerate(zip(games, drawn, strict=True)):
