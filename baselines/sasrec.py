@@ -70,7 +70,7 @@ class SasRec:
 def main() -> None:
     """Print the row of docs/baselines.md: LLaRA's users and candidates, 3 seeds, 5 draws."""
     split = load_split("movielens", "llara")
-    draws = [freeze(builder(split, "llara"), "test", rule="llara", draw=draw) for draw in range(5)]
+    draws = [freeze(builder(split, "llara"), "test", draw=draw) for draw in range(5)]
     runs = [evaluate(SasRec.fit(split, seed=seed), FixedUser(), draws)[0] for seed in range(3)]
     print(summarize("sasrec", runs).to_markdown())
 

@@ -331,7 +331,7 @@ SYSTEMS = (Sqn, SqnGru4Rec, SqnCaser, Sac, SacGru4Rec, SacCaser, Proxy, ProxyGru
 def main() -> None:
     """Print the rows of docs/baselines.md: LLaRA's users and candidates, 3 seeds, 5 draws."""
     split = load_split("movielens", "llara")
-    draws = [freeze(builder(split, "llara"), "test", rule="llara", draw=draw) for draw in range(5)]
+    draws = [freeze(builder(split, "llara"), "test", draw=draw) for draw in range(5)]
     for system in SYSTEMS:
         runs = [evaluate(system.fit(split, seed=seed), FixedUser(), draws)[0] for seed in range(3)]
         print(summarize(system.name, runs).to_markdown())

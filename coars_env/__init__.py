@@ -68,9 +68,10 @@ from coars_env.evaluation import (
     user_simulation,
     user_test,
 )
-from coars_env.imports import load_object
+from coars_env.files import atomic_path, write_atomically
+from coars_env.imports import import_object
 from coars_env.integrations.registration import ENV_IDS
-from coars_env.make import CandidateRule, SplitName, builder, load_split, make, make_vec, single_agent
+from coars_env.make import CandidateRule, Data, SplitName, builder, load_data, load_split, make, make_vec, single_agent
 from coars_env.partners import (
     Agent,
     FixedRecommender,
@@ -126,6 +127,7 @@ from coars_env.tasks import (
     published,
     random_holdout,
     sample_train_tasks,
+    split_users,
     uniform_candidates,
 )
 from coars_env.transcript import (
@@ -144,7 +146,9 @@ from coars_env.transcript import (
     read_transcripts,
     write_transcripts,
 )
-from coars_env.vector import VectorDialogueEnv, VectorNumericEnv
+from coars_env.vector.dialogue import VectorDialogueEnv
+from coars_env.vector.numeric import VectorNumericEnv
+from coars_env.vector.single import SingleAgentVectorEnv
 from coars_env.views.aec import AecEnv
 from coars_env.views.messages import messages, read_reply
 from coars_env.views.numeric import Encoder, item_features
@@ -182,6 +186,7 @@ __all__ = [
     "CoarsWarning",
     "ConfigError",
     "CrossPlay",
+    "Data",
     "Dataset",
     "DatasetError",
     "Dialogue",
@@ -223,6 +228,7 @@ __all__ = [
     "Simulation",
     "SimulationReport",
     "SingleAgentEnv",
+    "SingleAgentVectorEnv",
     "Source",
     "Split",
     "SplitName",
@@ -247,6 +253,7 @@ __all__ = [
     "VectorNumericEnv",
     "VectorPeers",
     "afl_user_test",
+    "atomic_path",
     "bootstrap_interval",
     "builder",
     "by_turn",
@@ -265,6 +272,7 @@ __all__ = [
     "from_interactions",
     "full_ranking",
     "holm",
+    "import_object",
     "item_counts",
     "item_features",
     "joint_estimates",
@@ -273,7 +281,7 @@ __all__ = [
     "list_datasets",
     "llara",
     "load",
-    "load_object",
+    "load_data",
     "load_split",
     "make",
     "make_vec",
@@ -302,6 +310,7 @@ __all__ = [
     "simulation_estimates",
     "simulation_report",
     "single_agent",
+    "split_users",
     "summarize",
     "svd_scorer",
     "target_ranks",
@@ -310,5 +319,6 @@ __all__ = [
     "user_card",
     "user_simulation",
     "user_test",
+    "write_atomically",
     "write_transcripts",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from coars_env.env import MAX_TURNS, CoarsEnv
 from coars_env.errors import ConfigError
-from coars_env.make import make
+from coars_env.make import Data, make
 from coars_env.views.aec import AecEnv
 from coars_env.views.numeric_env import NumericEnv
 
@@ -14,14 +14,14 @@ DATASETS = {"MovieLens": "movielens", "LastFM": "lastfm", "Instruments": "instru
 
 
 def parallel_env(
-    name: str = "movielens", *, max_cycles: int = 2 * MAX_TURNS, view: str = "numeric", **options: Any
+    data: Data = "movielens", *, max_cycles: int = 2 * MAX_TURNS, view: str = "numeric", **options: Any
 ) -> CoarsEnv | NumericEnv:
     """The game in half-turns, both agents passing an action in each.
 
     In numbers, as RL libraries want it, while `coars_env.make` makes the game in words unless it is told otherwise.
 
     Args:
-        name: name of a dataset.
+        data: name of a dataset, or an object, see `make`.
         max_cycles: half-turns at most, two for each turn; an accepted proposal ends the episode before.
         view: "numeric", "masked" or "text".
         options: go to `make`.
@@ -34,12 +34,12 @@ def parallel_env(
             f"A turn has two half-turns. Expected an even max_cycles >= 2, found {max_cycles!r}"
             f"{' and max_turns' if 'max_turns' in options else ''}. Pass 2 T for T turns."
         )
-    env: CoarsEnv | NumericEnv = make(name, view=view, max_turns=max_cycles // 2, **options)
+    env: CoarsEnv | NumericEnv = make(data, view=view, max_turns=max_cycles // 2, **options)
     return env
 
 
-def env(name: str = "movielens", **options: Any) -> AecEnv:
+def env(data: Data = "movielens", **options: Any) -> AecEnv:
     """The same in turn order: of the half-turns each agent plays every second one. Options as `parallel_env`, and like
     there the view is the one in numbers unless `view=` says otherwise.
     """
-    return AecEnv(parallel_env(name, **options))
+    return AecEnv(parallel_env(data, **options))

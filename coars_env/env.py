@@ -468,7 +468,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         drawn = self.episodes.tasks[self._rng.integers(len(self.episodes))]  # also drawn where it is not played
         self.dialogue = Dialogue(chosen or drawn, self.episodes.items, max_turns=self.max_turns, reward=self.reward)
         self.agents = list(ROLES)
-        return self._observations(self.dialogue), {role: self._info(self.dialogue, role, None) for role in ROLES}
+        return self._observations(self.dialogue), {role: self.info(self.dialogue, role, None) for role in ROLES}
 
     def step(
         self, actions: dict[str, Action]
@@ -485,7 +485,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         ended = dialogue.ending is not None
         paid = (terms.recommender, terms.user) if terms else (0.0, 0.0)
         rewards: dict[str, float] = dict(zip(ROLES, map(float, paid), strict=True))
-        infos: dict[str, dict[str, Any]] = {role: self._info(dialogue, role, terms) for role in ROLES}
+        infos: dict[str, dict[str, Any]] = {role: self.info(dialogue, role, terms) for role in ROLES}
         if ended:
             self.agents = []
         return self._observations(dialogue), rewards, dict.fromkeys(ROLES, ended), dict.fromkeys(ROLES, False), infos
@@ -515,7 +515,8 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
     def _observations(self, dialogue: Dialogue) -> dict[str, Observation]:
         return {role: dialogue.observe(role) for role in ROLES}
 
-    def _info(self, dialogue: Dialogue, role: Role, terms: RewardTerms | None) -> dict[str, Any]:
+    def info(self, dialogue: Dialogue, role: Role, terms: RewardTerms | None) -> dict[str, Any]:
+        """Return the info of one side of a dialogue, with the terms of a turn that has just closed."""
         info = {"task_id": dialogue.task.task_id, "parse_error": dialogue.parse_error(role)}
         if terms is None:
             return info

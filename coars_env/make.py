@@ -1,16 +1,20 @@
-"""Make environments from the name of a dataset; `load_split` and `builder` are the steps on the way."""
+"""Make environments from a dataset, by name or as an object; `load_split` and `builder` are the steps on the way."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
-from coars_env.datasets import Source, load
+from coars_env.datasets import Dataset, Source, call_loader, load
 from coars_env.env import MAX_TURNS, CoarsEnv
 from coars_env.errors import ConfigError, expect
+from coars_env.imports import import_object
 from coars_env.partners import Agent, FixedUser, RandomRecommender
 from coars_env.rewards import Reward
 from coars_env.tasks import (
     NUM_CANDIDATES,
     CandidateSampler,
+    EpisodeSet,
     PeersOf,
     Split,
     SvdPeers,
@@ -26,41 +30,104 @@ from coars_env.tasks import (
     uniform_candidates,
 )
 from coars_env.transcript import RECOMMENDER, find_role
-from coars_env.vector import VectorDialogueEnv, VectorNumericEnv
-from coars_env.views.numeric import item_features
+from coars_env.vector.dialogue import VectorDialogueEnv
+from coars_env.vector.numeric import VectorNumericEnv
+from coars_env.vector.single import SingleAgentVectorEnv
+from coars_env.views.numeric import Floats, item_features
 from coars_env.views.numeric_env import MaskedEnv, NumericEnv
 from coars_env.views.single import RoleName, SingleAgentEnv
 
-SplitName = Literal["leave_last", "llara", "random_holdout", "published"]
+SplitName = Literal["leave_last", "leave_last_two", "llara", "random_holdout", "published"]
 CandidateRule = Literal["uniform", "popularity", "llara"]
+Subset = Literal["train", "validation", "test"]
 View = Literal["text", "numeric", "masked"]
+Data = str | Dataset | Split | EpisodeSet
+"""What an environment is made of: the name of a dataset or `module:function`, or an object."""
+
+
+def load_data(
+    name: str, *, source: Source | None = None, data_dir: str | Path | None = None, **options: Any
+) -> Dataset | Split:
+    """Load a dataset by name, or call a function of one's own.
+
+    Args:
+        name: see `list_datasets`; or `module:function`, which returns a `Dataset` or a `Split`. Such a module may lie
+            in the working directory.
+        source: see `coars_env.load`; of one's own data there is no synthetic copy.
+        data_dir: see `coars_env.load`; passed on to a function that has this parameter.
+        options: go to the dataset's loader, or to the function.
+
+    Raises:
+        DatasetError: no such dataset; its files are missing or damaged.
+        ConfigError: the function cannot be imported or returns something else, or does not know an option.
+    """
+    if not isinstance(name, str) or ":" not in name:
+        return load(name, source=source or "auto", data_dir=data_dir, **options)
+    function = import_object(name)
+    if isinstance(function, Dataset | Split) or not callable(function):
+        raise ConfigError(f"{name!r} must name a function, got {function!r:.200}. Name one that returns the data.")
+    if source == "synthetic":
+        raise ConfigError(f"{name!r} has no synthetic copy, got source='synthetic'. Leave the source out.")
+    data = call_loader(name, function, data_dir, options)
+    if not isinstance(data, Dataset | Split):
+        raise ConfigError(f"{name!r} must return a Dataset or a Split, got {data!r:.200}. Correct the function.")
+    return data
 
 
 def load_split(
-    name: str,
+    data: str | Dataset,
     split: SplitName | None = None,
     *,
-    source: Source = "auto",
+    source: Source | None = None,
     data_dir: str | Path | None = None,
     **options: Any,
 ) -> Split:
-    """A dataset by name, divided. `options` go to the dataset's loader.
+    """Divide a dataset, by name or as an object.
 
-    Without a split the publisher's own is taken where there is one, else "leave_last", else, where rows have no order,
-    "random_holdout".
+    Without a split the one that comes with the data is taken where there is one, else "leave_last", else, where rows
+    have no order, "random_holdout".
+
+    Args:
+        data: a dataset, or its name, see `load_data`.
+        split: "leave_last" holds out each user's last item; "leave_last_two" also the one before, for validation;
+            "random_holdout" one drawn by seed; "llara" whole users; "published" what the data say.
+        source: see `coars_env.load`.
+        data_dir: see `coars_env.load`.
+        options: go to the dataset's loader.
 
     Raises:
         DatasetError: no such dataset; its files are missing or damaged.
         TaskError: a split that the data do not have.
-        ConfigError: no such split, or an option that the loader does not know.
+        ConfigError: no such split, an option that the loader does not know, options of loading beside an object, or a
+            split of data that are divided already.
     """
-    splits = {"leave_last": leave_last, "llara": llara, "random_holdout": random_holdout, "published": published}
+    splits: dict[str, Callable[[Dataset], Split]] = {
+        "leave_last": leave_last,
+        "leave_last_two": partial(leave_last, validation=True),
+        "llara": llara,
+        "random_holdout": random_holdout,
+        "published": published,
+    }
     if split is not None and split not in list(splits):
         raise ConfigError(f"Unknown split. Expected one of {', '.join(splits)}, found {split!r}. Name one of them.")
-    dataset = load(name, source=source, data_dir=data_dir, **options)
+    if isinstance(data, Dataset):
+        _refuse("a Dataset", source=source, data_dir=data_dir, **options)
+        dataset: Dataset | Split = data
+    else:
+        dataset = load_data(data, source=source, data_dir=data_dir, **options)
+    if isinstance(dataset, Split):
+        _refuse(f"the Split of {data!r}", split=split)
+        return dataset
     if split is None:
         split = "published" if dataset.parts else "random_holdout" if dataset.times == "none" else "leave_last"
     return splits[split](dataset)
+
+
+def _refuse(beside: str, /, **options: object) -> None:
+    """Refuse options that mean nothing beside what was passed; None is one that was not given."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)} cannot be given beside {beside}. Leave it out, or pass None.")
 
 
 def builder(
@@ -99,50 +166,59 @@ def builder(
             )
         popular = candidates == "popularity"
         sampler = popularity_candidates(split) if popular else uniform_candidates(split.dataset.num_items)
-        return TaskBuilder(split, sampler, peers(split), num_candidates, exclude_owned=candidates != "llara")
+        build = TaskBuilder(split, sampler, peers(split), num_candidates, exclude_owned=candidates != "llara")
+        object.__setattr__(build, "candidates", candidates)
+        return build
     return TaskBuilder(split, candidates, peers(split), num_candidates)
 
 
 @overload
-def make(name: str, *, view: Literal["text"] = "text", **options: Any) -> CoarsEnv: ...
+def make(data: Data, *, view: Literal["text"] = "text", **options: Any) -> CoarsEnv: ...
 @overload
-def make(name: str, *, view: Literal["numeric"], **options: Any) -> NumericEnv: ...
+def make(data: Data, *, view: Literal["numeric"], **options: Any) -> NumericEnv: ...
 @overload
-def make(name: str, *, view: Literal["masked"], **options: Any) -> MaskedEnv: ...
+def make(data: Data, *, view: Literal["masked"], **options: Any) -> MaskedEnv: ...
 def make(
-    name: str,
+    data: Data,
     *,
     view: View = "text",
     split: SplitName | None = None,
-    subset: Literal["train", "validation", "test"] = "test",
-    candidates: CandidateRule | CandidateSampler | TopCandidates = "uniform",
-    draw: int = 0,
-    num_candidates: int = NUM_CANDIDATES,
+    subset: Subset | None = None,
+    candidates: CandidateRule | CandidateSampler | TopCandidates | None = None,
+    draw: int | None = None,
+    num_candidates: int | None = None,
+    features: Floats | None = None,
     max_turns: int = MAX_TURNS,
     reward: Reward | None = None,
     render_mode: str | None = None,
-    source: Source = "auto",
+    source: Source | None = None,
     data_dir: str | Path | None = None,
     **options: Any,
 ) -> CoarsEnv | NumericEnv:
-    """An environment by the name of its dataset: `make("movielens")`, `make("synthetic", users=100)`.
+    """Make an environment: `make("movielens")`, `make("synthetic", users=100)`, `make(dataset)`, `make(episodes)`.
+
+    An option that means nothing for what is passed is refused: `split`, `source`, `data_dir` and loader options beside
+    a `Split`; beside an `EpisodeSet` also what its tasks have settled, `subset`, `candidates`, `draw` and
+    `num_candidates`.
 
     Args:
-        name: see `list_datasets`.
-        view: "text" makes a `CoarsEnv`; "numeric" and "masked" make a `NumericEnv` or `MaskedEnv` with the
-            `item_features` of the split.
-        split: "leave_last" holds out each user's last item, "random_holdout" one drawn by seed, "llara" whole users;
-            "published" is the publisher's. None takes the one that fits the data, see `load_split`.
-        subset: which part is played.
+        data: name of a dataset, see `list_datasets`; `module:function`, see `load_data`; a `Dataset`, a `Split` or an
+            `EpisodeSet`.
+        view: "text" makes a `CoarsEnv`; "numeric" and "masked" make a `NumericEnv` or `MaskedEnv`.
+        split: how a dataset is divided, see `load_split`; None takes the split that fits the data.
+        subset: which part is played; None takes "test".
         candidates: by what the negatives are drawn: the name of a rule, or a sampler or `TopCandidates` of one's own,
-            see `builder`. Sets of the latter have "custom" in their name; their digests tell them apart.
-        draw: number of the candidate draw.
-        num_candidates: K.
+            see `builder`; None takes "uniform". Sets of a sampler of one's own have "custom" in their name; their
+            digests tell them apart.
+        draw: number of the candidate draw; None takes 0.
+        num_candidates: K; None takes `NUM_CANDIDATES`.
+        features: what the numeric views show of each item, [I, F] in [-1, 1]; None takes the `item_features` of the
+            split. An `EpisodeSet` has no training part, so its numeric views need `features`.
         max_turns: T.
         reward: rewards of both sides; CoARS's by default.
         render_mode: None, "ansi" or "human".
-        source: "auto" takes real data and, where none can be had, warns and plays a synthetic world; "real" fails
-            instead; "synthetic" never looks.
+        source: "auto", the default, takes real data and, where none can be had, warns and plays a synthetic world;
+            "real" fails instead; "synthetic" never looks.
         data_dir: where the files lie; else `COARS_DATA`, else the user cache, else the official archive.
         options: go to the dataset's loader, for instance `variant="latest-small"`.
 
@@ -152,54 +228,111 @@ def make(
     kinds: dict[str, type[NumericEnv] | None] = {"text": None, "numeric": NumericEnv, "masked": MaskedEnv}
     if view not in list(kinds):
         raise ConfigError(f"Unknown view. Expected one of {list(kinds)}, found {view!r}. Name one of them.")
-    if "rule" in options:
-        raise ConfigError(
-            "The rule by which candidates are drawn is the argument `candidates`. Expected "
-            f"candidates={options['rule']!r}, found rule={options['rule']!r}. Rename it."
-        )
-    data = load_split(name, split, source=source, data_dir=data_dir, **options)
-    peers = SvdPeers(data)
-    build = builder(data, candidates, num_candidates=num_candidates, peers=lambda _: peers)
-    episodes = freeze(build, subset, rule=candidates if isinstance(candidates, str) else "custom", draw=draw)
-    env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, render_mode=render_mode)
     kind = kinds[view]
     if kind is None:
-        return env
-    return kind(env, item_features(data, directions=peers.directions))
+        _refuse("view='text'", features=features)
+    loading = {"split": split, "source": source, "data_dir": data_dir, **options}
+    drawing = {"subset": subset, "candidates": candidates, "draw": draw, "num_candidates": num_candidates}
+    peers: SvdPeers | None = None
+    if isinstance(data, EpisodeSet):
+        _refuse("an EpisodeSet", **loading, **drawing)
+        if kind is not None and features is None:
+            raise ConfigError(
+                "the numeric views of an EpisodeSet need features, got none. Pass features=item_features(split) of the "
+                "split that the episodes were made from."
+            )
+        episodes = data
+    else:
+        if isinstance(data, Split):
+            _refuse("a Split", **loading)
+        data = data if isinstance(data, Split) else load_split(data, **loading)
+        peers = SvdPeers(data)
+        episodes = _frozen(data, peers, **drawing)  # type: ignore[arg-type]
+        if kind is not None and features is None:
+            features = item_features(data, directions=peers.directions)
+    env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, render_mode=render_mode)
+    return env if kind is None or features is None else kind(env, features)
+
+
+def _frozen(
+    split: Split,
+    peers: SvdPeers,
+    *,
+    subset: Subset | None,
+    candidates: CandidateRule | CandidateSampler | TopCandidates | None,
+    draw: int | None,
+    num_candidates: int | None,
+) -> EpisodeSet:
+    """The episodes of a part, as the options of `make` ask."""
+    build = builder(
+        split,
+        "uniform" if candidates is None else candidates,
+        num_candidates=NUM_CANDIDATES if num_candidates is None else num_candidates,
+        peers=lambda _: peers,
+    )
+    return freeze(build, "test" if subset is None else subset, draw=0 if draw is None else draw)
 
 
 @overload
-def make_vec(name: str, num_envs: int, *, view: Literal["numeric"] = "numeric", **options: Any) -> VectorNumericEnv: ...
-@overload
-def make_vec(name: str, num_envs: int, *, view: Literal["text"], **options: Any) -> VectorDialogueEnv: ...
 def make_vec(
-    name: str, num_envs: int, *, view: Literal["numeric", "text"] = "numeric", **options: Any
-) -> VectorNumericEnv | VectorDialogueEnv:
-    """Many games of one dataset at once: `make_vec("movielens", num_envs=1024)`.
+    data: Data, num_envs: int, *, view: Literal["numeric"] = "numeric", role: None = None, **options: Any
+) -> VectorNumericEnv: ...
+@overload
+def make_vec(
+    data: Data, num_envs: int, *, view: Literal["text"], role: None = None, **options: Any
+) -> VectorDialogueEnv: ...
+@overload
+def make_vec(
+    data: Data,
+    num_envs: int,
+    *,
+    view: Literal["numeric"] = "numeric",
+    role: RoleName,
+    partner: Agent | None = None,
+    **options: Any,
+) -> SingleAgentVectorEnv: ...
+def make_vec(
+    data: Data,
+    num_envs: int,
+    *,
+    view: Literal["numeric", "text"] = "numeric",
+    role: RoleName | None = None,
+    partner: Agent | None = None,
+    **options: Any,
+) -> VectorNumericEnv | VectorDialogueEnv | SingleAgentVectorEnv:
+    """Make many games at once: `make_vec("movielens", num_envs=1024)`.
 
     Args:
-        name: see `list_datasets`.
+        data: see `make`.
         num_envs: N, how many games.
         view: "numeric" for arrays, "text" for dialogues in words.
+        role: None to play both sides; else the side to be played, in numbers, as a Gymnasium `VectorEnv`.
+        partner: plays the other side, see `single_agent`.
         options: go to `make`.
 
     Raises:
-        CoarsError: as `make`.
+        CoarsError: as `make`; or a partner without a role, or a role in words.
     """
+    if view not in ("numeric", "text"):
+        raise ConfigError(f"Unknown view. Expected 'numeric' or 'text', found {view!r}. Name one of them.")
+    if role is not None:
+        if view == "text":
+            _refuse("view='text'", role=role)
+        partner = _default_partner(role) if partner is None else partner
+        return SingleAgentVectorEnv(make(data, view="numeric", **options), num_envs, role, partner)
+    _refuse("both sides; name the role to be played", partner=partner)
     if view == "text":
-        return VectorDialogueEnv(make(name, view="text", **options), num_envs)
-    if view == "numeric":
-        return VectorNumericEnv(make(name, view="numeric", **options), num_envs)
-    raise ConfigError(f"Unknown view. Expected 'numeric' or 'text', found {view!r}. Name one of them.")
+        return VectorDialogueEnv(make(data, view="text", **options), num_envs)
+    return VectorNumericEnv(make(data, view="numeric", **options), num_envs)
 
 
 def single_agent(
-    game: str | NumericEnv, role: RoleName = "recommender", partner: Agent | None = None, **options: Any
+    game: Data | NumericEnv, role: RoleName = "recommender", partner: Agent | None = None, **options: Any
 ) -> SingleAgentEnv:
-    """One side of the game as a Gymnasium environment: `single_agent("movielens", role="user")`.
+    """Make one side of the game a Gymnasium environment: `single_agent("movielens", role="user")`.
 
     Args:
-        game: name of a dataset, or an environment in numbers, `make(..., view="numeric")`.
+        game: what `make` takes, or an environment in numbers, `make(..., view="numeric")`.
         role: the side to be played, "recommender" or "user".
         partner: plays the other side; by default the simplest there is: a user that clicks whatever comes first, or
             a recommender that proposes at random.
@@ -208,11 +341,16 @@ def single_agent(
     Raises:
         CoarsError: as `make`; no such role, a partner that is no agent, or options where there is nothing to make.
     """
-    other: Agent = FixedUser() if find_role(role) == RECOMMENDER else RandomRecommender()
-    if "view" in options or (options and not isinstance(game, str)):
+    partner = _default_partner(role) if partner is None else partner
+    made = isinstance(game, str | Dataset | Split | EpisodeSet)
+    if "view" in options or (options and not made):
         raise ConfigError(
-            "Options go to `make` beside the name of a dataset, and one side is always played in numbers. Expected no "
-            f"view, and none at all beside an environment, found {options} beside {game!r}. Drop them."
+            "Options go to `make`, and one side is always played in numbers. Expected no view, and "
+            f"none at all beside an environment, found {options} beside {game!r:.200}. Drop them."
         )
-    env = make(game, view="numeric", **options) if isinstance(game, str) else game
-    return SingleAgentEnv(env, role, other if partner is None else partner)
+    env = make(game, view="numeric", **options) if isinstance(game, str | Dataset | Split | EpisodeSet) else game
+    return SingleAgentEnv(env, role, partner)
+
+
+def _default_partner(role: RoleName) -> Agent:
+    return FixedUser() if find_role(role) == RECOMMENDER else RandomRecommender()

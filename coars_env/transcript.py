@@ -16,7 +16,8 @@ from typing import Any, Literal, get_args
 
 from coars_env.datasets.dataset import Provenance
 from coars_env.errors import ActionError, CoarsError, ConfigError, TranscriptError
-from coars_env.tasks import Task, task_from_row, task_row, write_atomically
+from coars_env.files import write_atomically
+from coars_env.tasks import Task, task_from_row, task_row
 
 Role = Literal["recommender_0", "user_0"]
 EndingKind = Literal["accepted", "max_turns", "failed"]

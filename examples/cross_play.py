@@ -49,7 +49,7 @@ class CrossPlayConfig:
     """Name of the dataset."""
     split: SplitName = "leave_last"
     """Rule that says what is held out."""
-    rule: CandidateRule = "uniform"
+    candidates: CandidateRule = "uniform"
     """Rule by which the negatives are drawn."""
     tasks: int = 1000
     """At most so many held-out users, drawn with a fixed seed."""
@@ -66,7 +66,7 @@ def report(config: CrossPlayConfig) -> str:
     split = load_split(config.dataset, config.split, source=config.source, data_dir=config.data_dir)
     order = np.random.default_rng(0).permutation(len(split.test))[: config.tasks]
     split = replace(split, test=tuple(split.test[row] for row in sorted(order.tolist())))
-    episodes = freeze(builder(split, config.rule), "test", rule=config.rule)
+    episodes = freeze(builder(split, config.candidates), "test")
     svd = svd_scorer(SvdPeers(split).directions)
     recommenders: dict[str, Agent] = {
         "random": RandomRecommender(),

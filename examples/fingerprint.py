@@ -82,7 +82,7 @@ def episodes() -> Iterator[tuple[str, str]]:
             for subset in ("test", "validation"):
                 if not getattr(data, subset):
                     continue
-                episodes = freeze(builder(data, rule), subset, rule=rule, draw=1)
+                episodes = freeze(builder(data, rule), subset, draw=1)
                 yield f"{label} {subset} {rule}", episodes.sha256
 
 
@@ -96,7 +96,7 @@ def said(transcript: Transcript) -> tuple[object, ...]:
 
 
 def dialogues(split: Split) -> Iterator[tuple[str, str]]:
-    tasks = freeze(builder(split), "test", rule="uniform")
+    tasks = freeze(builder(split), "test")
     user = OracleUser(tasks, flip=0.3)
     played = rollout(
         tasks, tasks.items, RandomRecommender(), user, provenance=tasks.provenance, reward=CoarsReward(), seed=3

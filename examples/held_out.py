@@ -38,7 +38,7 @@ class Question:
     def __init__(self, split: Split, *, seed: int = 0, training_tasks: int = TRAINING_TASKS) -> None:
         self.split = split
         build = coars_env.builder(split)
-        self.test = coars_env.freeze(build, "test", rule="uniform")
+        self.test = coars_env.freeze(build, "test")
         rng = np.random.default_rng(seed)
         tasks = coars_env.sample_train_tasks(build, training_tasks, rng, prefix="plugin")
         self._train = EpisodeSet("plugin", tuple(tasks), split.dataset.items, split.dataset.provenance)

@@ -6,7 +6,7 @@ In AFL's files the artists of every user ascend by an id of HetRec 2011, the tar
 one of the highest id. coars-env shuffles the rest by seed (docs/datasets.md). Here the order is put back, in training
 and in histories alike, by the ids of HetRec; users, candidates and draws are those of
 
-    coars compare --dataset lastfm --variant afl --rule llara
+    coars compare --dataset lastfm --variant afl --candidates llara
 
 The rule "lowest id above the last one" reads nothing but those ids. It is no recommender, and no agent can play it.
 """
@@ -77,7 +77,7 @@ def main() -> None:
     ids = artist_ids(split)
     shipped = as_shipped(split, ids)
     build = coars_env.builder(shipped, "llara")
-    draws = [coars_env.freeze(build, "test", rule="llara", draw=draw) for draw in range(config.draws)]
+    draws = [coars_env.freeze(build, "test", draw=draw) for draw in range(config.draws)]
     runs: dict[str, list[list[list[Transcript]]]] = {}
     for name in ("item_knn", *PUBLISHED):
         fitted: Mapping[int, Agent] = {seed: load_baseline(name).fit(shipped, seed=seed) for seed in config.seeds}

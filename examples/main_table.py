@@ -51,12 +51,12 @@ class Options:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    variant, split, rule = GAMES[options.dataset]
+    variant, split, candidates = GAMES[options.dataset]
     config = CompareConfig(
         dataset=options.dataset,
         variant=variant,
         split=split,
-        rule=rule,
+        candidates=candidates,
         source="real",
         systems=options.systems,
         seeds=options.seeds,

@@ -47,7 +47,7 @@ class Options:
     """Seeds and place of the runs."""
 
     split: SplitName = "llara"
-    rule: CandidateRule = "uniform"
+    candidates: CandidateRule = "uniform"
     """Candidates of the evaluation; "llara" is the rule behind the published figures. Training draws "uniform"."""
     seeds: tuple[int, ...] = (0, 1, 2)
     draws: int = 5
@@ -66,7 +66,7 @@ def main() -> None:
     config = replace(base, data=replace(base.data, split=options.split), out=options.runs / options.split)
     split = open_split(config.data)
     folders = train_seeds(config, split, options.seeds)
-    questions = bench(split, draws=options.draws, rule=options.rule, peers=peers_of(config.peers, split))
+    questions = bench(split, draws=options.draws, candidates=options.candidates, peers=peers_of(config.peers, split))
     before = score_untrained(config, split, questions, name="pocket before training")
     after = score_runs(folders, split, questions, name="CoARS after training")
     recommenders: dict[str, Agent] = {
@@ -86,12 +86,12 @@ def write_page(
     seeds = len(folders)
     systems = [*baselines, before, after]
     repeated = {s.name: s.repeated(seeds) for s in [*baselines, before]}
-    stem = f"movielens_{options.split}_{options.rule}_cpu_{date.today().isoformat()}"
+    stem = f"movielens_{options.split}_{options.candidates}_cpu_{date.today().isoformat()}"
     options.out.mkdir(parents=True, exist_ok=True)
     shutil.copy(folders[0] / "curves.png", options.out / f"{stem}.png")
     config = json.loads((folders[0] / "config.json").read_text())
     lines = [
-        f"# MovieLens 100K, {options.split}, {options.rule} candidates: does CoARS train both agents?",
+        f"# MovieLens 100K, {options.split}, {options.candidates} candidates: does CoARS train both agents?",
         f"{describe(split, 'test', options.draws, seeds)}. Students only, greedy, no hindsight in any prompt. "
         "Intervals: 95 %, users and seeds resampled.",
         *where_it_ran(f"python examples/{environment_info()['command']}", folders),

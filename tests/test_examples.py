@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from agents.models.backbones.pocket import PocketConfig, load_pocket
+from baselines.benchmark.compare import main as compare
 from coars_env import (
     METERS,
     CoarsWarning,
@@ -123,6 +124,25 @@ def test_the_quickstart_is_that_of_the_readme_on_invented_data() -> None:
     assert example == shown.replace('make("movielens")', 'make("synthetic")')
 
 
+def test_data_of_ones_own_are_played_evaluated_and_trained_on() -> None:
+    printed = run_example("own_dataset.py")
+    assert printed.startswith("Split('split_users' of 'library': 200 train, 40 validation, 60 test)\n")
+    assert "Turn 1. Recommender proposes Volume " in printed
+    assert "validation: weight 0 0.725, weight 100 0.725, weight 10000 0.150\n" in printed
+    assert printed.endswith("test: popularity 0.150, follows 0.733 (weight 0)\n")
+
+
+def test_data_of_ones_own_go_through_the_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT / "examples")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = ["--draws", "1", "--seeds", "0", "--reference", "markov", "--systems", "popularity", "--out", str(tmp_path)]
+    compare(["--dataset", "own_dataset:split", *words])
+    page = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "CUSTOM data library" in page
+    assert "60 users" in page
+    assert "coars compare --dataset own_dataset:split --subset test --candidates uniform --draws 1" in page
+
+
 @pytest.mark.slow
 def test_every_scripted_partner_meets_every_other() -> None:
     printed = run_example("cross_play.py", "--dataset", "synthetic", "--tasks", "60", "--seeds", "1")
@@ -211,7 +231,7 @@ def test_grades_are_laid_beside_hits(tmp_path: Path) -> None:
     split = load_split("synthetic", "llara", source="synthetic")
     load_pocket(split, PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8), cache_dir=tmp_path / "pocket")
     (backbone,) = (tmp_path / "pocket").iterdir()
-    tasks = freeze(builder(split), "test", rule="uniform")
+    tasks = freeze(builder(split), "test")
     played = rollout(tasks, tasks.items, FixedRecommender(0), FixedUser(), provenance=tasks.provenance)
     hits = [one.final_item == one.task.target for one in played]
     (tmp_path / "runs" / "cells" / "first-s0").mkdir(parents=True)

@@ -85,15 +85,15 @@ def bench(
     *,
     subset: str = "test",
     draws: int = 5,
-    rule: CandidateRule = "uniform",
+    candidates: CandidateRule = "uniform",
     peers: PeersOf = SvdPeers,
 ) -> Bench:
     """Freeze the questions. Draw d has the same candidates in every run of every system; the same peers speak in the
     episodes and in the user test.
     """
-    build = builder(split, rule, peers=peers)
+    build = builder(split, candidates, peers=peers)
     return Bench(
-        tuple(freeze(build, subset, rule=rule, draw=draw) for draw in range(draws)),
+        tuple(freeze(build, subset, draw=draw) for draw in range(draws)),
         tuple(user_test(split, subset, draw=draw, peers=build.peers) for draw in range(draws)),
     )
 
@@ -239,7 +239,7 @@ class EvaluateConfig:
     """Candidate draws."""
     subset: Literal["test", "validation"] = "test"
     """Part of the split."""
-    rule: CandidateRule = "uniform"
+    candidates: CandidateRule = "uniform"
     """How the negatives are drawn."""
     out: Path | None = None
     """Folder for table, meters, transcripts and a record; nothing is written without."""
@@ -257,7 +257,9 @@ def main(argv: Sequence[str]) -> None:
     console = Console()
     split, peers = open_split(configs[0].data), configs[0].peers
     console.print(f"peers: {peers.source}")
-    questions = bench(split, subset=config.subset, draws=config.draws, rule=config.rule, peers=peers_of(peers, split))
+    questions = bench(
+        split, subset=config.subset, draws=config.draws, candidates=config.candidates, peers=peers_of(peers, split)
+    )
     with console.status("playing the agents before training"):
         before = score_untrained(configs[0], split, questions, name="before")
     with console.status(f"playing {', '.join(str(folder) for folder in config.runs)}"):

@@ -39,7 +39,7 @@ from agents.training.recipe import Setting, run_recipe
 from agents.training.sharding import shard
 from agents.training.train import OnStep
 from agents.training.update import Optimizers, StepMetrics, new_optimizers
-from coars_env import Agent, CheckpointError, ConfigError, Split, TrainingError, builder, load_object
+from coars_env import Agent, CheckpointError, ConfigError, Split, TrainingError, builder, import_object
 
 
 def open_backbone(config: AnyTrainConfig, split: Split, processes: ProcessGroup = SINGLE_PROCESS) -> Backbone:
@@ -85,7 +85,7 @@ def load_partner(path: str, split: Split) -> Agent:
     Raises:
         ConfigError: it cannot be imported or made, or is no Agent.
     """
-    found = load_object(path)
+    found = import_object(path)
     if isinstance(found, type) or not isinstance(found, Agent):
         if not callable(found):
             raise ConfigError(f"{path} is {found!r:.100}, neither an Agent nor a function of the split that makes one.")

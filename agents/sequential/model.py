@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,7 +21,7 @@ from agents.sequential.caser import CaserEncoder
 from agents.sequential.dropout import Dropout
 from agents.sequential.gru4rec import Gru4RecEncoder
 from agents.sequential.sasrec import SasRecEncoder
-from coars_env import HISTORY_LENGTH, CheckpointError, ConfigError, Provenance, Split, TaskError
+from coars_env import HISTORY_LENGTH, CheckpointError, ConfigError, Provenance, Split, TaskError, atomic_path
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -157,19 +155,16 @@ class SequentialModel:
         """
         weights = save_tensors({name: value.float() for name, value in self._net.state_dict().items()})
         body = {"format": FORMAT, **dataclasses.asdict(self.card), "sha256": hashlib.sha256(weights).hexdigest()}
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            whole = Path(temporary, folder.name)
-            whole.mkdir()
-            (whole / WEIGHTS).write_bytes(weights)
-            (whole / CARD).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-            try:
-                os.replace(whole, folder)
-            except OSError as error:
-                raise ConfigError(
-                    f"A model is written once. Expected an empty or new folder, found {folder} ({error.strerror}). "
-                    "Choose another, or remove it."
-                ) from error
+        try:
+            with atomic_path(folder) as part:
+                part.mkdir()
+                (part / WEIGHTS).write_bytes(weights)
+                (part / CARD).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"A model is written once. Expected an empty or new folder, found {folder} ({error.strerror}). "
+                "Choose another, or remove it."
+            ) from error
 
     @classmethod
     def load(cls, folder: Path, split: Split, *, system: str | None = None) -> "SequentialModel":

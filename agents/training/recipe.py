@@ -27,7 +27,7 @@ from coars_env import (
     Split,
     TaskBuilder,
     TranscriptReward,
-    load_object,
+    import_object,
 )
 
 GROUP = "coars.recipes"
@@ -218,7 +218,7 @@ def find_recipe(name: str) -> type[Recipe]:
         raise ConfigError(
             f"There is no recipe {name!r}. Known recipes: {', '.join(sorted(known))}; or name module:Class."
         )
-    found = load_object(known.get(name, name))
+    found = import_object(known.get(name, name))
     if not isinstance(found, type) or not isinstance(recipe := found(), Recipe):
         raise ConfigError(
             f"{name} is no recipe: a recipe is a dataclass with defaults, the fields steps and seed and a method "

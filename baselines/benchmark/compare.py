@@ -58,14 +58,14 @@ class CompareConfig:
     """Play systems on the same frozen episodes, and lay out how they differ."""
 
     dataset: str = "movielens"
-    """Name of the dataset."""
+    """Name of the dataset, or module:function, which returns a Dataset or a Split; also of the working directory."""
     variant: str | None = None
     """Version of it; None takes the dataset's first."""
     split: SplitName | None = None
     """Rule that says what is held out; None takes the one that fits the data."""
     subset: Literal["validation", "test"] = "test"
     """Held-out part that is played."""
-    rule: CandidateRule = "uniform"
+    candidates: CandidateRule = "uniform"
     """Rule by which the negatives are drawn."""
     draws: int = 5
     """Number of candidate draws."""
@@ -110,8 +110,8 @@ class CompareConfig:
         """
         variant = {} if self.variant is None else {"variant": self.variant}
         split = load_split(self.dataset, self.split, source=self.source, data_dir=self.data_dir, **variant)
-        build = builder(split, self.rule)
-        draws = tuple(freeze(build, self.subset, rule=self.rule, draw=draw) for draw in range(self.draws))
+        build = builder(split, self.candidates)
+        draws = tuple(freeze(build, self.subset, draw=draw) for draw in range(self.draws))
         return Game(
             split,
             self.subset,
@@ -150,8 +150,8 @@ class CompareConfig:
             "variant": [self.variant],
             "split": [self.split],
             "subset": [self.subset],
-            "rule": [self.rule],
-            "source": [source],
+            "candidates": [self.candidates],
+            "source": [None if source == "custom" else source],
             "draws": [self.draws],
             "systems": systems,
             "seeds": self.seeds,
@@ -324,7 +324,7 @@ def _write(config: CompareConfig, game: Game, rows: Sequence[Row], cells: Sequen
         dataset.provenance,
         [cell.record()["made"] for cell in cells if cell.finished()] or [environment_info()],
     )
-    title = f"{dataset.name}, {game.split.name}, {game.subset}, {config.rule} candidates"
+    title = f"{dataset.name}, {game.split.name}, {game.subset}, {config.candidates} candidates"
     (config.out / "table.csv").write_text(to_csv(rows, config.reference), encoding="utf-8")
     try:
         draw_forest(rows, config.reference, config.out / "forest.png", title=title)

@@ -12,7 +12,7 @@ from coars_env.datasets import RELEASES, Dataset, Source, load
 from coars_env.datasets.releases import Release, check_plain_digest, choose, find_folder, measure, measure_llara
 from coars_env.datasets.tables import locate
 from coars_env.errors import ConfigError, DatasetError, MissingDataError, whole_number
-from coars_env.make import CandidateRule, SplitName, builder, load_split
+from coars_env.make import CandidateRule, SplitName, builder, load_data, load_split
 from coars_env.tasks import NUM_CANDIDATES, Split, freeze, leave_last, random_holdout
 
 RANKS = (1, 20)
@@ -147,7 +147,7 @@ class Stats:
     """Print the shape of a data set: lengths of histories, and how far popularity alone goes."""
 
     name: tyro.conf.Positional[str]
-    """Name of the data set."""
+    """Name of the data set, or module:function, which returns a Dataset or a Split; also of the working directory."""
     variant: str | None = None
     """Version of it; None takes the default."""
     min_rating: float | None = None
@@ -158,7 +158,8 @@ class Stats:
     """Where the files lie; else COARS_DATA, else the user cache, else the publisher."""
 
     def run(self) -> None:
-        dataset = load(self.name, source=self.source, data_dir=self.data_dir, **_options(self.variant))
+        data = load_data(self.name, source=self.source, data_dir=self.data_dir, **_options(self.variant))
+        dataset = data.dataset if isinstance(data, Split) else data
         print(f"{dataset.name}: {_origin(dataset)}")
         for what, value in shape(dataset, min_rating=self.min_rating):
             print(f"  {what:<58} {value}")
@@ -228,7 +229,7 @@ class Episodes:
     """Freeze episode sets, write them, and print the SHA-256 that names each."""
 
     name: tyro.conf.Positional[str]
-    """Name of the data set."""
+    """Name of the data set, or module:function, which returns a Dataset or a Split; also of the working directory."""
     variant: str | None = None
     """Version of it; None takes the default."""
     split: SplitName | None = None
@@ -256,7 +257,7 @@ class Episodes:
         for rule in self.candidates:
             build = builder(split, rule, num_candidates=self.num_candidates)
             for draw in range(self.draws):
-                episodes = freeze(build, self.subset, rule=rule, draw=draw)
+                episodes = freeze(build, self.subset, draw=draw)
                 path = self.out / f"{episodes.name}.jsonl"
                 episodes.save(path)
                 print(f"{episodes.sha256}  {path}  {len(episodes)} tasks")

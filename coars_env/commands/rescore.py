@@ -21,8 +21,8 @@ import tyro
 from coars_env.errors import ConfigError, TranscriptError
 from coars_env.evaluation.metrics import episode_metrics
 from coars_env.evaluation.reports import markdown_table
+from coars_env.files import write_atomically
 from coars_env.rewards import CoarsReward, MirroredStage
-from coars_env.tasks import write_atomically
 from coars_env.transcript import Transcript, transcript_lines
 
 _MOST_ERRORS = 20

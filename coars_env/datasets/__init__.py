@@ -24,6 +24,7 @@ __all__ = [
     "Loader",
     "Provenance",
     "Source",
+    "call_loader",
     "from_interactions",
     "list_datasets",
     "load",
@@ -157,11 +158,20 @@ def _invent(name: str, entry: _Entry, source: Source, options: dict[str, Any]) -
 
 
 def _read(name: str, loader: Loader, data_dir: str | Path | None, options: dict[str, Any]) -> Dataset:
-    _check_options(name, loader, options)
-    takes_folder = "data_dir" in inspect.signature(loader).parameters
-    dataset = loader(**options, **({"data_dir": data_dir} if takes_folder else {}))
+    dataset: Dataset = call_loader(name, loader, data_dir, options)
     expect(Dataset, dataset, f"The loader of {name!r} returns its data.", "Correct the loader.")
     return dataset
+
+
+def call_loader(name: str, loader: Callable[..., Any], data_dir: str | Path | None, options: dict[str, Any]) -> Any:
+    """Call a loader with options that it knows, and with `data_dir` if it has that parameter.
+
+    Raises:
+        ConfigError: an option that it does not know.
+    """
+    _check_options(name, loader, options)
+    takes_folder = "data_dir" in inspect.signature(loader).parameters
+    return loader(**options, **({"data_dir": data_dir} if takes_folder else {}))
 
 
 def _check_options(name: str, loader: Loader, options: dict[str, Any]) -> None:

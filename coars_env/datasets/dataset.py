@@ -81,7 +81,8 @@ class Dataset:
     """What `timestamps` mean. "seconds": a clock. "order": only that a user's rows stand in the order they were taken.
     "none": nothing; the rows of a user were shuffled by seed, are no sequence, and must not be split as one."""
     parts: tuple[Part, ...] | None = None
-    """Part of each user in the publisher's own split, whose held-out users end with their target; None without one."""
+    """Part of each user in a split that comes with the data: its publisher's, or a column of one's own table. The last
+    item of each held-out user is the target. None without one."""
     _bounds: IntArray = field(init=False, repr=False)  # [U + 1] rows of user u are bounds[u]:bounds[u + 1]
 
     def __post_init__(self) -> None:
@@ -165,6 +166,13 @@ class Dataset:
     @cached_property
     def provenance(self) -> Provenance:
         return Provenance(self.source, self.origin, self.digest)
+
+
+def id_text(value: object) -> str:
+    """Return an id as `user_ids` and `item_ids` hold it: text, 7.0 as "7", since pandas makes floats of whole numbers
+    where a column has gaps.
+    """
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def item_permutation(n: int) -> IntArray:

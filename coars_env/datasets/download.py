@@ -4,13 +4,10 @@ import hashlib
 import os
 import stat
 import sys
-import tempfile
 import time
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
@@ -19,6 +16,7 @@ from urllib.error import HTTPError, URLError
 import platformdirs
 
 from coars_env.errors import DatasetError, MissingDataError
+from coars_env.files import atomic_path
 
 MAX_ARCHIVE_BYTES = 2 * 1024**3
 """Largest archive we fetch; the largest we know is below 1 GB. Our choice."""
@@ -74,7 +72,7 @@ def fetch(
     _refuse_silent(url)
     if licence:
         print(f"Downloading {url}\nLicence: {licence}", file=sys.stderr)
-    with _beside(destination) as partial:
+    with atomic_path(destination) as partial:
         try:
             with urllib.request.urlopen(url, timeout=timeout) as answer, partial.open("wb") as out:
                 _copy(answer, out, url, max_bytes)
@@ -86,7 +84,6 @@ def fetch(
         for algorithm, expected in (("md5", md5), ("sha256", sha256)):
             if expected is not None:
                 check_digest(partial, expected, algorithm, origin=url)
-        os.replace(partial, destination)
     return destination
 
 
@@ -133,23 +130,20 @@ def unzip(archive: Path, folder: Path, *, max_bytes: int = MAX_UNPACKED_BYTES) -
         DatasetError: if the archive is damaged, names a path outside the folder, holds a link, or unpacks to more
             than `max_bytes`.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        unpacked = Path(name) / "members"
-        unpacked.mkdir()
-        try:
-            with zipfile.ZipFile(archive) as file:
-                _unpack(file, unpacked, archive, max_bytes)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as reason:
-            raise DatasetError(
-                f"An archive must be a whole zip file. Expected one in {archive}, found: {reason}. "
-                "Delete it and download it again."
-            ) from reason
-        try:
-            os.replace(unpacked, folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process finished first, with the same checked archive
-                raise
+    try:
+        with atomic_path(folder) as unpacked:
+            unpacked.mkdir()
+            try:
+                with zipfile.ZipFile(archive) as file:
+                    _unpack(file, unpacked, archive, max_bytes)
+            except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as reason:
+                raise DatasetError(
+                    f"An archive must be a whole zip file. Expected one in {archive}, found: {reason}. "
+                    "Delete it and download it again."
+                ) from reason
+    except OSError:
+        if not folder.is_dir():  # otherwise another process finished first, with the same checked archive
+            raise
 
 
 def _unpack(file: zipfile.ZipFile, folder: Path, archive: Path, max_bytes: int) -> None:
@@ -181,18 +175,6 @@ def _refuse_unsafe(member: zipfile.ZipInfo, archive: Path) -> None:
             f"Members of an archive must be plain files inside it. Expected such in {archive}, found {name!r}. "
             "Do not use this archive; get it from its official address."
         )
-
-
-@contextmanager
-def _beside(destination: Path) -> Iterator[Path]:
-    """A temporary path in the folder of the destination, removed whatever happens."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _copy(answer: IO[bytes], out: IO[bytes], url: str, max_bytes: int) -> None:

@@ -19,7 +19,7 @@ def _register() -> None:
         gymnasium.register(env_id, entry_point="coars_env.make:single_agent", kwargs=kwargs)
     if hasattr(pettingzoo, "register"):
         for label, view in product(DATASETS, ("text", "numeric", "masked")):
-            env_id, kwargs = f"coars/{label}-{view.title()}-v0", {"name": DATASETS[label], "view": view}
+            env_id, kwargs = f"coars/{label}-{view.title()}-v0", {"data": DATASETS[label], "view": view}
             pettingzoo.register("parallel", env_id, parallel_env, kwargs=kwargs)
             pettingzoo.register("aec", env_id, env, kwargs=kwargs)
 

@@ -5,7 +5,7 @@ Users: `FixedUser`, `OracleUser`, `ScorerUser`. Recommenders: `RandomRecommender
 with a history; `popularity_scorer` and `svd_scorer` are two, any function of two arrays is another.
 """
 
-from coars_env.partners.agent import Agent, agent_seed, check_plays
+from coars_env.partners.agent import Agent, agent_seed, check_plays, copy_agent
 from coars_env.partners.recommenders import FixedRecommender, GreedyRecommender, RandomRecommender
 from coars_env.partners.replay import Replay
 from coars_env.partners.scorers import item_counts, popularity_scorer, svd_scorer
@@ -22,6 +22,7 @@ __all__ = [
     "ScorerUser",
     "agent_seed",
     "check_plays",
+    "copy_agent",
     "item_counts",
     "popularity_scorer",
     "svd_scorer",

@@ -1,5 +1,6 @@
 """Agent: the protocol of everything that can play a side."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +33,19 @@ def agent_seed(seed: int, side: int, number: int) -> tuple[int, ...]:
         ConfigError: the seed is no whole number, or negative.
     """
     return (checked_seed(seed), side, number, 1)
+
+
+def copy_agent(agent: Agent) -> Agent:
+    """Return a copy that opens batches of its own; models, scorers and other objects are shared.
+
+    Agents that an agent holds as attributes are copied, too. Whatever else an agent keeps of a dialogue, `start` must
+    bind anew (`self._rngs = [...]`) and not change in place.
+    """
+    twin = copy.copy(agent)
+    for name, value in vars(twin).items():
+        if isinstance(value, Agent):
+            object.__setattr__(twin, name, copy_agent(value))
+    return twin
 
 
 def check_plays(agent: object, name: str) -> None:

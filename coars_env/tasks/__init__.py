@@ -16,7 +16,7 @@ from coars_env.tasks.candidates import (
     uniform_candidates,
 )
 from coars_env.tasks.peers import LEVEL_EDGES, Embed, PeersOf, SvdPeers, VectorPeers
-from coars_env.tasks.splits import Split, UserSequence, leave_last, llara, published, random_holdout
+from coars_env.tasks.splits import Split, UserSequence, leave_last, llara, published, random_holdout, split_users
 from coars_env.tasks.task import (
     HISTORY_LENGTH,
     NUM_CANDIDATES,
@@ -28,7 +28,6 @@ from coars_env.tasks.task import (
     read_opinions,
     task_from_row,
     task_row,
-    write_atomically,
 )
 
 __all__ = [
@@ -59,8 +58,8 @@ __all__ = [
     "read_opinions",
     "sample_train_tasks",
     "scores_of",
+    "split_users",
     "task_from_row",
     "task_row",
     "uniform_candidates",
-    "write_atomically",
 ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -28,6 +28,9 @@ class TaskBuilder:
     exclude_owned: bool = True
     """True: negatives are never any item of the user. False: only the target and the visible history are barred, as
     LLaRA and AFL do, so that about one negative a list was in fact watched."""
+    candidates: str = field(default="custom", init=False)
+    """Name of the rule that draws the candidates, part of the names of episode sets. Only `coars_env.builder` sets it;
+    a builder made by hand, or a changed copy of one, is "custom", so no set carries a wrong name."""
 
     def __post_init__(self) -> None:
         expect(Split, self.split, "Tasks are cut from a split.", "Divide a dataset by leave_last or another split.")
@@ -64,7 +67,7 @@ class TaskBuilder:
             )
         target = sequence.items[cut]
         history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
-        barred = self.split.owned[sequence.user] if self.exclude_owned else frozenset((*history, target))
+        barred = self.split.owned_by(sequence.user) if self.exclude_owned else frozenset((*history, target))
         if isinstance(self.sampler, TopCandidates):
             listed = self._best(self.sampler, history, target, barred)
             retrieved = not self.sampler.keep_target
@@ -102,13 +105,12 @@ class TaskBuilder:
         return list(chosen.values())[1:]
 
 
-def freeze(builder: TaskBuilder, subset: str, *, rule: str, draw: int = 0, seed: int = 0) -> EpisodeSet:
+def freeze(builder: TaskBuilder, subset: str, *, draw: int = 0, seed: int = 0) -> EpisodeSet:
     """One task for the last item of each sequence of "test", "validation" or "train", in the order of the split.
 
     Args:
-        builder: split, candidate sampler and peers.
+        builder: split, candidate sampler and peers; the set is named by its rule, `TaskBuilder.candidates`.
         subset: which part of the split.
-        rule: name of the candidate rule, part of the set's name.
         draw: number of the candidate draw; tasks of two draws differ in candidates and order only.
         seed: seed of the family of draws.
 
@@ -120,12 +122,12 @@ def freeze(builder: TaskBuilder, subset: str, *, rule: str, draw: int = 0, seed:
     split, sequences = builder.split, builder.split.part(subset)
     draw = whole_number("Draws and seeds are counted from 0.", "draw", draw, 0)
     seed = whole_number("Draws and seeds are counted from 0.", "seed", seed, 0)
-    stem = f"{split.name}-{subset}-{rule}-d{draw}"
+    stem = f"{split.name}-{subset}-{builder.candidates}-d{draw}"
     tasks = builder.batch(
         (f"{stem}-{row:04d}", sequence, len(sequence.items) - 1, np.random.default_rng([seed, draw, row]))
         for row, sequence in enumerate(sequences)
     )
-    name = f"{split.dataset.name}/{split.name}/{subset}/{rule}/d{draw}"
+    name = f"{split.dataset.name}/{split.name}/{subset}/{builder.candidates}/d{draw}"
     return EpisodeSet(name, tuple(tasks), split.dataset.items, split.dataset.provenance)
 
 

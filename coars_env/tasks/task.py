@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coars_env.datasets.dataset import Dataset, Item, Provenance
-from coars_env.errors import ConfigError, TaskError, expect
+from coars_env.errors import TaskError, expect
+from coars_env.files import write_atomically
 
 EPISODES_VERSION = 2
 HISTORY_LENGTH = 10
@@ -277,24 +276,3 @@ def _sha256(lines: Sequence[str]) -> str:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-
-
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file so that a reader sees all of it or none.
-
-    Raises:
-        ConfigError: nothing can be written there.
-    """
-    expect(str | os.PathLike, path, "A file has a path.", "Pass one.")
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            whole = Path(folder, path.name)
-            whole.write_bytes(text.encode())
-            os.replace(whole, path)
-    except OSError as reason:
-        raise ConfigError(
-            f"What is written needs a place. Expected a file that can be written at {path}, found {reason!r}. Name "
-            "another."
-        ) from reason

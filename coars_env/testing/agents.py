@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coars_env.env import Action, Dialogue, Observation, action_spaces, as_member
-from coars_env.partners.agent import Agent, check_plays
+from coars_env.partners.agent import Agent, check_plays, copy_agent
 from coars_env.rollout import play
 from coars_env.testing.toys import NUM_CANDIDATES, ScriptedAgent, toy_episodes
 from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, find_role
@@ -32,7 +32,8 @@ def check_agent(agent: Agent, role: Role) -> None:
 
     It answers every dialogue it is asked about and no other, with members of its action space; it leaves its
     observations as they were; it stands odd messages of its partner; equal seeds give equal dialogues; and a dialogue
-    goes alike alone and in a batch.
+    goes alike alone and in a batch, also when a copy of the agent has opened another batch meanwhile, as
+    `SingleAgentVectorEnv` does.
 
     Raises:
         AssertionError: it does not; the message says what was expected and found.
@@ -45,6 +46,11 @@ def check_agent(agent: Agent, role: Role) -> None:
     assert batch == again, f"Equal seeds must give equal dialogues. {_first_difference(batch, again)}"
     alone = [transcript for n in range(4) for transcript in _played(agent, role, [n])]
     assert batch == alone, f"A dialogue must go alike alone and in a batch. {_first_difference(batch, alone)}"
+    disturbed = _played(_Disturbed(agent), role, range(4))
+    assert batch == disturbed, (
+        "`start` must bind what the agent keeps of a dialogue anew: a copy that opens a batch changes what "
+        f"the agent says in its own. {_first_difference(batch, disturbed)}"
+    )
 
 
 def _played(agent: Agent, role: Role, numbers: Sequence[int]) -> list[str]:
@@ -59,6 +65,20 @@ def _played(agent: Agent, role: Role, numbers: Sequence[int]) -> list[str]:
     for dialogue in dialogues:
         assert dialogue.ending != "failed", f"An agent must not break. Expected an action, found {dialogue.cause}"
     return [dialogue.transcript(episodes.provenance, seed=7).to_json() for dialogue in dialogues]
+
+
+class _Disturbed:
+    """An agent of which a copy opens another batch before each of its answers."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._agent.start(seeds)
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        copy_agent(self._agent).start([(9, 9)])
+        return self._agent.act(observations)
 
 
 class _Watched:

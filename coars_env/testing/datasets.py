@@ -129,4 +129,4 @@ def _episodes(split: Split, num_candidates: int, most_tasks: int) -> EpisodeSet:
     order = np.random.default_rng(0).permutation(len(split.test))[:most_tasks]
     part = replace(split, test=tuple(split.test[row] for row in sorted(order.tolist())))
     sampler = uniform_candidates(split.dataset.num_items)
-    return freeze(TaskBuilder(part, sampler, num_candidates=num_candidates), "test", rule="uniform")
+    return freeze(TaskBuilder(part, sampler, num_candidates=num_candidates), "test")

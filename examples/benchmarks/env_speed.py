@@ -211,7 +211,7 @@ def main() -> None:
     config = tyro.cli(SpeedConfig, description=__doc__)
     torch.set_num_threads(1)
     split = load_split("movielens", source=config.source)
-    episodes = freeze(builder(split), "test", rule="uniform")
+    episodes = freeze(builder(split), "test")
     game = NumericEnv(CoarsEnv(episodes), item_features(split))
     ways: dict[str, Way] = {
         "one environment in a loop": single_way(game),

@@ -68,7 +68,7 @@ def measure(interactions: int) -> Growth:
     dataset = timed(lambda: coars_env.load("synthetic", **sizes))
     split = timed(lambda: coars_env.leave_last(dataset))
     build = timed(lambda: coars_env.builder(split))
-    episodes = timed(lambda: coars_env.freeze(build, "test", rule="uniform"))
+    episodes = timed(lambda: coars_env.freeze(build, "test"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "episodes.jsonl")
         timed(lambda: episodes.save(path))

@@ -317,7 +317,7 @@ def episode_sets(split: Split, subset: str, rule: str, draws: int = DRAWS) -> li
     else:
         sampler = uniform_candidates(split.dataset.num_items)
     build = TaskBuilder(split, sampler, exclude_owned=rule != "llara")
-    return [freeze(build, subset, rule=rule, draw=draw) for draw in range(draws)]
+    return [freeze(build, subset, draw=draw) for draw in range(draws)]
 
 
 # Hit@1 of random, popularity, kNN on the last 10 and the chain whose ties go by popularity, as computed from the files

@@ -190,7 +190,7 @@ def test_one_table_holds_prompted_trained_and_plain_systems(split: Split, backbo
         out=tmp_path / "out",
     )
     build = builder(split)
-    draws = tuple(freeze(build, "test", rule="uniform", draw=draw) for draw in range(2))
+    draws = tuple(freeze(build, "test", draw=draw) for draw in range(2))
     console = Console(file=io.StringIO(), width=200)
     rows = compare(config, Game(split, "test", draws, backbone, 2), console=console)
     assert [row.notes for row in rows] == [(), (), ()]

@@ -65,7 +65,7 @@ def entries(system: MemorySystem) -> list[Entry]:
 
 
 def play_held_out(system: MemorySystem, split: Split, numbers: list[int]) -> list[str]:
-    episodes = freeze(builder(split), "test", rule="uniform")
+    episodes = freeze(builder(split), "test")
     dialogues = [Dialogue(episodes.tasks[n], episodes.items) for n in numbers]
     play(dialogues, system.recommender, system.user, numbers=numbers)
     return [dialogue.transcript(episodes.provenance).to_json() for dialogue in dialogues]

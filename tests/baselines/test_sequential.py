@@ -33,7 +33,7 @@ def fitted(request: pytest.FixtureRequest, split: Split) -> Any:
 
 
 def test_first_the_best_candidate_is_proposed_then_the_next(fitted: Any, split: Split) -> None:
-    episodes = freeze(builder(split), "test", rule="uniform")
+    episodes = freeze(builder(split), "test")
     for transcript in evaluate(fitted, FixedUser("dislike", 0.0), [episodes])[0][0]:
         task = transcript.task
         scores = dict(zip(task.candidates, fitted.scores([task.history])[0, task.candidates], strict=True))
@@ -45,7 +45,7 @@ def test_first_the_best_candidate_is_proposed_then_the_next(fitted: Any, split: 
 def test_a_saved_one_plays_the_same(fitted: Any, split: Split, tmp_path: Path) -> None:
     fitted.save(tmp_path / "model")
     loaded = type(fitted).load(tmp_path / "model", split)
-    episodes = [freeze(builder(split), "test", rule="uniform", draw=draw) for draw in range(2)]
+    episodes = [freeze(builder(split), "test", draw=draw) for draw in range(2)]
     assert evaluate(loaded, FixedUser(), episodes) == evaluate(fitted, FixedUser(), episodes)
     assert loaded.num_parameters == fitted.num_parameters > split.dataset.num_items * 2 * 64
 
@@ -70,7 +70,7 @@ PUBLISHED = {"sasrec": 0.4105, "gru4rec": 0.4526, "caser": 0.3789}
 def test_hit_rates_agree_with_the_published_ones(name: str) -> None:
     split = load_split("movielens", "llara", source="real", download=False)
     build = builder(split, "llara")
-    sets = [freeze(build, "test", rule="llara", draw=draw) for draw in range(5)]
+    sets = [freeze(build, "test", draw=draw) for draw in range(5)]
     by_row = metric_values(evaluate(load_baseline(name).fit(split), FixedUser(), sets))["hit_final"].mean((0, 1))
     standard_error = by_row.std(ddof=1) / np.sqrt(len(by_row))
     assert by_row.mean() == pytest.approx(PUBLISHED[name], abs=2 * standard_error)

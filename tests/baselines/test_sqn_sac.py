@@ -183,7 +183,7 @@ def test_a_saved_one_plays_the_same(encoder: str, split: Split, tmp_path: Path) 
     fitted = kind(fit_critic(split, kind.encoder, system=kind.name, actor_critic=False, settings=QUICK))
     fitted.save(tmp_path / "model")
     loaded = kind.load(tmp_path / "model", split)
-    episodes = [freeze(builder(split), "test", rule="uniform")]
+    episodes = [freeze(builder(split), "test")]
     assert evaluate(loaded, FixedUser("skip", 0.3), episodes) == evaluate(fitted, FixedUser("skip", 0.3), episodes)
     assert loaded.num_parameters == fitted.num_parameters
     with pytest.raises(CheckpointError, match=f"Expected system sac, found {kind.name}"):

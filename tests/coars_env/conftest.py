@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coars_env import Dataset, Item, Split, SvdPeers, TaskBuilder, builder, leave_last, load_split, uniform_candidates
+from coars_env import Dataset, Item, Split, TaskBuilder, builder, leave_last, load_split
 from coars_env.testing import toy_dataset
 
 
@@ -42,8 +42,8 @@ def dataset_of() -> Callable[..., Dataset]:
 def toy_builder() -> Callable[..., TaskBuilder]:
     """Makes a builder of lists of three on the toy dataset, some of its settings changed."""
     split = leave_last(toy_dataset())
-    build = TaskBuilder(split, uniform_candidates(6), SvdPeers(split), num_candidates=3)
-    return lambda **changes: replace(build, **changes)
+    build = builder(split, num_candidates=3)
+    return lambda **changes: replace(build, **changes) if changes else build
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from coars_env import (
     freeze,
     leave_last,
     load,
+    popularity_candidates,
     sample_train_tasks,
     uniform_candidates,
 )
@@ -112,14 +113,14 @@ def test_one_candidate_is_no_choice(toy_builder: Any) -> None:
 def test_draws_differ_in_candidates_and_order_only() -> None:
     split = leave_last(load("synthetic", users=40, items=120, interactions=1200))
     build = builder(split)
-    draws = [freeze(build, "test", rule="uniform", draw=draw) for draw in (0, 1)]
+    draws = [freeze(build, "test", draw=draw) for draw in (0, 1)]
     assert [episodes.name for episodes in draws] == [f"synthetic/leave_last/test/uniform/d{n}" for n in (0, 1)]
     assert draws[0].tasks[3].task_id == "leave_last-test-uniform-d0-0003"
     for a, b, held_out in zip(*draws, split.test, strict=True):
         assert (a.user, a.history, a.target) == (b.user, b.history, b.target)
         assert a.target == held_out.items[-1]
         assert a.candidates != b.candidates
-    assert freeze(build, "test", rule="uniform", draw=1).sha256 == draws[1].sha256
+    assert freeze(build, "test", draw=1).sha256 == draws[1].sha256
 
 
 @pytest.mark.parametrize(
@@ -132,16 +133,16 @@ def test_draws_differ_in_candidates_and_order_only() -> None:
 )
 def test_freeze_refuses_what_is_not_there(options: dict[str, object], message: str, toy_builder: Any) -> None:
     with pytest.raises(ConfigError, match=message):
-        freeze(toy_builder(), rule="uniform", **options)  # type: ignore[arg-type]
+        freeze(toy_builder(), **options)  # type: ignore[arg-type]
 
 
 def test_a_part_without_users_is_not_frozen(toy_builder: Any) -> None:
     parts = r"Split\('leave_last' of 'toy': 4 train, 0 validation, 4 test\)"
     with pytest.raises(TaskError, match=rf"Expected some in 'validation', found none in {parts}\. Take a part that"):
-        freeze(toy_builder(), "validation", rule="uniform")
+        freeze(toy_builder(), "validation")
     nobody = replace(TOY_SPLIT, train=(), test=())
     with pytest.raises(TaskError, match=r"No user has enough interactions: use more data"):
-        freeze(toy_builder(split=nobody), "test", rule="uniform")
+        freeze(toy_builder(split=nobody), "test")
 
 
 def test_training_tasks_are_cut_from_training_sequences(toy_builder: Any) -> None:
@@ -194,7 +195,7 @@ def test_a_sampler_must_know_the_catalogue(toy_builder: Any) -> None:
 def test_real_lists_hold_no_title_twice(ml100k: Split, rule: str) -> None:
     titles = [item.title for item in ml100k.dataset.items]
     assert len(set(titles)) < len(titles)  # some films are listed twice
-    for task in freeze(builder(ml100k, rule), "test", rule=rule):  # type: ignore[arg-type]
+    for task in freeze(builder(ml100k, rule), "test"):  # type: ignore[arg-type]
         assert len({titles[item] for item in task.candidates}) == 20
         owned = ml100k.owned[task.user] & set(task.candidates) - {task.target}
         assert not owned or rule == "llara"
@@ -205,3 +206,15 @@ def test_real_training_tasks_leave_the_held_out_items_alone(ml100k: Split, ml100
     for task in sample_train_tasks(ml100k_builder, 943, np.random.default_rng(0), prefix="step"):
         assert held_out[task.user] not in (*task.history, *task.candidates)
         assert 3 <= len(task.history) <= 10
+
+
+def test_a_set_is_named_by_the_rule_that_drew_it(toy_builder: Any) -> None:
+    split = toy_builder().split
+    for candidates in ("uniform", "popularity", "llara"):
+        named = builder(split, candidates, num_candidates=3)  # type: ignore[arg-type]
+        assert (named.candidates, freeze(named, "test").name) == (candidates, f"toy/leave_last/test/{candidates}/d0")
+    changed = toy_builder(sampler=popularity_candidates(split))  # a copy of "uniform" that draws otherwise
+    own = TaskBuilder(split, uniform_candidates(6), num_candidates=3)
+    assert [freeze(b, "test").tasks[0].task_id for b in (changed, own)] == ["leave_last-test-custom-d0-0000"] * 2
+    with pytest.raises(TypeError, match="candidates"):
+        TaskBuilder(split, uniform_candidates(6), candidates="popularity")  # type: ignore[call-arg]

@@ -71,14 +71,14 @@ def test_the_best_items_are_listed_and_the_target_takes_the_last_place_if_need_b
 ) -> None:
     # User 0 owns 0, 4 and the target 5; user 1 owns 1, 4 and the target 0; user 2 owns 2, 5, 1 and the target 3.
     build = toy_builder(sampler=TopCandidates(by_number))
-    tasks = freeze(build, "test", rule="top").tasks
+    tasks = freeze(build, "test").tasks
     assert [set(task.candidates) for task in tasks[:3]] == [{5, 3, 2}, {5, 3, 0}, {4, 3, 0}]
     assert not any(task.retrieved for task in tasks)
     assert len({build("t", TOY_SPLIT.test[0], 2, np.random.default_rng(n)).candidates for n in range(40)}) == 6
 
 
 def test_a_list_may_lack_its_target_where_the_retriever_missed_it(toy_builder: Any) -> None:
-    episodes = freeze(toy_builder(sampler=TopCandidates(by_number, keep_target=False)), "test", rule="retrieved")
+    episodes = freeze(toy_builder(sampler=TopCandidates(by_number, keep_target=False)), "test")
     assert [set(task.candidates) for task in episodes][:3] == [{5, 3, 2}, {5, 3, 2}, {4, 3, 0}]
     assert [task.target in task.candidates for task in episodes][:3] == [True, False, True]
     assert all(task.retrieved for task in episodes)
@@ -91,7 +91,7 @@ def test_a_list_may_lack_its_target_where_the_retriever_missed_it(toy_builder: A
 
 
 def test_a_retrieved_set_survives_its_file(tmp_path: Path, toy_builder: Any) -> None:
-    episodes = freeze(toy_builder(sampler=TopCandidates(by_number, keep_target=False)), "test", rule="retrieved")
+    episodes = freeze(toy_builder(sampler=TopCandidates(by_number, keep_target=False)), "test")
     episodes.save(tmp_path / "toy.jsonl")
     loaded = EpisodeSet.load(tmp_path / "toy.jsonl", TOY)
     assert (loaded.tasks, loaded.sha256) == (episodes.tasks, episodes.sha256)

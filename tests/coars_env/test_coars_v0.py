@@ -85,4 +85,4 @@ def test_pettingzoo_knows_the_ids(view: str, kind: type) -> None:
     assert type(turns.env) is kind
     for label in coars_v0.DATASETS:
         for registered in ("parallel", "aec"):
-            assert pettingzoo.spec(registered, f"coars/{label}-{view}-v0").kwargs["name"] == coars_v0.DATASETS[label]
+            assert pettingzoo.spec(registered, f"coars/{label}-{view}-v0").kwargs["data"] == coars_v0.DATASETS[label]

@@ -105,7 +105,7 @@ WRONG_KINDS: list[tuple[Callable[[], object], str]] = [
     (lambda: user_test(SPLIT, peers=SvdPeers), r"Opinions are those of peers\. .* the class SvdPeers"),  # type: ignore[arg-type]
     (lambda: TaskBuilder(SPLIT, "uniform"), r"`CandidateSampler` of your own or `TopCandidates`"),  # type: ignore[arg-type]
     (lambda: TaskBuilder(SPLIT, uniform_candidates(6), 3), r"Pass SvdPeers\(split\), or None"),  # type: ignore[arg-type]
-    (lambda: freeze(SPLIT, "test", rule="uniform"), r"kind TaskBuilder, found Split\("),  # type: ignore[arg-type]
+    (lambda: freeze(SPLIT, "test"), r"kind TaskBuilder, found Split\("),  # type: ignore[arg-type]
     (lambda: sample_train_tasks(BUILD, 1, 0, prefix="s"), r"Pass numpy\.random\.default_rng\(seed\)"),  # type: ignore[arg-type]
     (lambda: rollout(TOY, TOY.items, RANDOM, CLICKS, provenance="toy"), r"Pass `episodes\.provenance`"),  # type: ignore[arg-type]
     (lambda: register("toy-of-errors", toy_dataset()), r"A loader is a function that returns a Dataset"),  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def test_another_kind_of_object_is_refused(passing: Callable[[], object], messag
 WRONG_NUMBERS: list[tuple[Callable[[Any], object], str, tuple[object, ...]]] = [
     (lambda n: toy_env(max_turns=n), "max_turns >= 1", (0, "4", 2.5, None)),
     (lambda n: TaskBuilder(SPLIT, uniform_candidates(6), num_candidates=n), "num_candidates >= 2", (1, "20", 2.5)),
-    (lambda n: freeze(BUILD, "test", rule="uniform", draw=n), "draw >= 0", (-1, "0", 0.5)),
+    (lambda n: freeze(BUILD, "test", draw=n), "draw >= 0", (-1, "0", 0.5)),
     (lambda n: toy_env().reset(seed=n), "seed >= 0", (-1, "0", 1.5, [1])),
     (lambda n: single_agent(toy_numbers()).reset(seed=n), "seed >= 0", (-1, "0")),
     (lambda n: VectorNumericEnv(toy_numbers(), 2).reset(seed=n), "seed >= 0", (-1, "0", [1, 2])),

@@ -19,6 +19,7 @@ from coars_env import (
     from_interactions,
     leave_last,
     load_split,
+    published,
     random_holdout,
     register,
 )
@@ -208,6 +209,81 @@ def test_what_cannot_be_is_named_by_table_row_and_remedy(
         from_interactions(changed(RATINGS, **ratings), changed(FILMS, **films))
 
 
+def test_all_kinds_of_faults_are_listed_at_once() -> None:
+    ratings = {
+        "user_id": ["ann", None, "ann", "", "bob"],
+        "item_id": ["b", "x", "y", 7, ["a"]],
+        "rating": [4, "good", 3, 1, NAN],
+        "timestamp": [1, 2, None, 4, 5],
+        "fold": ["train", "dev", "test", "train", "dev"],
+    }
+    films = {"item_id": ["a", "b", "a", 7], "title": ["A", None, "C", "D"], "year": [1, 2, 3, "old"]}
+    with pytest.raises(DatasetError, match=r"^The tables have 10 kinds of faults:") as caught:
+        from_interactions(ratings, films, split="fold")
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.partition(":")[0] for line in lines] == [
+        "items, row 2, item_id",
+        "interactions, row 1, user_id",
+        "interactions, row 2, timestamp",
+        "items, row 1, title",
+        "items, row 3, year",
+        "interactions, row 4, item_id",
+        "interactions, row 1, item_id",
+        "interactions, row 1, rating",
+        "interactions, row 1, fold",
+        "interactions, row 2, fold",
+    ]
+    assert lines[1].endswith("Fill it, or drop the row. The same in 1 more rows: 3.")
+    assert lines[6].endswith("Add the item, or drop its interactions. The same in 1 more rows: 2.")
+    assert "names parts. Expected train, validation or test, found 'dev'. Rename" in lines[8]
+    assert "Expected one part per user, found user 'ann' in 'train' and 'test'. Put each user in one" in lines[9]
+
+
+def test_long_lists_of_rows_are_cut() -> None:
+    ratings = {"user_id": ["ann"] * 8, "item_id": ["a"] * 8, "rating": [NAN] * 8}
+    with pytest.raises(DatasetError, match=r"^interactions, row 0, rating: .* in 7 more rows: 1, 2, 3, 4, 5, \.\.\."):
+        from_interactions(ratings, FILMS)
+
+
+# A split in the table -------------------------------------------------------------------------------------------------
+
+
+def test_a_column_divides_the_users() -> None:
+    ratings = {
+        "user_id": ["ann", "bob", "cem", "ann", "bob", "cem", "ann"],
+        "item_id": ["b", "a", "c", "a", "b", 7, "c"],
+        "timestamp": [1, 2, 3, 4, 5, 6, 7],
+        "fold": ["train", "validation", "test", "train", "validation", "test", "train"],
+    }
+    dataset = from_interactions(ratings, FILMS, name="folds", split="fold")
+    assert dataset.parts == ("train", "validation", "test")
+    split = published(dataset)
+    assert [[s.user for s in part] for part in (split.train, split.validation, split.test)] == [[0], [1], [2]]
+    assert dataset.item_ids[split.test[0].items[-1]] == "7"
+    assert dataset.digest == from_interactions(changed(ratings, fold=None), FILMS).digest
+    register("own-folds", lambda: dataset)
+    assert load_split("own-folds").name == "published"
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [
+        (
+            ["train", "dev", "train", "train", "held out"],
+            r"row 1, fold: The split column 'fold' names parts\. .*found 'dev', 'held out'\. .*in 1 more rows: 4",
+        ),
+        (["train", None, "train", "train", NAN], r"found None, nan\. Rename the values"),
+        (["train", ["test"], "train", "train", 1], r"found \['test'\], 1\. Rename the values"),
+        (["train", "test", "train", "test", "test"], r"user 'ann' in 'train' and 'test'\. Put each user in one part"),
+        ([str(n) for n in range(5)], r"found '0', '1', '2', '3', '4'\. "),
+        (None, r"Expected user_id and item_id and fold, found user_id, item_id, rating, timestamp\. Rename"),
+    ],
+)
+def test_a_column_that_does_not_divide_users_is_refused(fold: Any, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        from_interactions(changed(RATINGS, fold=fold), FILMS, split="fold")
+
+
 @pytest.mark.parametrize("table", [None, [1, 2], "films.csv", 7])
 def test_something_else_than_a_table_is_refused(table: Any) -> None:
     with pytest.raises(DatasetError, match=r"Expected user_id and item_id, found none in"):
@@ -268,7 +344,7 @@ def test_endless_titles_are_cut_and_an_episode_of_them_can_be_played() -> None:
     ratings = {"user_id": [n % 2 for n in range(8)], "item_id": list(range(8)), "timestamp": list(range(8))}
     dataset = from_interactions(ratings, films)
     assert {len(item.title) for item in dataset.items} == {MAX_TITLE_LENGTH}
-    env = CoarsEnv(freeze(builder(leave_last(dataset)), "test", rule="uniform"))
+    env = CoarsEnv(freeze(builder(leave_last(dataset)), "test"))
     observations, _ = env.reset(seed=0)
     assert all(env.observation_space(role).contains(observations[role]) for role in env.agents)
     assert len(observations["recommender_0"]["text"]) < 7_000

@@ -255,7 +255,7 @@ def test_afl_has_the_published_figures_and_nothing_of_its_order() -> None:
 def test_by_the_ids_of_the_file_a_rule_finds_half_of_the_targets() -> None:
     split = random_holdout(load_lastfm(data_dir=real_root(), download=False))
     artist = np.array([int(item_id) for item_id in split.dataset.item_ids])
-    episodes = freeze(TaskBuilder(split, uniform_candidates(split.dataset.num_items)), "test", rule="uniform")
+    episodes = freeze(TaskBuilder(split, uniform_candidates(split.dataset.num_items)), "test")
 
     def nearest(numbers: np.ndarray) -> float:
         hits = []

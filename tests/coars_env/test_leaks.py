@@ -23,18 +23,15 @@ from coars_env import (
     TaskError,
     builder,
     freeze,
-    leave_last,
     list_datasets,
-    llara,
     load,
-    published,
+    load_split,
     random_holdout,
 )
 from coars_env.testing import check_dataset, check_ids, id_probe
 
 FORMS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in list_datasets()]
 FORMS += [("movielens", {"variant": "latest-small"}), ("lastfm", {"variant": "afl"})]
-SPLITS = {"leave_last": leave_last, "llara": llara, "random_holdout": random_holdout, "published": published}
 
 
 @functools.cache
@@ -48,10 +45,10 @@ def dataset(form: int) -> Dataset:
         pytest.skip(str(reason))
 
 
-def tasks(form: int, split_name: str, rule: CandidateRule) -> TaskBuilder:
+def tasks(form: int, split_name: SplitName, rule: CandidateRule) -> TaskBuilder:
     """At most 1,000 of the held-out users, drawn by a fixed seed; few training users: peers are of no account here."""
     try:
-        split = SPLITS[split_name](dataset(form))
+        split = load_split(dataset(form), split_name)
     except TaskError as reason:
         pytest.skip(f"this dataset is not divided so: {reason}")
     order = np.random.default_rng(3).permutation(len(split.test))[:1000]
@@ -71,7 +68,7 @@ def named(form: int) -> str:
     ],
 )
 def test_numbers_tell_nothing_about_the_target(form: int, split: SplitName, rule: CandidateRule) -> None:
-    check_ids(freeze(tasks(form, split, rule), "test", rule=rule))
+    check_ids(freeze(tasks(form, split, rule), "test"))
 
 
 @pytest.mark.parametrize("form", [pytest.param(form, id=named(form)) for form in range(len(FORMS))])
@@ -90,7 +87,7 @@ def test_opinions_are_of_others_and_of_what_they_took_in_training(form: int, spl
         for n, item in enumerate(sequence.items):
             owners[sequence.items[max(0, n - 2) : n], item].add(sequence.user)
     blind = replace(split, test=(), validation=(), owned={})
-    told = freeze(replace(build, split=split, peers=SvdPeers(blind)), "test", rule="uniform")
+    told = freeze(replace(build, split=split, peers=SvdPeers(blind)), "test")
     heard = 0
     for task in told:
         for item in task.candidates:
@@ -98,7 +95,7 @@ def test_opinions_are_of_others_and_of_what_they_took_in_training(form: int, spl
             heard += len(opinions)
             assert all(owners[opinion.items, item] - {task.user} for opinion in opinions)
     assert heard > 100
-    assert told.tasks == freeze(replace(build, split=split, peers=SvdPeers(split)), "test", rule="uniform").tasks
+    assert told.tasks == freeze(replace(build, split=split, peers=SvdPeers(split)), "test").tasks
 
 
 def test_by_the_ids_of_the_files_the_same_rules_find_the_target() -> None:
@@ -114,4 +111,4 @@ def test_by_the_ids_of_the_files_the_same_rules_find_the_target() -> None:
     )
     split = random_holdout(raw)
     build = replace(builder(replace(split, test=split.test[:600], train=split.train[:200])), peers=None)
-    assert max(id_probe(freeze(build, "test", rule="uniform")).values()) > 0.3
+    assert max(id_probe(freeze(build, "test")).values()) > 0.3

@@ -70,7 +70,7 @@ def test_peers_may_come_from_any_user_vectors() -> None:
         seen.append([tuple(history) for history in histories])
         return 5 * COMPASS[[history[0] for history in histories]]  # lengths are of no account
 
-    peers = VectorPeers(replace(TOY_SPLIT, train=train), embed)
+    peers = VectorPeers(replace(TOY_SPLIT, train=train, test=()), embed)
     said = peers(0, (0,), [5, 1, 0])
     assert said.similarity == pytest.approx([(2 / math.sqrt(10) - 1) / 3, -1.0, 0.0], abs=1e-4)
     assert read_opinions(said.opinions[:9]) == ((1, (2,)), (1, (3,)), (0, (1,)))

@@ -324,7 +324,7 @@ def test_an_action_error_is_a_coars_error_of_its_own() -> None:
 
 
 def test_a_random_recommender_hits_one_in_twenty(ml100k_builder: TaskBuilder) -> None:
-    episodes = freeze(ml100k_builder, "test", rule="uniform")
+    episodes = freeze(ml100k_builder, "test")
     transcripts = rollout(
         episodes.tasks, episodes.items, RandomRecommender(), FixedUser(), provenance=episodes.provenance
     )

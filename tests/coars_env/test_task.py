@@ -93,7 +93,7 @@ def test_equal_titles_in_a_list_and_foreign_items_are_refused() -> None:
 
 def test_the_digest_of_the_toy_is_the_same_everywhere(toy_builder: Any) -> None:
     assert toy_episodes().sha256 == "874544732bb646f2907e9365a0858a060acf70318ad0f1b1af4f4bcd4c14b95a"
-    assert freeze(toy_builder(), "test", rule="uniform").sha256 == DIGEST_OF_FROZEN_TOY
+    assert freeze(toy_builder(), "test").sha256 == DIGEST_OF_FROZEN_TOY
 
 
 DIGEST_OF_FROZEN_TOY = "afc6fc59fac06d610b45b3aba8efd38a906ade9351379697eb96ce36bc466124"
@@ -214,13 +214,13 @@ def test_invented_sets_are_those_of_every_version() -> None:
     dataset = load("synthetic", users=300, items=400, interactions=12_000, seed=1)
     splits = {"leave_last": leave_last(dataset), "llara": llara(dataset)}
     for (split, rule), digest in DIGESTS_OF_INVENTED_SETS.items():
-        assert freeze(builder(splits[split], rule), "test", rule=rule).sha256 == digest  # type: ignore[arg-type]
+        assert freeze(builder(splits[split], rule), "test").sha256 == digest  # type: ignore[arg-type]
 
 
 def test_a_frozen_set_has_the_same_digest_in_another_process() -> None:
     code = (
         "from coars_env import *; s = leave_last(load('synthetic', users=60, items=90, interactions=1500)); "
-        "print(freeze(builder(s, 'popularity'), 'test', rule='popularity', draw=2).sha256)"
+        "print(freeze(builder(s, 'popularity'), 'test', draw=2).sha256)"
     )
     digests = set()
     for number in ("1", "2"):
@@ -228,7 +228,7 @@ def test_a_frozen_set_has_the_same_digest_in_another_process() -> None:
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
         digests.add(ran.stdout)
     split = leave_last(load("synthetic", users=60, items=90, interactions=1500))
-    digests.add(freeze(builder(split, "popularity"), "test", rule="popularity", draw=2).sha256 + "\n")
+    digests.add(freeze(builder(split, "popularity"), "test", draw=2).sha256 + "\n")
     assert len(digests) == 1
 
 
@@ -239,7 +239,7 @@ def test_a_set_and_a_split_say_in_a_line_what_they_are() -> None:
 
 
 def test_a_real_set_has_its_published_digest(ml100k_builder: TaskBuilder) -> None:
-    assert freeze(ml100k_builder, "test", rule="uniform").sha256 == DIGEST_OF_ML100K
+    assert freeze(ml100k_builder, "test").sha256 == DIGEST_OF_ML100K
 
 
 DIGEST_OF_ML100K = "4af92fc2a3252eddbfc47f277b9023efc2c5e4ab4ed9dd792ee6ccd2d358d189"

@@ -120,16 +120,45 @@ class Brittle(Recommender):
         return {"item": 0, "message": "".join(observation["replies"]).encode("ascii").decode()}
 
 
+class Wrapping:
+    """Leaves everything to another agent, of which a copy of it has a copy."""
+
+    def __init__(self, player: Any) -> None:
+        self.player = player
+
+    def start(self, seeds: Any) -> None:
+        self.player.start(seeds)
+
+    def act(self, observations: Any) -> Any:
+        return self.player.act(observations)
+
+
+class Clearing(Recommender):
+    """Empties in `start` what its copies share with it."""
+
+    def __init__(self) -> None:
+        self.said: list[int] = []
+
+    def start(self, seeds: Any) -> None:
+        self.said.clear()
+
+    def act(self, observations: Any) -> Any:
+        self.said.append(1)
+        return {n: {"item": 0, "message": f"{len(self.said)}th"} for n in observations}
+
+
 def test_agents_that_keep_the_protocol_pass() -> None:
     check_agent(Recommender(), RECOMMENDER)
     check_agent(RandomRecommender(), RECOMMENDER)
     check_agent(FixedUser("star", 0.6), USER)
     check_agent(ScriptedAgent([{"item": 3, "message": "", "error": "lost"}]), RECOMMENDER)
+    check_agent(Wrapping(RandomRecommender()), RECOMMENDER)
 
 
 @pytest.mark.parametrize(
     ("agent", "message"),
     [
+        (Clearing(), r"`start` must bind what the agent keeps of a dialogue anew: a copy .* Expected .*2th"),
         (Silent(), r"An agent answers where it is asked\. Expected dialogues \[0, 1, 2, 3\], found \[0, 1, 3\]"),
         (Talkative(), r"An agent answers where it is asked\. .*, found \[0, 1, 2, 3, 9\]"),
         (OutsideItsSpace(), r"An action must lie in its space\. Expected one of Dict\(.*, found \{'item': 7"),

@@ -324,7 +324,7 @@ EVERYBODY = """
 import coars_env as c
 split = c.load_split("synthetic", users=80, items=90, interactions=2000)
 build = c.builder(split, "popularity", num_candidates=8)
-episodes = c.freeze(build, "test", rule="popularity")
+episodes = c.freeze(build, "test")
 score = c.svd_scorer(build.peers.directions)
 recommenders = {"chance": c.RandomRecommender(), "greedy": c.GreedyRecommender(score)}
 users = {"noisy": c.OracleUser(episodes, flip=0.3), "svd": c.ScorerUser.fit(score, episodes, accept=0.2)}

@@ -53,7 +53,7 @@ def toy_game(episodes: EpisodeSet = TOY, **options: Any) -> NumericEnv:
 def wide_game() -> NumericEnv:
     """More candidates than the user has acts, and peer similarities that are not zero."""
     split = load_split("synthetic", users=60, items=120, interactions=2_000)
-    episodes = freeze(builder(split, num_candidates=24), "test", rule="uniform")
+    episodes = freeze(builder(split, num_candidates=24), "test")
     return NumericEnv(CoarsEnv(episodes, max_turns=3), item_features(split, size=3))
 
 

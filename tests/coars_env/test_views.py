@@ -1,4 +1,6 @@
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,15 @@ from coars_env import (
     ROLES,
     USER,
     CoarsEnv,
+    CoarsError,
     CoarsReward,
     ConfigError,
+    Dataset,
     DatasetError,
+    EpisodeSet,
     MaskedEnv,
     NumericEnv,
+    Split,
     SvdPeers,
     TaskBuilder,
     TaskError,
@@ -22,9 +28,15 @@ from coars_env import (
     constant_stage,
     freeze,
     item_features,
+    leave_last,
+    llara,
+    load,
+    load_data,
     load_split,
     make,
+    make_vec,
     popularity_scorer,
+    single_agent,
     uniform_candidates,
 )
 
@@ -47,7 +59,7 @@ def test_an_environment_is_made_from_a_name() -> None:
 def test_make_is_its_own_steps() -> None:
     env = make("synthetic", candidates="popularity", draw=3, num_candidates=7, max_turns=2, seed=4, **SMALL)
     build = builder(load_split("synthetic", seed=4, **SMALL), "popularity", num_candidates=7)
-    episodes = freeze(build, "test", rule="popularity", draw=3)
+    episodes = freeze(build, "test", draw=3)
     assert env.episodes.sha256 == episodes.sha256
     assert env.max_turns == 2
 
@@ -116,6 +128,123 @@ def test_settings_that_cannot_be_are_refused(options: dict[str, Any], error: typ
         make("synthetic", **{**SMALL, **options})
 
 
+# From objects ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world() -> Dataset:
+    return load("synthetic", **SMALL)
+
+
+def test_an_environment_is_made_from_any_step_on_the_way(world: Dataset) -> None:
+    expected = make("synthetic", split="llara", subset="validation", draw=2, **SMALL).episodes
+    split = llara(world)
+    episodes = freeze(builder(split), "validation", draw=2)
+    made = (
+        make(world, split="llara", subset="validation", draw=2),
+        make(split, subset="validation", draw=2),
+        make(episodes),
+        single_agent(split, subset="validation", draw=2).env.env,
+        make(episodes, view="numeric", features=item_features(split)).env,
+    )
+    assert {env.episodes.sha256 for env in made} == {expected.sha256}
+
+
+def test_numeric_views_are_the_same_from_any_step(world: Dataset) -> None:
+    split = leave_last(world)
+    seen = [
+        env.reset(seed=3)[0][RECOMMENDER].tobytes()
+        for env in (
+            make(world, view="numeric"),
+            make(split, view="numeric"),
+            make(freeze(builder(split), "test"), view="numeric", features=item_features(split)),
+        )
+    ]
+    assert len(set(seen)) == 1
+    vectors = [make_vec(data, 2).reset(seed=3)[0][RECOMMENDER][0].tobytes() for data in (world, split)]
+    assert set(vectors) == set(seen)
+    assert single_agent(split, "recommender").reset(seed=3)[0].tobytes() == seen[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (Dataset, {"source": "real"}, r"source cannot be given beside a Dataset\. Leave it out"),
+        (Dataset, {"data_dir": "there", "users": 3}, r"data_dir, users cannot be given beside a Dataset"),
+        (Split, {"split": "llara", "variant": "1m"}, r"split, variant cannot be given beside a Split"),
+        (EpisodeSet, {"split": "llara"}, r"split cannot be given beside an EpisodeSet"),
+        (EpisodeSet, {"subset": "test"}, r"subset cannot be given beside an EpisodeSet"),
+        (
+            EpisodeSet,
+            {"candidates": "uniform", "draw": 0, "num_candidates": 20},
+            r"candidates, draw, num_candidates cannot be given beside an EpisodeSet",
+        ),
+        (EpisodeSet, {"view": "numeric"}, r"the numeric views of an EpisodeSet need features, got none\. Pass"),
+        (Split, {"features": np.zeros((90, 2), np.float32)}, r"features cannot be given beside view='text'"),
+        (Split, {"view": "numeric", "features": np.zeros((3, 2), np.float32)}, r"Every item needs features"),
+    ],
+)
+def test_options_that_mean_nothing_beside_an_object_are_refused(
+    world: Dataset, kind: type, options: dict[str, Any], message: str
+) -> None:
+    split = leave_last(world)
+    data: Any = {Dataset: world, Split: split, EpisodeSet: freeze(builder(split), "test")}[kind]
+    with pytest.raises(CoarsError, match=message):
+        make(data, **options)
+
+
+# From a function of one's own -----------------------------------------------------------------------------------------
+
+BOOKS = """
+import coars_env
+
+def load(users=60, data_dir=None):
+    return coars_env.load("synthetic", users=users, items=90, interactions=1500)
+
+def split():
+    return coars_env.split_users(load(), validation=.1, test=.2)
+
+def seven():
+    return 7
+
+ready = load()
+"""
+
+
+@pytest.fixture
+def books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_books.py").write_text(BOOKS)
+
+
+@pytest.mark.usefixtures("books")
+def test_data_come_from_a_function_of_ones_own() -> None:
+    assert make("my_books:load").episodes.sha256 == make("synthetic", **SMALL).episodes.sha256
+    assert len(make("my_books:load", users=50, data_dir="anywhere").episodes) == 50
+    assert make("my_books:split", subset="validation").episodes.name == "synthetic/split_users/validation/uniform/d0"
+    assert load_split("my_books:load", "llara").name == "llara"
+    assert isinstance(load_data("my_books:split"), Split)
+
+
+@pytest.mark.usefixtures("books")
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("my_books:seven", {}, r"'my_books:seven' must return a Dataset or a Split, got 7\. Correct the function"),
+        ("my_books:ready", {}, r"'my_books:ready' must name a function, got Dataset\("),
+        ("my_books:gone", {}, r"my_books\.py has no 'gone'"),
+        ("my_pages:load", {}, r"'my_pages:load' cannot be imported: .*No module named 'my_pages'"),
+        ("my_books:load", {"source": "synthetic"}, r"has no synthetic copy, got source='synthetic'"),
+        ("my_books:load", {"items": 3}, r"any of users, found 'items'"),
+        ("my_books:split", {"split": "llara"}, r"split cannot be given beside the Split of 'my_books:split'"),
+    ],
+)
+def test_a_function_that_does_not_fit_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(name, **options)
+
+
 def test_an_unknown_dataset_is_refused() -> None:
     for name in ("movies", ["movielens"], 3):
         with pytest.raises(DatasetError, match=r"found ('movies'|\['movielens'\]|3)\. Choose one"):
@@ -128,17 +257,15 @@ def test_candidates_may_be_drawn_by_a_sampler_of_ones_own() -> None:
     for candidates in (uniform_candidates(90), TopCandidates(scorer)):
         env = make("synthetic", candidates=candidates, view="numeric", **SMALL).env
         assert env.episodes.name == "synthetic/leave_last/test/custom/d0"
-        by_hand = freeze(TaskBuilder(split, candidates, SvdPeers(split)), "test", rule="custom")
+        by_hand = freeze(TaskBuilder(split, candidates, SvdPeers(split)), "test")
         assert env.episodes.sha256 == by_hand.sha256
     uniform, top = (make("synthetic", candidates=c, **SMALL) for c in (uniform_candidates(90), TopCandidates(scorer)))
     assert uniform.episodes.sha256 != top.episodes.sha256
     assert env.episodes.tasks[0].candidates == top.episodes.tasks[0].candidates
 
 
-def test_an_argument_under_its_other_name_is_told_its_own() -> None:
-    with pytest.raises(ConfigError, match=r"Expected candidates='popularity', found rule='popularity'\. Rename it"):
-        make("synthetic", rule="popularity", **SMALL)
-    for option in ("candidate", "max_turn"):
+def test_an_argument_that_is_misspelt_is_refused() -> None:
+    for option in ("rule", "candidate", "max_turn"):
         with pytest.raises(ConfigError, match=rf"any of users, items, interactions, seed, found '{option}'"):
             make("synthetic", **{option: 1}, **SMALL)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match=r"for 'movielens' any of variant, download, verify, url, found 'users'"):

@@ -10,9 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,7 +43,7 @@ from agents.models.backbones.demonstrations import (
 )
 from agents.models.backbones.muon import Muon
 from agents.models.prompts import ACTION_TEXTS, PHRASES, Pieces, score_texts
-from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, SvdPeers, UserSequence, VectorPeers
+from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, SvdPeers, UserSequence, VectorPeers, atomic_path
 
 POCKET_VERSION = 12
 END, PAD = "<|end|>", "<|pad|>"
@@ -343,23 +341,22 @@ def _build(split: Split, config: PocketConfig, folder: Path) -> None:
 def _save(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, split: Split, config: PocketConfig, folder: Path
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
+    card = {
+        "version": POCKET_VERSION,
+        "split": split.name,
+        "provenance": dataclasses.asdict(split.dataset.provenance),
+        "config": dataclasses.asdict(config),
+        "content_hash": content_hash(split, config),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    if not (folder / "pocket.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
     try:
-        with quiet():
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-        card = {
-            "version": POCKET_VERSION,
-            "split": split.name,
-            "provenance": dataclasses.asdict(split.dataset.provenance),
-            "config": dataclasses.asdict(config),
-            "content_hash": content_hash(split, config),
-            "parameters": sum(p.numel() for p in model.parameters()),
-        }
-        (temporary / "pocket.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
+        with atomic_path(folder) as part:
+            with quiet():
+                model.save_pretrained(part)
+                tokenizer.save_pretrained(part)
+            (part / "pocket.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
+    except OSError:
         if not (folder / "pocket.json").exists():  # else another process has built the same meanwhile
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            raise

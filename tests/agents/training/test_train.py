@@ -472,7 +472,7 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Any:
     build = builder(split, num_candidates=10)
     config = PocketConfig(hidden=48, layers=2, heads=2, steps=240, batch=48, sequence_length=20)
     folder = tmp_path_factory.mktemp("school")
-    return build, freeze(build, "test", rule="uniform"), lambda: load_pocket(split, config, cache_dir=folder)
+    return build, freeze(build, "test"), lambda: load_pocket(split, config, cache_dir=folder)
 
 
 def hit_at_1(policy: Policy, build: TaskBuilder, questions: Any) -> float:

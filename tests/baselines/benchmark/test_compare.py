@@ -27,7 +27,7 @@ HIT = "hit_final"
 def small_game(draws: int = 2) -> Game:
     split = load_split("synthetic", users=40, items=120, interactions=1200)
     build = builder(split)
-    return Game(split, "test", tuple(freeze(build, "test", rule="uniform", draw=draw) for draw in range(draws)))
+    return Game(split, "test", tuple(freeze(build, "test", draw=draw) for draw in range(draws)))
 
 
 def quiet() -> Console:
@@ -143,7 +143,7 @@ def test_dialogues_that_broke_are_told(config: CompareConfig, cells: list[Cell])
 def test_the_command_of_a_row_is_whole(config: CompareConfig, cells: list[Cell]) -> None:
     command = table_rows(config, cells, "real")[1].command
     assert command == (
-        "coars compare --dataset movielens --subset test --rule uniform --source real --draws 5 --systems bpr "
+        "coars compare --dataset movielens --subset test --candidates uniform --source real --draws 5 --systems bpr "
         "--seeds 0 1 --reference item_knn --backbone pocket --updates 60 --out runs/again-bpr"
     )
 
@@ -170,6 +170,19 @@ def test_draws_and_seeds_are_counted() -> None:
 def test_the_reference_is_played_once_wherever_it_stands() -> None:
     assert CompareConfig(systems=("markov", "random", "markov")).played == ("markov", "random", "item_knn")
     assert CompareConfig(systems=("item_knn", "random")).played == ("item_knn", "random")
+
+
+def test_data_of_ones_own_are_named_by_their_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code = "import coars_env.testing as t\nload = t.toy_dataset\ndef seven(): return 7\n"
+    (tmp_path / "my_compared.py").write_text(code)
+    with pytest.raises(TaskError, match="at least 19 that are not barred, found 3"):  # the toy has six items
+        CompareConfig(dataset="my_compared:load").game()
+    with pytest.raises(ConfigError, match="'my_compared:seven' must return a Dataset or a Split, got 7"):
+        main(["--dataset", "my_compared:seven", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+    assert "--source" not in CompareConfig(dataset="my_compared:load").command(["random"], "custom", tmp_path)
 
 
 def test_a_part_that_holds_nobody_is_refused() -> None:

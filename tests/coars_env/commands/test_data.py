@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_stats_of_any_data_set_are_printed(toy: str, capsys: pytest.CaptureFixtu
         (["episodes", "TOY", "--num-candidates", "3", "--subset", "validation"], r"Expected some in 'validation'"),
         (
             ["episodes", "TOY", "--num-candidates", "3", "--out", "FILE"],
-            r"a file that can be written at .*NotADirectory",
+            r"cannot be written: .*Not a directory",
         ),
         (["download", "movielens", "--data-dir", "FILE/x", "--url", "http://[x"], r"Nothing could be stored"),
         (["download", "movielens", "--data-dir", "FOLDER", "--url", "http://[x"], r"http://\[x, found: Invalid IPv6"),
@@ -162,6 +163,41 @@ def test_episodes_are_written_under_their_names_with_their_digests(
         assert tasks == "4 tasks"
     with pytest.raises(ConfigError, match="Expected draws >= 1, found 0"):
         main(["episodes", toy, "--draws", "0"])
+
+
+OWN = """
+import coars_env, coars_env.testing
+
+def load():
+    return coars_env.testing.toy_dataset()
+
+def split():
+    return coars_env.split_users(load(), validation=["bob"], test=["ann", "cem"])
+"""
+
+
+def test_data_of_ones_own_are_named_by_their_function(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_toys.py").write_text(OWN)
+    for name in ("my_toys:load", "my_toys:split"):
+        main(["stats", name])
+        assert capsys.readouterr().out.startswith("toy: custom data, toy, sha256 ")
+    main(["episodes", "my_toys:split", "--out", "sets", "--num-candidates", "3", "--subset", "validation"])
+    assert "  sets/toy/split_users/validation/uniform/d0.jsonl  1 tasks" in capsys.readouterr().out
+    for words, message in (
+        (["episodes", "my_toys:gone"], r"my_toys\.py has no 'gone'"),
+        (["stats", "my_gone:load"], r"'my_gone:load' cannot be imported: .*No module named 'my_gone'"),
+        (
+            ["episodes", "my_toys:split", "--split", "llara"],
+            r"split cannot be given beside the Split",
+        ),
+        (["download", "my_toys:load"], r"found 'my_toys:load'"),
+    ):
+        with pytest.raises(CoarsError, match=message):
+            main(words)
 
 
 def test_the_command_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
