@@ -104,5 +104,5 @@ def test_a_partner_is_loaded_from_the_working_directory(
         load_partner("partners_of_the_test:nothing", split)
     with pytest.raises(ConfigError, match="partners_of_the_test:broken makes 3, which has no methods start and act"):
         load_partner("partners_of_the_test:broken", split)
-    with pytest.raises(ConfigError, match="partners_of_the_test:gone cannot be imported"):
+    with pytest.raises(ConfigError, match="'partners_of_the_test:gone' cannot be imported"):
         load_partner("partners_of_the_test:gone", split)
