@@ -4,7 +4,7 @@ Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
 from coars_env.datasets import Dataset, Item, Provenance, Source, from_interactions, list_datasets, load, register
-from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation, opinions_heard
+from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation, history_of, opinions_heard
 from coars_env.errors import (
     ActionError,
     BackboneError,
@@ -68,6 +68,7 @@ from coars_env.evaluation import (
     user_simulation,
     user_test,
 )
+from coars_env.importing import import_object
 from coars_env.integrations.registration import ENV_IDS
 from coars_env.make import CandidateRule, SplitName, builder, load_split, make, make_vec, single_agent
 from coars_env.partners import (
@@ -99,6 +100,7 @@ from coars_env.rewards import (
     turn_outcome_terms,
 )
 from coars_env.rollout import play, rollout
+from coars_env.scoring import TranscriptReward, TranscriptScorer, score_transcripts
 from coars_env.tasks import (
     HISTORY_LENGTH,
     NUM_CANDIDATES,
@@ -133,6 +135,7 @@ from coars_env.transcript import (
     ROLES,
     STRENGTH_EDGES,
     USER,
+    Answer,
     Role,
     Transcript,
     Turn,
@@ -168,6 +171,7 @@ __all__ = [
     "ActionError",
     "AecEnv",
     "Agent",
+    "Answer",
     "BackboneError",
     "BatchReward",
     "CandidateRule",
@@ -232,6 +236,8 @@ __all__ = [
     "TrainingError",
     "Transcript",
     "TranscriptError",
+    "TranscriptReward",
+    "TranscriptScorer",
     "Turn",
     "TurnArrays",
     "TurnRates",
@@ -260,7 +266,9 @@ __all__ = [
     "freeze",
     "from_interactions",
     "full_ranking",
+    "history_of",
     "holm",
+    "import_object",
     "item_counts",
     "item_features",
     "joint_estimates",
@@ -291,6 +299,7 @@ __all__ = [
     "register",
     "rollout",
     "sample_train_tasks",
+    "score_transcripts",
     "simulation_counts",
     "simulation_difference",
     "simulation_estimates",

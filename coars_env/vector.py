@@ -225,15 +225,14 @@ class VectorNumericEnv:
         """Rewards [2, N], checked."""
         paid = self._reward.batch(turns, self.max_turns)
         try:
-            rewards = np.array(paid, dtype=np.float64)
-            wrong = rewards.shape != (len(ROLES), self.num_envs) or not np.isfinite(rewards).all()
-        except (TypeError, ValueError):
+            rewards = np.array([paid[role] for role in self.possible_agents], dtype=np.float64)
+            wrong = len(paid) != len(rewards) or rewards.shape[1:] != (self.num_envs,) or not np.isfinite(rewards).all()
+        except (LookupError, TypeError, ValueError):
             wrong = True
         if wrong:
             raise ConfigError(
-                f"A reward pays both sides a finite number for every turn. Expected {len(ROLES)} arrays of "
-                f"{self.num_envs} from {self._reward!r:.200}, found {paid!r:.400}. Correct its method `batch`; "
-                "`coars_env.testing.check_reward` shows where."
+                f"The method `batch` of {self._reward!r:.200} returns {paid!r:.400}. It must return {self.num_envs} "
+                f"finite numbers for each of {self.possible_agents}; `coars_env.testing.check_reward` checks it."
             )
         return rewards
 
@@ -398,10 +397,7 @@ class VectorDialogueEnv:
         drawn = self._streams.draw(np.arange(self.num_envs))
         self._seeds = drawn[:, 0].tolist()
         tasks, env = self.episodes.tasks, self._env
-        self.dialogues = [
-            Dialogue(chosen or tasks[task], self.episodes.items, max_turns=env.max_turns, reward=env.reward)
-            for task in drawn[:, 1].tolist()
-        ]
+        self.dialogues = [env.new_dialogue(chosen or tasks[task]) for task in drawn[:, 1].tolist()]
         return self._observe(), self._infos()
 
     def step(
@@ -431,7 +427,7 @@ class VectorDialogueEnv:
         rewards = np.zeros((len(ROLES), self.num_envs))
         for n, member in members.items():
             if member and (terms := self.dialogues[n].act(member)):
-                rewards[:, n] = terms.recommender, terms.user
+                rewards[:, n] = [terms.rewards[role] for role in self.possible_agents]
         ended = np.array([dialogue.ending is not None for dialogue in self.dialogues])
         return (
             self._observe(),

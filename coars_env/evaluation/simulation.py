@@ -50,7 +50,8 @@ class Simulation:
 
 def _answer(transcript: Transcript) -> float:
     """Acceptance strength; NaN if there is no usable answer."""
-    strength = transcript.turns[0].strength if transcript.turns else None
+    answer = transcript.turns[0].answer if transcript.turns else None
+    strength = answer.strength if answer else None
     return np.nan if strength is None else strength
 
 

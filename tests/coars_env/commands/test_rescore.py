@@ -48,7 +48,7 @@ def test_scores_of_stored_dialogues_are_byte_equal_to_those_of_the_rollout(store
         ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr
     transcripts = played()
-    expected = "".join(score_line(transcript, CoarsReward()) + "\n" for transcript in transcripts)
+    expected = "".join(score_line(transcript, CoarsReward()(transcript)) + "\n" for transcript in transcripts)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes() == expected.encode()
     turns = sum(len(transcript.turns) for transcript in transcripts)
     assert f"20 dialogues; rewards of turns: {turns} equal, 0 different, 0 not recorded.\n" in ran.stdout
@@ -66,14 +66,14 @@ def test_what_the_environment_pays_is_what_is_computed_later() -> None:
         if "reward_terms" in infos[USER]:
             paid.append(infos[USER]["reward_terms"])
     stored = Transcript.from_json(env.transcript.to_json())
-    computed = json.loads(score_line(stored, CoarsReward()))["terms"]
+    computed = json.loads(score_line(stored, CoarsReward()(stored)))["terms"]
     assert json.dumps(computed, sort_keys=True) == json.dumps(paid, sort_keys=True)
-    assert stored.rewards == tuple((terms["recommender"], terms["user"]) for terms in paid)
+    assert stored.rewards == tuple(terms["rewards"] for terms in paid)
 
 
 def test_a_score_line_holds_every_metric_and_null_where_undefined() -> None:
     transcript = replace(played()[0], turns=(), rewards=(), ending="failed", cause="broke")
-    row = json.loads(score_line(transcript, CoarsReward()))
+    row = json.loads(score_line(transcript, CoarsReward()(transcript)))
     assert list(row["metrics"]) == sorted(METRICS)
     assert (row["metrics"]["failed"], row["metrics"]["reward_user"], row["terms"]) == (1.0, None, [])
 
@@ -84,7 +84,7 @@ def test_other_settings_give_other_rewards_and_the_check_says_so(
     out = tmp_path / "scores.jsonl"
     main([str(stored), "--out", str(out), "--beta", "0", "--alpha", "0.2", "--invalid", "-2"])
     settings = CoarsReward(alpha=0.2, stage=MirroredStage(0.0), invalid=-2.0)
-    assert out.read_text().splitlines() == [score_line(transcript, settings) for transcript in played()]
+    assert out.read_text().splitlines() == [score_line(transcript, settings(transcript)) for transcript in played()]
     assert " 0 equal, " in capsys.readouterr().out
     out.unlink()
     with pytest.raises(TranscriptError, match=r"With --check, rewards must be those that were paid.* in 20: 1, 2, 3"):
@@ -99,7 +99,7 @@ def test_dialogues_nobody_was_paid_for_are_counted_apart(stored: Path, capsys: p
     write_transcripts(stored, [replace(first, rewards=()), *others])
     main([str(stored)])
     assert f"{len(first.turns)} not recorded" in capsys.readouterr().out
-    with pytest.raises(TranscriptError, match=r"or none recorded, in 1: 1\. Set alpha"):
+    with pytest.raises(TranscriptError, match=r"or none recorded, in 1: 1\. Use the reward"):
         main([str(stored), "--check"])
 
 
@@ -107,8 +107,8 @@ def test_every_bad_line_is_named_and_nothing_is_written(stored: Path, tmp_path: 
     lines = stored.read_text().splitlines()
     paid = json.loads(lines[4])
     lines[1], lines[2] = lines[1][:-9], json.dumps({"version": 9})
-    lines[4] = json.dumps({**paid, "rewards": [*paid["rewards"][:-1], [0.0, float("nan")]]})
-    lines[6] = json.dumps({**paid, "rewards": [*paid["rewards"], [0.0, 0.0]]})
+    lines[4] = json.dumps({**paid, "rewards": [*paid["rewards"][:-1], {RECOMMENDER: 0.0, USER: float("nan")}]})
+    lines[6] = json.dumps({**paid, "rewards": [*paid["rewards"], {RECOMMENDER: 0.0, USER: 0.0}]})
     stored.write_text("\n".join(lines) + "\n")
     with pytest.raises(TranscriptError) as error:
         main([str(stored), "--out", str(tmp_path / "scores.jsonl")])
@@ -116,7 +116,7 @@ def test_every_bad_line_is_named_and_nothing_is_written(stored: Path, tmp_path: 
     assert "Expected 20 in " in head
     assert "found 4 that are none. Nothing was written." in head
     assert [line.partition(":")[0] for line in found] == ["line 2", "line 3", "line 5", "line 7"]
-    assert "two finite rewards" in found[2]
+    assert "must have a finite reward for each of" in found[2]
     assert not (tmp_path / "scores.jsonl").exists()
 
 
@@ -132,7 +132,9 @@ def test_rewards_survive_the_trip_through_json_to_the_last_bit() -> None:
     rng = np.random.default_rng(0)
     first = played()[0]
     for _ in range(50):
-        rewards = tuple((float(a), float(b)) for a, b in rng.standard_normal((len(first.turns), 2)) / 3)
+        rewards = tuple(
+            {RECOMMENDER: float(a), USER: float(b)} for a, b in rng.standard_normal((len(first.turns), 2)) / 3
+        )
         transcript = replace(first, rewards=rewards)
         again = Transcript.from_json(transcript.to_json())
         assert again == transcript
