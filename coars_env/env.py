@@ -111,6 +111,37 @@ class UnicodeText(spaces.Text):
         return f"UnicodeText({self.max_length})"
 
 
+def open_turn(
+    task: Task, position: int, message: str, error: str | None = None, fields: Mapping[str, str] | None = None
+) -> Turn:
+    """Return the turn that a recommender's message opens, see `Dialogue.recommend`."""
+    named = position < len(task.candidates)
+    return Turn(
+        proposal=task.candidates[position] if named else None,
+        rationale=clean_message(message),
+        error=None if named else clean_message(error or "the message names no candidate"),
+        fields=clean_fields({"fields": fields}),
+    )
+
+
+def read_answer(
+    action: int,
+    strength: float | None,
+    message: str,
+    error: str | None = None,
+    fields: Mapping[str, str] | None = None,
+) -> Answer:
+    """Return a user's answer as a turn records it, see `Dialogue.reply`."""
+    usable = action < len(ACTIONS)
+    return Answer(
+        action=action if usable else None,
+        strength=clamp_strength(action, strength) if usable else None,
+        message=clean_message(message),
+        error=None if usable else clean_message(error or "the message holds no action"),
+        fields=clean_fields({"fields": fields}),
+    )
+
+
 class Dialogue:
     """One episode being played: half-turns alternate, the recommender begins.
 
@@ -156,16 +187,10 @@ class Dialogue:
     ) -> None:
         """Propose candidate `position` as the recommender; `len(candidates)` means that it named none."""
         self._expect(self.agents[0], position, len(self.task.candidates))
-        named = position < len(self.task.candidates)
-        turn = Turn(
-            proposal=self.task.candidates[position] if named else None,
-            rationale=clean_message(message),
-            error=None if named else clean_message(error or "the message names no candidate"),
-            fields=clean_fields({"fields": fields}),
-        )
+        turn = open_turn(self.task, position, message, error, fields)
         self.turns.append(turn)
         number = len(self.turns)
-        if named and self.task.opinions:
+        if turn.proposal is not None and self.task.opinions:
             width = NUM_OPINIONS * OPINION_WIDTH
             told = self.task.opinions[position * width : (position + 1) * width]
             self._opinions[number - 1] = np.reshape(told, (NUM_OPINIONS, OPINION_WIDTH))
@@ -186,15 +211,7 @@ class Dialogue:
         The strength is moved into the interval of the action; None means its middle, see `clamp_strength`.
         """
         self._expect(self.agents[1], action, len(ACTIONS))
-        usable = action < len(ACTIONS)
-        answer = Answer(
-            action=action if usable else None,
-            strength=clamp_strength(action, strength) if usable else None,
-            message=clean_message(message),
-            error=None if usable else clean_message(error or "the message holds no action"),
-            fields=clean_fields({"fields": fields}),
-        )
-        return self._close((answer,))
+        return self._close((read_answer(action, strength, message, error, fields),))
 
     def _close(self, answers: tuple[Answer, ...]) -> RewardTerms:
         """End the open turn with one answer for each user."""
@@ -343,7 +360,7 @@ def observation_space(items: Sequence[Item], num_candidates: int, max_turns: int
     return spaces.Dict(
         {
             "text": UnicodeText(text),
-            "speaker": spaces.Discrete(len(ROLES)),
+            "speaker": spaces.Discrete(2),
             "turn": spaces.Discrete(max_turns + 1),
             "history": indices(HISTORY_LENGTH, len(items) - 1),
             "candidates": indices(num_candidates, len(items) - 1),

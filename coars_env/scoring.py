@@ -10,9 +10,13 @@ A function of one transcript sees the whole dialogue, so it can reward turns by 
 
 An object with a method `score` scores many dialogues at once, as a judge that is a language model does:
 
-    class Length:
+    class Novelty:
         def score(self, transcripts):
-            return [[RewardTerms(hit, dict.fromkeys(ROLES, -len(t.turns))) for hit in ...] for t in transcripts]
+            seen = Counter(turn.proposal for one in transcripts for turn in one.turns)
+            return [[self.terms(one.task, turn, 1 / seen[turn.proposal]) for turn in one.turns] for one in transcripts]
+
+        def terms(self, task, turn, worth):
+            return RewardTerms(turn.proposal == task.target, {RECOMMENDER: worth, USER: 0.0})
 """
 
 import inspect

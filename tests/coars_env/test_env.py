@@ -30,6 +30,7 @@ from coars_env import (
     Item,
     TaskError,
     Transcript,
+    history_of,
     opinions_heard,
 )
 from coars_env.env import UnicodeText, as_member
@@ -680,3 +681,53 @@ def test_pettingzoo_accepts_the_environment_in_turns() -> None:
 def test_pettingzoo_finds_the_seeds_in_turns_in_order() -> None:
     make: Callable[[], Any] = lambda: parallel_to_aec(toy_env())  # noqa: E731
     seed_test(make, num_cycles=50)
+
+
+# Fields and agents ----------------------------------------------------------------------------------------------------
+
+
+def test_fields_are_recorded_and_never_observed() -> None:
+    env = CoarsEnv(toy_episodes())
+    env.reset(options=TOY_0)
+    thought = {"thought": "They like\ncrime: zebra."}
+    observations, *_ = env.step({**propose(0), RECOMMENDER: {**propose(0)[RECOMMENDER], "fields": thought}})
+    seen = [observations]
+    seen.append(env.step(answer({**CLICK, "fields": {"rating": "quagga"}}))[0])
+    assert "zebra" not in repr(seen)
+    assert "quagga" not in repr(seen)
+    transcript = Transcript.from_json(env.transcript.to_json())
+    (turn,) = transcript.turns
+    assert turn.fields == {"thought": "They like crime: zebra."}
+    assert turn.answers[0].fields == {"rating": "quagga"}
+    assert hash(transcript) == hash(env.transcript)
+
+
+@pytest.mark.parametrize("fields", ["thought", ["thought"], {"thought": 1}, {1: "thought"}])
+def test_fields_that_are_no_texts_are_refused_and_change_nothing(fields: Any) -> None:
+    env = CoarsEnv(toy_episodes())
+    env.reset(options=TOY_0)
+    with pytest.raises(ActionError, match=r"The fields of an action must be a mapping from labels to texts, got"):
+        env.step({RECOMMENDER: {"item": 0, "message": "", "fields": fields}, USER: SKIP})
+    assert env.dialogue is not None
+    assert (env.dialogue.turns, env.dialogue.speaker) == ([], RECOMMENDER)
+    with pytest.raises(ActionError, match=r"must be a mapping from labels to texts"):
+        env.dialogue.act({"item": 0, "message": "", "fields": fields})
+    env.dialogue.recommend(0, "")
+    with pytest.raises(ActionError, match=r"must be a mapping from labels to texts"):
+        env.dialogue.reply(1, 0.3, "", fields=fields)
+    assert (len(env.dialogue.turns), env.dialogue.speaker) == (1, USER)
+
+
+@pytest.mark.parametrize("agents", [("recommender_0", "user_0", "user_1"), ("user_0", "recommender_0"), "user_0", ()])
+def test_only_one_user_plays_yet(agents: Any) -> None:
+    episodes, message = toy_episodes(), r"agents must be \('recommender_0', 'user_0'\), got .*several users are not"
+    with pytest.raises(ConfigError, match=message):
+        CoarsEnv(episodes, agents=agents)
+    with pytest.raises(ConfigError, match=message):
+        Dialogue(episodes["toy-0"], episodes.items, agents=agents)
+
+
+def test_a_history_is_read_without_its_padding() -> None:
+    dialogue = Dialogue(toy_episodes()["toy-0"], toy_episodes().items)
+    for role in ROLES:
+        assert history_of(dialogue.observe(role)) == [0, 4]

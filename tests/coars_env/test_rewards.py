@@ -1,5 +1,7 @@
 import math
-from dataclasses import replace
+import pydoc
+import re
+from dataclasses import fields, replace
 from functools import partial
 
 import pytest
@@ -19,6 +21,7 @@ from coars_env import (
     Task,
     Transcript,
     Turn,
+    TurnArrays,
     clamp_strength,
     constant_stage,
     kept_terms,
@@ -386,3 +389,22 @@ def test_rewards_of_the_two_equations_are_those_of_the_turn() -> None:
 def test_a_reward_can_be_changed_in_one_field() -> None:
     doubled = replace(CoarsReward(), stage=partial(lambda factor, *_: factor, 2.0))
     assert scored(doubled, hit=True, strength=1.0, action=3).rewards[RECOMMENDER] == 2.0
+
+
+def test_an_undefined_factor_is_left_out() -> None:
+    task = Task("t", 0, history=(1,), candidates=(TARGET, OTHER), target=TARGET, peer_similarity=(0.5, -0.5))
+    assert CoarsReward().turn(task, UNREAD, 1, 1).factors == {"stage": 1.0, "strength": 1.0}
+    assert CoarsReward().turn(task, UNANSWERED, 1, 1).factors == {"stage": 1.0, "peer_similarity": 0.5}
+    assert CoarsReward().turn(task, NEITHER, 1, 1).factors == {"stage": 1.0}
+
+
+def test_only_hit_and_rewards_are_mandatory() -> None:
+    terms = RewardTerms(True, {RECOMMENDER: 1.0, USER: 0.5})
+    assert (terms.excluded, terms.factors) == (frozenset(), {})
+    assert terms.to_row() == {"hit": True, "rewards": {RECOMMENDER: 1.0, USER: 0.5}, "excluded": [], "factors": {}}
+
+
+def test_help_explains_every_array_of_turns() -> None:
+    shown = pydoc.render_doc(TurnArrays, renderer=pydoc.plaintext)
+    for field in fields(TurnArrays):
+        assert re.search(rf"{field.name}: (bool|int64|float64); \w", shown), field.name

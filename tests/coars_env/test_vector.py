@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import cloudpickle
 import numpy as np
@@ -17,12 +18,12 @@ from coars_env import (
     ActionError,
     CoarsEnv,
     CoarsReward,
+    CoarsWarning,
     ConfigError,
     EpisodeSet,
     FixedUser,
     NumericEnv,
     RandomRecommender,
-    Reward,
     RewardTerms,
     Task,
     TaskError,
@@ -349,10 +350,44 @@ class OneByOne:
         return CoarsReward().turn(task, turn, number, max_turns)
 
 
-def test_a_reward_must_pay_many_turns_at_once() -> None:
-    reward: Reward = OneByOne()
-    with pytest.raises(ConfigError, match=r"Many turns are paid at once\. Expected .*`batch`.*found .*OneByOne"):
-        VectorNumericEnv(toy_game(reward=reward), 2)
+class Words:
+    """A reward of single turns that reads all that a turn holds."""
+
+    def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
+        (answer,) = turn.answers
+        said = (turn.proposal, turn.rationale, turn.error, answer.message, answer.error, answer.strength, number)
+        return RewardTerms(turn.proposal == task.target, {RECOMMENDER: crc32(repr(said).encode()), USER: number / 7})
+
+
+def test_a_reward_of_single_turns_is_scored_in_a_loop_with_one_warning() -> None:
+    game = toy_game(reward=Words())
+    with pytest.warns(CoarsWarning, match=r"Words object.* has no method `batch`.* Python loop") as caught:
+        vector = VectorNumericEnv(game, 5)
+    singles, rng, paid = Singles(game, 5), np.random.default_rng(2), set()
+    vector.reset(4)
+    singles.reset(4)
+    for _ in range(80):  # a second warning would be an error
+        acts = random_acts(rng, vector)
+        _, rewards, *_ = vector.step(acts)
+        _, expected, *_ = singles.step(acts)
+        for role in ROLES:
+            assert same_bits(rewards[role], expected[role], np.float64)
+            paid |= set(rewards[role].tolist())
+    assert len(caught) == 1
+    assert len(paid) > 40
+
+
+def test_a_loop_names_the_turn_that_cannot_be_paid() -> None:
+    class Odd(OneByOne):
+        def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
+            return replace(super().turn(task, turn, number, max_turns), rewards={RECOMMENDER: 0.0})
+
+    with pytest.warns(CoarsWarning):
+        env = VectorNumericEnv(toy_game(replace(TOY, tasks=TOY.tasks[:1]), reward=Odd()), 2)
+    env.reset(seed=0)
+    env.step({role: np.zeros(2, np.int64) for role in ROLES})
+    with pytest.raises(ConfigError, match=r"Odd object.* returns rewards=.*not those of .* in turn 1 of task 'toy-0'"):
+        env.step({role: np.zeros(2, np.int64) for role in ROLES})
 
 
 def test_a_vector_goes_on_after_pickling() -> None:

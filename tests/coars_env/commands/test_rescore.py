@@ -20,6 +20,7 @@ from coars_env import (
     Transcript,
     TranscriptError,
     episode_metrics,
+    outcome_terms,
     rollout,
     write_transcripts,
 )
@@ -152,3 +153,80 @@ def test_a_file_without_dialogues_is_no_success(tmp_path: Path) -> None:
     (tmp_path / "none.jsonl").write_text("")
     with pytest.raises(TranscriptError, match="Expected a line or more"):
         main([str(tmp_path / "none.jsonl"), "--check"])
+
+
+OWN = """
+from coars_env import RewardTerms, outcome_terms
+
+class Flat:
+    def __init__(self, worth=0.5):
+        self.worth = worth
+
+    def turn(self, task, turn, number, max_turns):
+        return RewardTerms(turn.proposal == task.target, {"recommender_0": self.worth, "user_0": number})
+
+class Needy(Flat):
+    def __init__(self, worth):
+        self.worth = worth
+
+ready, number = Flat(0.25), 3
+
+def outcome(transcript):
+    return outcome_terms(transcript)
+
+def thunk():
+    return Flat()
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the module `own_of_rescore_test`."""
+    (tmp_path / "own_of_rescore_test.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")  # restores sys.path afterwards
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "mean"), [("Flat", 0.5), ("ready", 0.25), ("outcome", None)])
+def test_any_reward_scores_stored_dialogues(
+    own: Path, stored: Path, capsys: pytest.CaptureFixture[str], name: str, mean: float | None
+) -> None:
+    main([str(stored), "--reward", f"own_of_rescore_test:{name}", "--out", "scores.jsonl"])
+    rows = [json.loads(line) for line in (own / "scores.jsonl").read_text().splitlines()]
+    expected = [outcome_terms(one)[0].rewards[RECOMMENDER] for one in played()] if mean is None else [mean] * 20
+    assert [row["terms"][0]["rewards"][RECOMMENDER] for row in rows] == expected
+    assert f"| reward_recommender | {np.mean([row['metrics']['reward_recommender'] for row in rows]):.3f} | 0 |" in (
+        capsys.readouterr().out
+    )
+
+
+def test_what_a_reward_of_ones_own_paid_is_checked(own: Path, stored: Path) -> None:
+    main([str(stored), "--reward", "coars_env:CoarsReward", "--check"])
+    with pytest.raises(TranscriptError, match=r"With --check, rewards must be those that were paid.* in 20: 1, 2, 3"):
+        main([str(stored), "--reward", "own_of_rescore_test:Flat", "--check"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--reward", "no_such_module:x"], "cannot be imported"),
+        (["--reward", "own_of_rescore_test:Missing"], "has no 'Missing'"),
+        (["--reward", "own_of_rescore_test:number"], "3 is no reward"),
+        (["--reward", "own_of_rescore_test:Needy"], "is a class that cannot be made without arguments"),
+        (["--reward", "own_of_rescore_test:thunk"], "thunk cannot be called with one transcript"),
+        (["--reward", "own_of_rescore_test:Flat", "--beta", "0"], "goes without --beta, a setting of CoARS's reward"),
+    ],
+)
+def test_what_is_no_reward_is_refused_before_a_file_is_read(own: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        main(["no such file.jsonl", *words])
+
+
+def test_dialogues_of_version_2_are_scored_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = Path(__file__).parents[1] / "transcripts_v2.jsonl"
+    main([str(old), "--check", "--out", str(tmp_path / "old.jsonl")])
+    assert "2 dialogues; rewards of turns: 5 equal, 0 different, 0 not recorded." in capsys.readouterr().out
+    write_transcripts(tmp_path / "new.jsonl", read_all(old))
+    main([str(tmp_path / "new.jsonl"), "--check", "--out", str(tmp_path / "scores.jsonl")])
+    assert (tmp_path / "scores.jsonl").read_bytes() == (tmp_path / "old.jsonl").read_bytes()
