@@ -4,7 +4,8 @@ Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
 from coars_env.datasets import Dataset, Item, Provenance, Source, from_interactions, list_datasets, load, register
-from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation, history_of, opinions_heard
+from coars_env.dialogue import MAX_TURNS, Action, Dialogue, Observation, history_of, opinions_heard
+from coars_env.env import CoarsEnv
 from coars_env.errors import (
     ActionError,
     BackboneError,

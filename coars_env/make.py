@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 from coars_env.datasets import Source, load
-from coars_env.env import MAX_TURNS, CoarsEnv
+from coars_env.dialogue import MAX_TURNS
+from coars_env.env import CoarsEnv
 from coars_env.errors import ConfigError, expect
 from coars_env.partners import Agent, FixedUser, RandomRecommender
 from coars_env.rewards import Reward

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from coars_env.datasets.dataset import Item, Provenance
-from coars_env.env import MAX_TURNS, Dialogue, checked_seed
+from coars_env.dialogue import MAX_TURNS, Dialogue, checked_seed
 from coars_env.errors import ActionError, CoarsError, ConfigError, expect, whole_number
 from coars_env.partners.agent import Agent, agent_seed, check_plays
 from coars_env.rewards import Reward

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from gymnasium.vector.utils import batch_space
 
 from coars_env.datasets.dataset import FloatArray, IntArray
-from coars_env.env import Action, CoarsEnv, Dialogue, Observation, as_member, asked_task, checked_seed
+from coars_env.dialogue import Action, Dialogue, Observation, checked_seed
+from coars_env.env import CoarsEnv, as_member, asked_task
 from coars_env.errors import ActionError, CoarsWarning, ConfigError, TaskError, expect, whole_number
 from coars_env.rewards import BatchReward, TurnArrays, check_terms, reward_name
 from coars_env.tasks import HISTORY_LENGTH, Task

@@ -20,8 +20,8 @@ PACKAGES = ("coars_env", "agents", "baselines", "examples")
 """Each imports only those to its left. Tests import anything."""
 SHIPPED = PACKAGES[:3]
 LADDERS = {
-    "coars_env": "errors importing datasets tasks transcript rewards scoring rendering env partners views vector make "
-    "coars_v0 integrations rollout evaluation commands testing cli",
+    "coars_env": "errors importing datasets tasks transcript rewards scoring rendering dialogue env partners views "
+    "vector make coars_v0 integrations rollout evaluation commands testing cli",
     "agents": "sequential models players training runs",
     "agents.models": "prompts usage backbones decoding policy language_model reply_cache endpoint api",
     "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",

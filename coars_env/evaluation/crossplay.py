@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coars_env.datasets.dataset import FloatArray
-from coars_env.env import MAX_TURNS
+from coars_env.dialogue import MAX_TURNS
 from coars_env.errors import ConfigError, expect
 from coars_env.evaluation.intervals import Estimate, bootstrap_interval
 from coars_env.evaluation.metrics import METRICS

@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, Provenance
-from coars_env.env import MAX_TURNS, checked_seed
+from coars_env.dialogue import MAX_TURNS, checked_seed
 from coars_env.errors import ConfigError, ShapeError
 from coars_env.evaluation.intervals import Estimate, interval, mean_components, means, own_rng
 from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, Item
-from coars_env.env import MAX_TURNS, Dialogue, checked_seed
+from coars_env.dialogue import MAX_TURNS, Dialogue, checked_seed
 from coars_env.errors import CoarsError, ConfigError, expect, whole_number
 from coars_env.evaluation.calibration import calibration_counts
 from coars_env.evaluation.user_test import UserTest

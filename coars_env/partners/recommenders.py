@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from coars_env.datasets.dataset import IntArray
-from coars_env.env import Action, Observation, history_of
+from coars_env.dialogue import Action, Observation, history_of
 from coars_env.errors import ConfigError, expect, whole_number
 from coars_env.tasks import Scorer, scores_of
 from coars_env.transcript import ACTIONS

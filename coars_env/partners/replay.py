@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from coars_env.env import Action, Observation, history_of
+from coars_env.dialogue import Action, Observation, history_of
 from coars_env.errors import expect
 from coars_env.transcript import ACTIONS, RECOMMENDER, Role, Transcript, Turn, find_role
 
