@@ -37,6 +37,7 @@ from coars_env import (
     UserSequence,
     UserTest,
     builder,
+    history_of,
     rollout,
 )
 
@@ -62,7 +63,7 @@ class Afl(TextSystem):
         memory: dict[tuple[int, ...], Pieces] = {}
 
         def told(observation: Observation) -> Pieces:
-            return (*prior.score(observation), *memory.get(history_of(observation), ()))
+            return (*prior.score(observation), *memory.get(tuple(history_of(observation)), ()))
 
         recommender = TextAgent(model, RECOMMENDER, split.dataset.items, notes=prior.pick)
         user = TextAgent(model, USER, split.dataset.items, notes=told)
@@ -84,8 +85,9 @@ class Afl(TextSystem):
         for user, transcript in zip(asked, played, strict=True):
             pieces: list[str] = []
             for turn in transcript.turns:
-                if turn.proposal is not None and turn.action is not None:
-                    pieces += [BEFORE, title(test.items, turn.proposal), YOU, f" {ACTIONS[turn.action]}", "."]
+                action = turn.answer.action if turn.answer else None
+                if turn.proposal is not None and action is not None:
+                    pieces += [BEFORE, title(test.items, turn.proposal), YOU, f" {ACTIONS[action]}", "."]
             self.memory[user.history] = tuple(pieces)
 
 
@@ -111,8 +113,3 @@ class Prior:
         history = np.array(history_of(observation), dtype=np.int64)
         (score,) = self._model.scorer(history, np.array([proposal]))
         return (SCORES, f" {score:.1f}", HINT)
-
-
-def history_of(observation: Observation) -> tuple[int, ...]:
-    """The visible history without its padding."""
-    return tuple(int(item) for item in observation["history"] if item >= 0)

@@ -43,12 +43,11 @@ from agents.players.text_system import (
     MemorySystem,
     ask,
     finish_batch,
-    history_of,
     open_memory,
     situation,
     training_walks,
 )
-from coars_env import RECOMMENDER, ROLES, Item, Observation, Role, Split, Task, builder
+from coars_env import RECOMMENDER, ROLES, Item, Observation, Role, Split, Task, builder, history_of
 
 Mode = Literal["basic", "sequential", "rag"]
 ROUNDS = 2

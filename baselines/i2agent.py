@@ -33,13 +33,12 @@ from agents.players.text_system import (
     MemorySystem,
     ask,
     finish_batch,
-    history_of,
     open_memory,
     practise,
     situation,
     training_walks,
 )
-from coars_env import RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Split, builder
+from coars_env import RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Split, builder, history_of
 
 PROFILE_BYTES = 480
 """Longest profile; ours: it takes at most 500 of pocket's 2,048 places."""
@@ -123,8 +122,9 @@ def revealed(memory: Memory, dialogue: Dialogue, separator: str) -> Pieces:
     pieces: list[str] = [TAKEN, *titles(items, task.history, separator)]
     for turn in dialogue.turns:
         pieces += ["\n", RECOMMENDED, NOTHING if turn.proposal is None else title(items, turn.proposal)]
-        pieces += [ACTION_TEXTS[turn.action]] if turn.action is not None else []
-        pieces += [BECAUSE, f" {turn.reply}"] if turn.reply else []
+        for answer in turn.answers:
+            pieces += [ACTION_TEXTS[answer.action]] if answer.action is not None else []
+            pieces += [BECAUSE, f" {answer.message}"] if answer.message else []
     known = memory.latest(f"user {task.user}")
     pieces += [TAKEN_NEXT, title(items, task.target), "."]
     pieces += [SO_FAR, f" {known.text}"] if known is not None else []

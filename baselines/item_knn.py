@@ -23,6 +23,7 @@ from coars_env import (
     builder,
     evaluate,
     freeze,
+    history_of,
     item_counts,
     load_split,
     summarize,
@@ -91,14 +92,13 @@ class ItemKnn:
         return np.asarray(self.similarity(history[-self._last :], items).sum(0))
 
     def _reason(self, observation: Observation, item: int) -> str:
-        history = observation["history"]
-        shown = history[history >= 0][-self._last :]
-        if not len(shown):
+        shown = history_of(observation)[-self._last :]
+        if not shown:
             return "A first guess."
         cosines = self.similarity(shown, [item])[:, 0]
         if not cosines.any():
             return "Nothing here goes with what you took; a guess."
-        return f"Often taken together with {self._items[int(shown[cosines.argmax()])].title}."
+        return f"Often taken together with {self._items[shown[cosines.argmax()]].title}."
 
 
 def main() -> None:

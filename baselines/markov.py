@@ -26,6 +26,7 @@ from coars_env import (
     builder,
     evaluate,
     freeze,
+    history_of,
     item_counts,
     load_split,
     summarize,
@@ -74,9 +75,9 @@ class Markov:
         return np.asarray(self.scores([history.tolist()])[0, items])
 
     def _reason(self, observation: Observation, item: int) -> str:
-        history = observation["history"][observation["history"] >= 0]
-        if len(history) and item in self._followers[history[-1]]:
-            return f"Others took it right after {self._items[int(history[-1])].title}."
+        history = history_of(observation)
+        if history and item in self._followers[history[-1]]:
+            return f"Others took it right after {self._items[history[-1]].title}."
         return "The one taken most often of what is left."
 
 

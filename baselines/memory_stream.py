@@ -34,13 +34,25 @@ from agents.players.text_system import (
     MemorySystem,
     ask,
     finish_batch,
-    history_of,
     open_memory,
     practise,
     situation,
     training_walks,
 )
-from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Role, Split, Turn, builder
+from coars_env import (
+    ACTIONS,
+    RECOMMENDER,
+    ROLES,
+    USER,
+    Dialogue,
+    Item,
+    Observation,
+    Role,
+    Split,
+    Turn,
+    builder,
+    history_of,
+)
 
 DECAY = 0.01
 """Share of recency that is lost in a step without use; the default of Agent4Rec's retriever."""
@@ -185,9 +197,11 @@ def observations(dialogue: Dialogue, role: Role) -> list[tuple[str, str, str]]:
     for turn in dialogue.turns:
         named = "nothing" if turn.proposal is None else items[turn.proposal].title
         end = "Taken next." if turn.proposal == task.target else "Not taken next."
-        answer = "no answer" if turn.action is None else f"{ACTIONS[turn.action]} {turn.strength:.2f}"
-        said = turn.rationale if role == RECOMMENDER else turn.reply
-        text = shortened(f"{named}: {answer}. {end} {said}", TEXT_BYTES)
+        answer, verdict = turn.answer, "no answer"
+        if answer is not None and answer.action is not None:
+            verdict = f"{ACTIONS[answer.action]} {answer.strength:.2f}"
+        said = turn.rationale if role == RECOMMENDER or answer is None else answer.message
+        text = shortened(f"{named}: {verdict}. {end} {said}", TEXT_BYTES)
         found.append((f"{role} {task.user}", situation(items, (*task.history, *_proposed(turn))), text))
     return found
 

@@ -31,14 +31,13 @@ from agents.players.text_system import (
     MemorySystem,
     ask,
     finish_batch,
-    history_of,
     open_memory,
     practise,
     side_of,
     situation,
     training_walks,
 )
-from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Role, Split, builder
+from coars_env import RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Role, Split, builder, history_of
 
 TRIALS = 3
 """K; ours."""
@@ -142,10 +141,10 @@ def failed(dialogue: Dialogue, role: Role) -> bool:
 
 def mistakes(dialogue: Dialogue) -> tuple[bool, bool]:
     """Whether the user clicked a miss, and whether it rejected the hit."""
-    answered = [turn for turn in dialogue.turns if turn.proposal is not None and turn.action is not None]
+    answered = [turn for turn in dialogue.turns if turn.usable]
     hits = [turn for turn in answered if turn.proposal == dialogue.task.target]
     misses = [turn for turn in answered if turn.proposal != dialogue.task.target]
-    return any(turn.action == ACTIONS.index("click") for turn in misses), any(not turn.positive for turn in hits)
+    return any(turn.accepted for turn in misses), any(not turn.positive for turn in hits)
 
 
 def reflection(dialogue: Dialogue, role: Role) -> Pieces:

@@ -4,7 +4,8 @@ Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
 from coars_env.datasets import Dataset, Item, Provenance, Source, from_interactions, list_datasets, load, register
-from coars_env.env import MAX_TURNS, Action, CoarsEnv, Dialogue, Observation, opinions_heard
+from coars_env.dialogue import MAX_TURNS, Action, Dialogue, Observation, history_of, opinions_heard
+from coars_env.env import CoarsEnv
 from coars_env.errors import (
     ActionError,
     BackboneError,
@@ -101,6 +102,7 @@ from coars_env.rewards import (
     turn_outcome_terms,
 )
 from coars_env.rollout import play, rollout
+from coars_env.scoring import TranscriptReward, TranscriptScorer, score_transcripts
 from coars_env.tasks import (
     HISTORY_LENGTH,
     NUM_CANDIDATES,
@@ -136,6 +138,7 @@ from coars_env.transcript import (
     ROLES,
     STRENGTH_EDGES,
     USER,
+    Answer,
     Role,
     Transcript,
     Turn,
@@ -173,6 +176,7 @@ __all__ = [
     "ActionError",
     "AecEnv",
     "Agent",
+    "Answer",
     "BackboneError",
     "BatchReward",
     "CandidateRule",
@@ -239,6 +243,8 @@ __all__ = [
     "TrainingError",
     "Transcript",
     "TranscriptError",
+    "TranscriptReward",
+    "TranscriptScorer",
     "Turn",
     "TurnArrays",
     "TurnRates",
@@ -268,6 +274,7 @@ __all__ = [
     "freeze",
     "from_interactions",
     "full_ranking",
+    "history_of",
     "holm",
     "import_object",
     "item_counts",
@@ -301,6 +308,7 @@ __all__ = [
     "register",
     "rollout",
     "sample_train_tasks",
+    "score_transcripts",
     "simulation_counts",
     "simulation_difference",
     "simulation_estimates",

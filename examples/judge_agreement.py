@@ -68,8 +68,8 @@ def correlation(grades: FloatArray, hits: FloatArray, *, resamples: int = 2000) 
 
 def graded(judge: Judge, transcripts: Sequence[Transcript]) -> FloatArray:
     """Mean over the turns of what each side earned, [2, N]."""
-    earned = judge.terms(transcripts, ROLES)
-    return np.array([[np.mean([getattr(term, side) for term in terms]) for terms in earned] for side in SIDES])
+    earned = judge.score(transcripts)
+    return np.array([[np.mean([term.rewards[role] for term in terms]) for terms in earned] for role in ROLES])
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ PACKAGES = ("coars_env", "agents", "baselines", "examples")
 """Each imports only those to its left. Tests import anything."""
 SHIPPED = PACKAGES[:3]
 LADDERS = {
-    "coars_env": "errors files imports datasets tasks transcript rewards rendering env partners views vector make "
-    "coars_v0 integrations rollout evaluation commands testing cli",
+    "coars_env": "errors files imports datasets tasks transcript rewards scoring rendering dialogue env partners views "
+    "vector make coars_v0 integrations rollout evaluation commands testing cli",
     "coars_env.vector": "streams numeric dialogue single",
     "agents": "sequential models players training runs",
     "agents.models": "prompts usage backbones decoding policy language_model reply_cache endpoint api",

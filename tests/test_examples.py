@@ -143,6 +143,13 @@ def test_data_of_ones_own_go_through_the_commands(monkeypatch: pytest.MonkeyPatc
     assert "coars compare --dataset own_dataset:split --subset test --candidates uniform --draws 1" in page
 
 
+def test_a_reward_of_ones_own_is_paid_averaged_and_computed_again() -> None:
+    printed = run_example("own_reward.py").splitlines()
+    assert printed[1].startswith("  {'recommender_0': ")
+    assert {line.split()[0] for line in printed if " reward_user " in line} == {"Patient", "last_word", "CoARS"}
+    assert re.fullmatch(r"coars rescore: \d+ dialogues; rewards of turns: \d\d+ equal, 0 different, .*", printed[-1])
+
+
 @pytest.mark.slow
 def test_every_scripted_partner_meets_every_other() -> None:
     printed = run_example("cross_play.py", "--dataset", "synthetic", "--tasks", "60", "--seeds", "1")

@@ -21,6 +21,7 @@ from coars_env import (
     Role,
     Task,
     Turn,
+    history_of,
     opinions_heard,
 )
 
@@ -107,14 +108,14 @@ def prompt(role: Role, observation: Observation, items: Sequence[Item], separato
         return Prompt(RECOMMENDER_SYSTEM, answer_of_user(observation, turn - 1))
     proposal = proposal_of_recommender(observation, turn, items)
     if turn == 0:
-        history = [int(i) for i in observation["history"] if i >= 0]
+        history = history_of(observation)
         opening = (TAKEN, *titles(items, history, separator), "\n")
         return Prompt(USER_SYSTEM, (*opening, *proposal), len(opening))
     return Prompt(USER_SYSTEM, proposal)
 
 
 def opening_recommender(observation: Observation, items: Sequence[Item], separator: str) -> Pieces:
-    history = [int(i) for i in observation["history"] if i >= 0]
+    history = history_of(observation)
     candidates = [int(i) for i in observation["candidates"]]
     listed = titles(items, candidates, separator)
     return (TAKEN, *titles(items, history, separator), CANDIDATES, *listed, ASK_RECOMMENDER)
@@ -174,8 +175,7 @@ def verdict(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Item]
             pieces.append(NOTHING)
         else:
             pieces.append(title(items, turn.proposal))
-        if turn.action is not None:
-            pieces += [ACTION_TEXTS[turn.action]]
+        pieces += [ACTION_TEXTS[answer.action] for answer in turn.answers if answer.action is not None]
         pieces.append(HIT if turn.proposal == task.target else MISS)
     hit = turns[-1].proposal == task.target
     pieces += [TAKEN_NEXT, title(items, task.target), "."]

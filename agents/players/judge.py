@@ -23,7 +23,7 @@ from agents.models.prompts import (
     title,
     titles,
 )
-from coars_env import RECOMMENDER, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
+from coars_env import RECOMMENDER, ROLES, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
 
 GRADES = (" 0.00", " 0.25", " 0.50", " 0.75", " 1.00")
 RUBRIC = tuple(Field(label, GRADES) for label in ("Fits the history:", "Honest reasons:", "Heeds the other:"))
@@ -34,15 +34,16 @@ JUDGED = {RECOMMENDER: "\nGrade the recommender.", USER: "\nGrade the user."}
 class Judge:
     """Grades by the base of a policy: the mean of three, each 0, .25, .5, .75 or 1."""
 
-    def __init__(self, policy: Policy, items: Sequence[Item]) -> None:
-        self.policy, self.items = policy, items
+    def __init__(self, policy: Policy, items: Sequence[Item], roles: Sequence[Role] = ROLES) -> None:
+        self.policy, self.items, self.roles = policy, items, roles
         self.model = LocalModel(policy.backbone, "judge")
 
-    def terms(self, transcripts: Sequence[Transcript], roles: Sequence[Role]) -> list[list[RewardTerms]]:
-        """What each turn earned: the grade of its dialogue for each of `roles`, 0 for others and where the dialogue
-        failed. Messages that could not be used cost what they cost in `CoarsReward`.
+    def score(self, transcripts: Sequence[Transcript]) -> list[list[RewardTerms]]:
+        """Pay each turn the grade of its dialogue: to each of `roles`, and 0 to others and where the dialogue failed.
+
+        Messages that could not be used cost what they cost in `CoarsReward`.
         """
-        asked = [(n, role) for n, one in enumerate(transcripts) if one.ending != "failed" for role in roles]
+        asked = [(n, role) for n, one in enumerate(transcripts) if one.ending != "failed" for role in self.roles]
         with self.policy.use_adapter(None):
             replies = self.model.answer([self.request(transcripts[n], role) for n, role in asked])
         grades = {
@@ -51,9 +52,7 @@ class Judge:
         }
         return [
             [
-                replace(term, recommender=grades.get((n, RECOMMENDER), 0.0), user=grades.get((n, USER), 0.0))
-                if turn.proposal is not None and turn.strength is not None
-                else term
+                replace(term, rewards={role: grades.get((n, role), 0.0) for role in ROLES}) if turn.usable else term
                 for turn, term in zip(one.turns, turn_outcome_terms(one), strict=True)
             ]
             for n, one in enumerate(transcripts)
@@ -68,9 +67,10 @@ class Judge:
         )
         for turn in transcript.turns:
             named = NOTHING if turn.proposal is None else title(self.items, turn.proposal)
-            answer: Pieces = (NO_ANSWER,)
-            if turn.action is not None and turn.strength is not None:
-                answer = (ACTION_TEXTS[turn.action], f" {turn.strength:.2f}")
-            said = ("\n", RECOMMENDED, named, *because(turn.rationale), "\n", ANSWER, *answer, *because(turn.reply))
-            pieces = (*pieces, *said)
+            pieces = (*pieces, "\n", RECOMMENDED, named, *because(turn.rationale))
+            for answer in turn.answers:
+                said: Pieces = (NO_ANSWER,)
+                if answer.action is not None and answer.strength is not None:
+                    said = (ACTION_TEXTS[answer.action], f" {answer.strength:.2f}")
+                pieces = (*pieces, "\n", ANSWER, *said, *because(answer.message))
         return Request(JUDGE_SYSTEM, ((*pieces, JUDGED[role]),), RUBRIC)

@@ -20,7 +20,6 @@ from coars_env import (
     RECOMMENDER,
     Dialogue,
     Item,
-    Observation,
     Role,
     Split,
     Task,
@@ -140,11 +139,6 @@ def finish_batch(memory: Memory, learning: Usage) -> None:
 def situation(items: Sequence[Item], taken: Sequence[int]) -> str:
     """Titles as a memory is searched by: "Heat (1995); Fargo (1996)"."""
     return "; ".join(items[int(index)].title for index in taken)
-
-
-def history_of(observation: Observation) -> list[int]:
-    """What was taken, oldest first."""
-    return [int(index) for index in observation["history"] if index >= 0]
 
 
 def side_of(role: Role) -> int:

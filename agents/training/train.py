@@ -76,6 +76,7 @@ from coars_env import (
     outcome_terms,
     play,
     sample_train_tasks,
+    score_transcripts,
     turn_outcome_terms,
 )
 
@@ -265,7 +266,7 @@ def train(
         return ServedAgent(server, role, dataset.items, temperature=config.temperature, opinions=opinions)
 
     recommender, user = (new_agent(role) for role in ROLES)
-    judge = Judge(policy, dataset.items)
+    judge = Judge(policy, dataset.items, config.learners)
     groups = config.episodes_per_step // config.group_size
     explored = round(config.explored_share * groups) * config.group_size
     # whole groups by turns, so that each process has its share of explored ones, which cost less
@@ -293,10 +294,10 @@ def train(
             )
         played = {n: d.transcript(dataset.provenance, seed=config.seed) for n, d in zip(mine, dialogues, strict=True)}
         if config.paid_by in TERMS:
-            terms = [TERMS[config.paid_by](t) for t in played.values()]
+            terms = score_transcripts(TERMS[config.paid_by], list(played.values()))
         elif config.paid_by == "judge":
             with in_step(policy, processes):
-                terms = judge.terms(list(played.values()), config.learners)
+                terms = judge.score(list(played.values()))
         else:
             terms = [d.terms for d in dialogues]
         written = config.diagnosis == "written"

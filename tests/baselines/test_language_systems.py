@@ -15,7 +15,7 @@ from agents.models.prompts import ASK_RECOMMENDER, ASK_USER
 from agents.players.text_agent import TextAgent
 from agents.runs.trained_pair import TrainedPair
 from agents.training.train import CoarsConfig
-from baselines.afl import Afl, Prior, history_of
+from baselines.afl import Afl, Prior
 from baselines.benchmark.cell import Game
 from baselines.benchmark.compare import CompareConfig, compare
 from baselines.system import BASELINES, load_baseline
@@ -29,6 +29,7 @@ from coars_env import (
     Split,
     builder,
     freeze,
+    history_of,
     load_split,
     play,
     sample_train_tasks,
@@ -80,7 +81,7 @@ def afl(split: Split, model: Obedient) -> Afl:
             model,
             USER,
             split.dataset.items,
-            notes=lambda o: (*prior.score(o), *memory.get(history_of(o), ())),
+            notes=lambda o: (*prior.score(o), *memory.get(tuple(history_of(o)), ())),
         ),
         memory=memory,
     )

@@ -136,7 +136,7 @@ def test_what_is_remembered_is_told_to_held_out_users(split: Split, learnt: Lear
 def test_the_user_is_put_to_the_test_of_users(split: Split, learnt: Learnt) -> None:
     known, before = {entry.text for entry in entries(learnt.system)}, len(learnt.model.asked)
     found = user_simulation(learnt.system.user, user_test(split))
-    assert {(one.cause, one.turns[0].user_error) for one in found.transcripts} == {(None, None)}
+    assert {(one.cause, one.turns[0].answer.error) for one in found.transcripts} == {(None, None)}
     asked = learnt.model.asked[before:]
     assert len(asked) == len(found.transcripts)
     told = [any(f" {text}" in text_of(request) for text in known) for request in asked[::10]]
@@ -194,7 +194,7 @@ def test_a_local_model_plays_and_learns_under_constraint(kind: Any, split: Split
     assert entries(system)
     for line in play_held_out(system, split, [0, 1]):
         turns = Transcript.from_json(line).turns
-        assert {(turn.recommender_error, turn.user_error) for turn in turns} == {(None, None)}
+        assert {(turn.error, turn.answer.error) for turn in turns} == {(None, None)}
 
 
 # The walks ------------------------------------------------------------------------------------------------------------

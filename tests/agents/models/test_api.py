@@ -608,6 +608,6 @@ def test_dialogues_through_an_endpoint_are_those_of_the_model_behind_it(
         played.append([(dialogue.turns, dialogue.ending) for dialogue in dialogues])
     assert played[0] == played[1]
     turns = [turn for told, _ in played[1] for turn in told]
-    assert {(turn.recommender_error, turn.user_error) for turn in turns} == {(None, None)}
+    assert {(turn.error, turn.answer.error) for turn in turns} == {(None, None)}
     assert there.usage.calls == 2 * len(turns)
     assert sum((agent.usage for agent in agents), Usage()).calls == 2 * len(turns)

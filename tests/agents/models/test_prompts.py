@@ -21,6 +21,7 @@ from agents.models.prompts import (
 )
 from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Role, Task, Turn, clamp_strength
 from coars_env.testing import toy_dataset, toy_episodes
+from turns import turn_of
 
 ITEMS = toy_dataset().items
 TASK = toy_episodes().tasks[0]  # history Amélie, Fargo; candidates Brazil, Heat, 七人の侍; target Brazil
@@ -137,8 +138,8 @@ def test_fixed_phrases_are_all_different_and_none_is_empty() -> None:
 
 # Hindsight ------------------------------------------------------------------------------------------------------------
 
-MISSED = Turn(HEAT, "A heist, zebra-like.", 1, 0.3, "Quagga no.")
-HIT = Turn(BRAZIL, "A dream, zebra-like.", 3, 0.9, "Quagga yes.")
+MISSED = turn_of(HEAT, "A heist, zebra-like.", 1, 0.3, "Quagga no.")
+HIT = turn_of(BRAZIL, "A dream, zebra-like.", 3, 0.9, "Quagga yes.")
 
 
 def test_hindsight_tells_the_course_the_target_the_verdict_and_a_diagnosis() -> None:
@@ -160,7 +161,7 @@ def test_the_user_is_told_whether_accepting_or_rejecting_was_right(turn: Turn, v
 
 
 def test_hindsight_tells_of_messages_that_could_not_be_read() -> None:
-    unread = Turn(None, "?", None, None, "?", "no item", "no action")
+    unread = turn_of(None, "?", None, None, "?", "no item", "no action")
     assert "".join(hindsight(RECOMMENDER, TASK, [unread], ITEMS)) == (
         "\nHindsight. nothing from the list miss.\nThe item taken next was Brazil (1985).\nThe proposal was wrong."
         " Brazil (1985) shares Comedy with Fargo (1996)."
@@ -184,7 +185,7 @@ def test_a_diagnosis_names_the_latest_of_the_most_alike_and_nothing_the_wrong_pr
         Item("alien", ("Z",)),
     )
     task = Task("t", 0, history=(1, 2, 3), candidates=(0, 4), target=0)
-    right, wrong = Turn(0, "", 3, 1.0, ""), Turn(4, "", 0, 0.0, "")
+    right, wrong = turn_of(0, "", 3, 1.0, ""), turn_of(4, "", 0, 0.0, "")
     assert "".join(hindsight(USER, task, [right], items)).endswith(" T shares A B with two.")
     assert "".join(hindsight(USER, task, [wrong], items)).endswith(" T shares B with two; wrong does not.")
     unlike = replace(task, history=(5,))

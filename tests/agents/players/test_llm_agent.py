@@ -56,11 +56,11 @@ def test_whatever_the_weights_every_reply_can_be_read(lab: Any, kind: str) -> No
         for transcript in played.transcripts:
             for turn in transcript.turns:
                 assert turn.proposal in transcript.task.candidates
-                assert turn.recommender_error is None
-                assert turn.user_error is None
-                low, high = (*STRENGTH_EDGES, 1.01)[turn.action : turn.action + 2]
-                assert low <= turn.strength < high
-                acted.add(turn.action)
+                assert turn.error is None
+                assert turn.answer.error is None
+                low, high = (*STRENGTH_EDGES, 1.01)[turn.answer.action : turn.answer.action + 2]
+                assert low <= turn.answer.strength < high
+                acted.add(turn.answer.action)
     assert len(acted) == len(ACTIONS)
 
 
@@ -77,8 +77,8 @@ def test_the_action_is_the_one_that_was_written(lab: Any, kind: str) -> None:
                 if role == RECOMMENDER:
                     assert lines[-2] == f"Item: {items[turn.proposal].title}"
                 else:
-                    assert lines[-3] == f"Action: {ACTIONS[turn.action]}"
-                    assert lines[-2] == f"Score: {turn.strength:.2f}"
+                    assert lines[-3] == f"Action: {ACTIONS[turn.answer.action]}"
+                    assert lines[-2] == f"Score: {turn.answer.strength:.2f}"
                 assert lines[0].startswith("Reason:")
                 assert lines[-1] == ""
 
@@ -151,7 +151,7 @@ def test_nobody_can_speak_in_the_marks_of_the_template(lab: Any, kind: str) -> N
     (dialogue,) = lab.dialogues(1)
     play([dialogue], agent, ScriptedAgent(answers))
     backbone, (row,) = policy.backbone, agent.rows
-    assert dialogue.turns[0].reply == marks
+    assert dialogue.turns[0].answer.message == marks
     frame = [*backbone.opening, *backbone.before_user, *backbone.header, *2 * (*backbone.after_reply, *backbone.header)]
     special = set(tokenizer.all_special_ids)
     assert [t for t in row.token_ids if t in special] == [t for t in frame if t in special]
@@ -257,7 +257,7 @@ def test_a_row_reads_as_the_chat_template_renders_it(lab: Any, kind: str) -> Non
                 messages += [{"role": "assistant", "content": backbone.decode(row.token_ids[start:end])}]
                 if role == RECOMMENDER:
                     again.recommend(transcript.task.candidates.index(turn.proposal), turn.rationale)
-                again.reply(turn.action, turn.strength, turn.reply)
+                again.reply(turn.answer.action, turn.answer.strength, turn.answer.message)
             messages = [{"role": "system", "content": told.system}, *messages]
             rendered = tokenizer.apply_chat_template(messages, tokenize=False)
             assert rendered == tokenizer.decode(row.token_ids, skip_special_tokens=False) + "<|im_end|>\n"

@@ -80,8 +80,8 @@ def test_a_turn_knows_its_columns_its_reward_and_its_hindsight(lab: Any) -> None
     dialogue = played_dialogue()
     backbone = lab.backbone()
     for role, rewards in (
-        (RECOMMENDER, [terms.recommender for terms in dialogue.terms]),
-        (USER, [terms.user for terms in dialogue.terms]),
+        (RECOMMENDER, [terms.rewards[RECOMMENDER] for terms in dialogue.terms]),
+        (USER, [terms.rewards[USER] for terms in dialogue.terms]),
     ):
         sample = sample_of(lab, played_row(), role, dialogue)
         assert sample.token_ids == EXAMPLE.token_ids
