@@ -312,7 +312,7 @@ def as_member(action: Action, space: gymnasium.Space[Any]) -> Action | None:
     """
     if not isinstance(action, Mapping):
         return None
-    member = {key: value for key, value in action.items() if key != "error"}
+    member = {key: value for key, value in action.items() if key not in ("error", "fields")}
     if isinstance(member.get("message"), str):
         member["message"] = clean_message(member["message"])
     try:

@@ -4,7 +4,7 @@ One cache per side holds all dialogues of a batch and is carried over their turn
 the column of its position, so rows of unequal length leave no holes: a query at position p sees the columns up to p.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
@@ -16,17 +16,35 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from agents.models.backbones.backbone import body, check_context, project
+from agents.models.replies import check_lengths
 from coars_env import ConfigError
 
-Allowed = tuple[int, ...] | None
-"""Token ids a position may hold: None where any text may stand, else the choices left."""
+
+@dataclass(frozen=True)
+class AnyBut:
+    """Any free text except these tokens: those that end the line, before a text has its least length."""
+
+    tokens: frozenset[int]
+
+
+Allowed = tuple[int, ...] | AnyBut | None
+"""Token ids a position may hold: None for any free text, the end of the line included; else the choices left."""
 
 
 @dataclass(frozen=True)
 class Free:
-    """Free text up to the end of the line, at most `max_tokens` long; the newline is added if the model does not."""
+    """Free text up to the end of the line, from `min_tokens` to `max_tokens` long; the newline is added if the model
+    does not write it.
+
+    Raises:
+        ConfigError: a negative length, or a least length above the greatest.
+    """
 
     max_tokens: int
+    min_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        check_lengths(self.min_tokens, self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,7 @@ class Completion:
 
     def add(self, token: int, logprob: float, allowed: Allowed) -> None:
         self.token_ids.append(token)
-        self.sampled.append(allowed is None or len(allowed) > 1)
+        self.sampled.append(not isinstance(allowed, tuple) or len(allowed) > 1)
         self.logprobs.append(logprob)
         self.allowed.append(allowed)
 
@@ -90,10 +108,21 @@ class Completion:
 class Form:
     """The state of one reply being written: which tokens may come next."""
 
-    def __init__(self, parts: Sequence[Part], newline_ids: frozenset[int], newline: int) -> None:
+    def __init__(
+        self, parts: Sequence[Part], newline_ids: frozenset[int], newline: int, given: Mapping[int, int] | None = None
+    ) -> None:
+        """Start with the tokens that follow from no choice.
+
+        Args:
+            parts: stretches of the reply, in order.
+            newline_ids: tokens that end a line.
+            newline: the one that ends a text of greatest length.
+            given: by number of the part, the option that is taken instead of sampled: with log-probability 0, and
+                recorded with the choices there were.
+        """
         assert newline in newline_ids
-        self._parts = parts
-        self._newline_ids, self._newline = newline_ids, newline
+        self._parts, self._given = parts, given or {}
+        self._newline, self._goes_on = newline, AnyBut(newline_ids)
         self._inside: tuple[int, ...] = ()  # tokens of the current part
         self.written: list[tuple[int, ...]] = []
         """Tokens of the finished parts."""
@@ -126,26 +155,27 @@ class Form:
         assert part is not None
         if isinstance(part, Choice):
             return part.following[self._inside]
+        if len(self._inside) < part.min_tokens:
+            return self._goes_on
         return None if len(self._inside) < part.max_tokens else (self._newline,)
 
     @property
     def room(self) -> int:
-        """How many tokens may be sampled before `allowed` is asked again: what is left of a free text, else one."""
-        part = self._part
-        return max(1, part.max_tokens - len(self._inside)) if isinstance(part, Free) else 1
+        """How many tokens may be sampled before `allowed` must be asked again: what is left of a free text, or of its
+        least length; else one.
+        """
+        part, length = self._part, len(self._inside)
+        if not isinstance(part, Free):
+            return 1
+        return max(1, (part.min_tokens if length < part.min_tokens else part.max_tokens) - length)
 
     def push(self, token: int, logprob: float) -> None:
         """Take the token sampled at this position, then every one that follows without a choice."""
         allowed = self.allowed()
-        assert allowed is None or token in allowed
+        assert not isinstance(allowed, tuple) or token in allowed
+        assert not isinstance(allowed, AnyBut) or token not in allowed.tokens
         self._take(token, logprob, allowed)
         self._skip_forced()
-
-    def choose(self, option: tuple[int, ...]) -> None:
-        """Take this option of the part being written, with log-probability 0: it is given, not sampled."""
-        number = len(self.written)
-        while len(self.written) == number:
-            self.push(option[len(self._inside)], 0.0)
 
     def _next_part(self) -> Free | Choice | None:
         if len(self.written) == len(self._parts):
@@ -159,7 +189,7 @@ class Form:
         self._inside = (*self._inside, token)
         part = self._part
         choice = part if isinstance(part, Choice) else None
-        ended = token in self._newline_ids if choice is None else self._inside not in choice.following
+        ended = token in self._goes_on.tokens if choice is None else self._inside not in choice.following
         if ended:
             self.written.append(self._inside)
             self.choices.append(choice)
@@ -167,8 +197,14 @@ class Form:
             self._part = self._next_part()
 
     def _skip_forced(self) -> None:
-        while not self.finished and (allowed := self.allowed()) is not None and len(allowed) == 1:
-            self._take(allowed[0], 0.0, allowed)
+        while not self.finished:
+            allowed, part, number = self.allowed(), self._part, self._given.get(len(self.written))
+            if isinstance(part, Choice) and number is not None:
+                self._take(part.options[number][len(self._inside)], 0.0, allowed)
+            elif isinstance(allowed, tuple) and len(allowed) == 1:
+                self._take(allowed[0], 0.0, allowed)
+            else:
+                break
 
 
 class ColumnCache(Cache):
@@ -314,14 +350,17 @@ def unique_prefixes(prefixes: Sequence[Sequence[int]]) -> tuple[list[tuple[int, 
 
 
 def choice_mask(allowed: Sequence[Allowed], free_mask: Tensor) -> Tensor:
-    """Which tokens each position may hold. [N, V] bool; `free_mask` where the text is free."""
-    free = [choices is None for choices in allowed]
-    if all(free):
+    """Return which tokens each position may hold, [N, V] bool: `free_mask` where the text is free."""
+    if all(choices is None for choices in allowed):
         return free_mask.expand(len(allowed), -1)
+    free = [not isinstance(choices, tuple) for choices in allowed]
     mask = free_mask & torch.tensor(free, device=free_mask.device)[:, None]
-    rows = [n for n, choices in enumerate(allowed) if choices is not None for _ in choices]
-    columns = [token for choices in allowed if choices is not None for token in choices]
+    rows = [n for n, choices in enumerate(allowed) if isinstance(choices, tuple) for _ in choices]
+    columns = [token for choices in allowed if isinstance(choices, tuple) for token in choices]
     mask[rows, columns] = True
+    for excluded in {choices for choices in allowed if isinstance(choices, AnyBut)}:
+        shorter = torch.tensor([n for n, choices in enumerate(allowed) if choices == excluded])
+        mask[shorter[:, None], torch.tensor(sorted(excluded.tokens))] = False
     return mask
 
 

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from agents.models.backbones.backbone import Backbone
 from agents.models.backbones.causal_lm import load_causal_lm
 from agents.models.backbones.pocket import PocketConfig, load_pocket, open_pocket
+from agents.models.decoding import AnyBut
 from agents.models.policy import Policy
 from agents.models.prompts import PHRASES
 from agents.players.llm_agent import LLMAgent
@@ -202,6 +203,8 @@ def plain_logprobs() -> Callable[..., list[float]]:
             logits: Tensor = model(input_ids=torch.tensor([token_ids])).logits[0]
         found = []
         for column, choices in zip(columns, allowed, strict=True):
+            if isinstance(choices, AnyBut):
+                choices = [token for token in free if token not in choices.tokens]
             choices = list(free if choices is None else choices)
             among = torch.log_softmax(logits[column - 1, choices] / temperature, -1)
             found.append(float(among[choices.index(token_ids[column])]))

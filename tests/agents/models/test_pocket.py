@@ -36,6 +36,7 @@ from agents.models.backbones.pocket import (
     text_loss,
     train_tokenizer,
 )
+from agents.models.forms import FieldForms
 from agents.models.prompts import (
     ACTION,
     ACTION_TEXTS,
@@ -52,7 +53,8 @@ from agents.models.prompts import (
     opinion_of_peer,
     score_texts,
 )
-from agents.players.llm_agent import ReplyForms, Row, read_context
+from agents.models.replies import RECOMMENDER_FORMAT
+from agents.players.llm_agent import Row, read_context
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -425,7 +427,7 @@ def test_a_plain_row_could_have_been_written_by_the_agents(lab: Any, split: Spli
         row = Row()
         read_context(row, backbone, RECOMMENDER, dialogue.observe(RECOMMENDER), items)
         assert tokens[: len(row.token_ids)] == row.token_ids
-        form = ReplyForms(backbone, RECOMMENDER, items)(dialogue.observe(RECOMMENDER))
+        form = FieldForms(backbone).start(RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), items))
         while not form.finished:
             token = tokens[len(row.token_ids) + len(form.completion.token_ids)]
             allowed = form.allowed()

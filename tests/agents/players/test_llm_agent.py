@@ -11,9 +11,11 @@ from tokenizers import normalizers
 
 from agents.models.backbones.backbone import Backbone
 from agents.models.decoding import Form
+from agents.models.forms import FieldForms
 from agents.models.policy import Policy
 from agents.models.prompts import ITEM, REASON, prompt
-from agents.players.llm_agent import LLMAgent, ReplyForms, Row, read_reply
+from agents.models.replies import RECOMMENDER_FORMAT, USER_FORMAT
+from agents.players.llm_agent import LLMAgent, Row
 from agents.training.credit import teacher_logprobs
 from coars_env import (
     ACTIONS,
@@ -98,22 +100,33 @@ def test_a_reason_may_spell_out_labels_and_titles(lab: Any) -> None:
     backbone.max_reason_tokens = 60
     items = toy_dataset().items
     dialogue = Dialogue(task, items)
-    form = ReplyForms(backbone, RECOMMENDER, items)(dialogue.observe(RECOMMENDER))
+    forms, fields = FieldForms(backbone), RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), items)
+    form = forms.start(fields)
     write_reply(backbone, form, (" I say", ITEM, " Heat (1995)", REASON), " Brazil (1985)")
-    assert read_reply(backbone, RECOMMENDER, form) == {"item": 0, "message": "I say" + ITEM + " Heat (1995)" + REASON}
+    said = "I say" + ITEM + " Heat (1995)" + REASON
+    assert RECOMMENDER_FORMAT.action(RECOMMENDER, fields, forms.values(fields, form)) == {
+        "item": 0,
+        "message": said,
+        "fields": {"Reason": said, "Item": "Brazil (1985)"},
+    }
 
 
 def test_the_score_follows_the_action(lab: Any) -> None:
     backbone, items = lab.backbone(), toy_dataset().items
     dialogue = Dialogue(toy_episodes().tasks[0], items)
     dialogue.recommend(0, "")
-    forms = ReplyForms(backbone, USER, items)
+    forms, fields = FieldForms(backbone), USER_FORMAT.bind(dialogue.observe(USER), items)
     for action, (word, score) in enumerate(
         ((" dislike", " 0.00"), (" skip", " 0.45"), (" star", " 0.70"), (" click", " 1.00"))
     ):
-        form = forms(dialogue.observe(USER))
+        form = forms.start(fields)
         write_reply(backbone, form, (), word, score)
-        assert read_reply(backbone, USER, form) == {"action": action, "strength": float(score), "message": ""}
+        assert USER_FORMAT.action(USER, fields, forms.values(fields, form)) == {
+            "action": action,
+            "strength": float(score),
+            "message": "",
+            "fields": {"Reason": "", "Action": word.strip(), "Score": score.strip()},
+        }
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from agents.models.language_model import Field, LocalModel, Request, written
-from agents.models.prompts import ASK_RECOMMENDER, CANDIDATES, ITEM, REASON
+from agents.models.language_model import LocalModel, Request
+from agents.models.prompts import ASK_RECOMMENDER, CANDIDATES
+from agents.models.replies import Field, OneOf, written
 from agents.models.usage import Usage
 from agents.players.llm_agent import LLMAgent
 from agents.players.text_agent import TextAgent
@@ -30,7 +31,7 @@ from scripted import Scripted, text_of
 def second_candidate(request: Request) -> str:
     (*_, items) = request.fields
     assert items.options is not None
-    return f"Reason: why not\nItem:{items.options[1]}\n"
+    return f"Reason: why not\nItem: {items.options[1]}\n"
 
 
 def choice_of(dialogue: Dialogue) -> tuple[object, ...]:
@@ -64,7 +65,7 @@ def test_without_notes_it_says_what_fresh_adapters_say(lab: Any, kind: str) -> N
 
 def test_a_local_reply_does_not_depend_on_its_neighbours(lab: Any) -> None:
     model = LocalModel(lab.backbone("qwen3"), "tiny", temperature=1.0, rows_at_once=3)
-    fields = (Field(REASON), Field(ITEM, (" a", " b", " c")))
+    fields = (Field("Reason"), Field("Item", OneOf(("a", "b", "c"))))
     requests = [Request("Say.", ((f"Question {n}" * n,),), fields, (n,)) for n in range(7)]
     together = [(reply.values, reply.text) for reply in model.answer(requests)]
     assert together == [(r.values, r.text) for request in requests for r in model.answer([request])]
@@ -82,7 +83,7 @@ def test_a_dialogue_is_one_conversation_to_which_is_only_added() -> None:
     play([dialogue], agent, FixedUser("skip"))
     first, second = model.asked
     assert second.messages[:1] == first.messages
-    assert second.messages[1] == written(first, ["why not", (first.fields[1].options or ())[1].strip()])
+    assert second.messages[1] == written(first.fields, ["why not", (first.fields[1].options or ())[1]])
     assert len(second.messages) == 3
     assert [turn.proposal for turn in dialogue.turns] == [dialogue.task.candidates[1]] * 2
     assert agent.usage == Usage(2, 20, 10, 1.0, 0.5)
