@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
+from agents.models.fields import Field, OneOf, Text
 from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import (
     ASK_RECOMMENDER,
@@ -33,7 +34,7 @@ from agents.models.prompts import (
     Pieces,
     title,
 )
-from agents.models.replies import REASON_FIELD, Field, OneOf, Text, written
+from agents.models.replies import REASON_FIELD, written
 from agents.models.usage import Usage
 from agents.players.memory import Embedder, Memory, shortened
 from agents.players.text_agent import TextAgent

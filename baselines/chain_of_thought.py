@@ -6,8 +6,9 @@ recommendation is ours: the paper has none. A model that was never shown such a 
 
 from dataclasses import replace
 
+from agents.models.fields import Field, Text
 from agents.models.language_model import LanguageModel
-from agents.models.replies import Field, ReplyFormat, Text
+from agents.models.replies import ReplyFormat
 from agents.players.text_agent import PROMPTED_FORMATS, TextAgent
 from agents.players.text_system import TextSystem
 from coars_env import ROLES, Role, Split

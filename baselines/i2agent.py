@@ -22,9 +22,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from agents.models.fields import Field, Text
 from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import ACTION_TEXTS, BECAUSE, NOTHING, RECOMMENDED, TAKEN, TAKEN_NEXT, Pieces, title, titles
-from agents.models.replies import RECOMMENDER_FORMAT, Field, ReplyFormat, Text
+from agents.models.replies import RECOMMENDER_FORMAT, ReplyFormat
 from agents.players.memory import Embedder, Memory, shortened
 from agents.players.text_agent import TextAgent
 from agents.players.text_system import (

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from agents.models.fields import Field, Number, Text
 from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import Pieces
-from agents.models.replies import Field, Number, Text
 from agents.players.memory import Embedder, Entry, Memory, Recalled, shortened
 from agents.players.text_agent import TextAgent
 from agents.players.text_system import (

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from agents.models.fields import Field, Text
 from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import RECOMMENDER_SYSTEM, USER_SYSTEM, Pieces, answer_of_user
-from agents.models.replies import Field, Text
 from agents.players.memory import Embedder, Memory, shortened
 from agents.players.text_agent import TextAgent
 from agents.players.text_system import (

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
+from agents.models.fields import Ranking
 from agents.models.language_model import Reply, Request
-from agents.models.replies import Ranking, read_values
+from agents.models.replies import read_values
 from agents.models.usage import Usage
 
 

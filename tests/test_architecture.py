@@ -23,7 +23,8 @@ LADDERS = {
     "coars_env": "errors datasets tasks transcript rewards rendering env partners views vector make coars_v0 "
     "integrations rollout evaluation commands testing cli",
     "agents": "sequential models players training runs",
-    "agents.models": "replies prompts usage backbones decoding forms policy language_model reply_cache endpoint api",
+    "agents.models": "fields replies prompts usage column_cache backbones decoding forms policy language_model "
+    "reply_cache endpoint api",
     "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",
     "agents.training": "distributed samples sharding hindsight credit losses peers train",
     "agents.runs": "checkpoint card plots loggers run trained_pair evaluate export",

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from agents.models.endpoint import Answer, ApiConfig, Endpoint, whole
+from agents.models.fields import Field, Number, OneOf, Ranking, Text
 from agents.models.language_model import Reply, Request
-from agents.models.replies import Field, Number, OneOf, Ranking, Text, read_values
+from agents.models.replies import read_values
 from agents.models.reply_cache import ReplyCache
 from agents.models.usage import Usage
 from coars_env import BackboneError

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from agents.models.backbones.backbone import Backbone
 from agents.models.decoding import Choice, Form, Free, Part
-from agents.models.replies import Field, Number, Ranking, Text
+from agents.models.fields import Field, Number, Ranking, Text
 from coars_env import ConfigError
 
 

@@ -14,9 +14,9 @@ import torch
 
 from agents.models.backbones.backbone import Backbone
 from agents.models.decoding import decode, open_cache
+from agents.models.fields import Field, check_fields
 from agents.models.forms import FieldForms
 from agents.models.prompts import Pieces
-from agents.models.replies import Field, check_fields
 from agents.models.usage import Usage
 
 

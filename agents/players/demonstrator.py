@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from agents.models.replies import Field
+from agents.models.fields import Field
 from agents.players.llm_agent import LLMAgent
 from coars_env import ACTIONS, RECOMMENDER, Observation, Task
 

@@ -8,6 +8,7 @@ and confidence, so its grades are to be compared with Hit@1.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from agents.models.fields import Field, Number
 from agents.models.language_model import LocalModel, Request
 from agents.models.policy import Policy
 from agents.models.prompts import (
@@ -23,7 +24,6 @@ from agents.models.prompts import (
     title,
     titles,
 )
-from agents.models.replies import Field, Number
 from coars_env import RECOMMENDER, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
 
 GRADES = Number(0, 1, 0.25)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.decoding import Allowed, ColumnCache, Form, decode, open_cache
+from agents.models.column_cache import ColumnCache
+from agents.models.decoding import Allowed, Form, decode, open_cache
+from agents.models.fields import Field
 from agents.models.forms import FieldForms
 from agents.models.policy import Policy
 from agents.models.prompts import Notes, Pieces, no_notes, prompt, without_opinions
-from agents.models.replies import DEFAULT_FORMATS, Field, ReplyFormat
+from agents.models.replies import DEFAULT_FORMATS, ReplyFormat
 from agents.models.usage import Usage
 from coars_env import Action, ConfigError, Item, Observation, Role
 

@@ -4,17 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from agents.models.fields import Field, Number
 from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import Notes, Pieces, no_notes, prompt, without_opinions
-from agents.models.replies import (
-    ACTION_FIELD,
-    REASON_FIELD,
-    RECOMMENDER_FORMAT,
-    Field,
-    Number,
-    ReplyFormat,
-    written,
-)
+from agents.models.replies import ACTION_FIELD, REASON_FIELD, RECOMMENDER_FORMAT, ReplyFormat, written
 from agents.models.usage import Usage
 from coars_env import ACTIONS, RECOMMENDER, USER, Action, ConfigError, Item, Observation, Role
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from agents.models.api import ApiConfig, ApiModel, read_json
+from agents.models.api import ApiConfig, ApiModel, form, read_json, schema
+from agents.models.fields import Field, Number, OneOf, Ranking, Text
 from agents.models.language_model import LocalModel, Reply, Request
-from agents.models.replies import Field, Number, OneOf, Text
 from agents.models.usage import Usage
 from agents.players.text_agent import TextAgent
 from coars_env import ROLES, BackboneError, ConfigError, play
@@ -325,6 +325,19 @@ def test_an_object_of_another_form_is_not_read(text: str) -> None:
     found = read_json(text, FIELDS)
     assert isinstance(found, str)
     assert found.startswith("expected a JSON object of the keys ['Reason', 'Item'], each once and with a string, found")
+
+
+def test_the_form_names_a_least_length_and_a_ranking() -> None:
+    fields = (Field("Thought", Text(min_tokens=20)), Field("Ranking", Ranking(2, ("Heat", "Fargo", "Alien"))))
+    assert form(fields, structured=False).split("\n")[-2:] == [
+        "Thought: <text on one line, at least 20 tokens>",
+        "Ranking: <the 2 best of these, best first, each once and on a line of its own> Heat | Fargo | Alien",
+    ]
+    assert schema(fields)["json_schema"]["schema"]["properties"]["Ranking"] == {"type": "string"}
+    assert read_json(json.dumps({"Thought": "Hm.", "Ranking": "Fargo\nHeat"}), fields) == ("Hm.", "Fargo\nHeat")
+    assert read_json(json.dumps({"Thought": "Hm.", "Ranking": "Fargo\nFargo"}), fields) == (
+        "expected different options after 'Ranking:', found 'Fargo' twice"
+    )
 
 
 def test_an_object_is_read_by_the_rule_of_lines() -> None:

@@ -145,8 +145,8 @@ class Pocket:
     def answer(self, body: dict[str, Any]) -> tuple[str, list[int]]:
         """A reply in the fields that the system message lists, and its tokens."""
         from agents.models.api import FORM, FORM_JSON
+        from agents.models.fields import Field, Number, OneOf, Text
         from agents.models.language_model import Request
-        from agents.models.replies import Field, Number, OneOf, Text
 
         system, *messages = [message["content"] for message in body["messages"]]
         structured = "response_format" in body
