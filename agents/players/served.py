@@ -102,7 +102,10 @@ class Server:
         self._checked = False
         free = backbone.free_mask.tolist()
         self._free = {token for token, may in enumerate(free) if may}
-        self._banned = {str(token): BANNED for token, may in enumerate(free) if not may}
+        self._free_text = {
+            "logit_bias": {str(token): BANNED for token, may in enumerate(free) if not may},
+            "stop_token_ids": sorted(backbone.newline_ids),
+        }
         key = os.environ.get("VLLM_API_KEY")
         self._client: httpx2.Client = httpx2.Client(
             base_url=config.url,
@@ -187,7 +190,7 @@ class Server:
             "return_token_ids": True,
             "ignore_eos": True,
             **FULL_SUPPORT,
-            **self._constraint(allowed),
+            **self._constraint(allowed, room),
         }
         text = self._post("/v1/completions", body).text
         try:
@@ -201,13 +204,13 @@ class Server:
         self._check_stretch([token for token, _ in written], allowed, room)
         return written
 
-    def _constraint(self, allowed: Allowed) -> dict[str, Any]:
-        """The keys of a request that hold the tokens to what is allowed."""
+    def _constraint(self, allowed: Allowed, room: int) -> dict[str, Any]:
+        """Return the keys of a request that hold its tokens to what is allowed."""
         if isinstance(allowed, tuple):
             return {"allowed_token_ids": list(allowed)}
-        if isinstance(allowed, AnyBut):
-            return {"logit_bias": self._banned | {str(token): BANNED for token in allowed.tokens}}
-        return {"logit_bias": self._banned, "stop_token_ids": sorted(self.policy.backbone.newline_ids)}
+        if isinstance(allowed, AnyBut):  # of least length: until then vLLM samples no token that stops
+            return {**self._free_text, "stop_token_ids": sorted(allowed.tokens), "min_tokens": room}
+        return self._free_text
 
     def _check_stretch(self, tokens: Sequence[int], allowed: Allowed, room: int) -> None:
         """Refuse what the form could not take."""
