@@ -39,10 +39,10 @@ def check_options(options: Options) -> None:
     """
     if callable(options):
         return
-    stripped = [option.strip() for option in options]
-    twice = [option for n, option in enumerate(stripped) if option in stripped[:n]]
-    if twice or not stripped or not all(stripped):
-        found = f"{twice[0]!r} twice" if twice else repr(options)
+    different = {option.strip() for option in options}
+    if len(different) < len(options) or not options or "" in different:
+        twice = next((option for n, option in enumerate(options) if option.strip() in options[:n]), None)
+        found = f"{twice.strip()!r} twice" if twice is not None else repr(options)
         raise ConfigError(f"Options must be one or more different texts, got {found}. Give each a text of its own.")
 
 
@@ -92,7 +92,7 @@ class Number:
     step: float
     quarter_of: str | None = None
     """Name of an earlier field that holds an action of the user: a decode loop then writes only the numbers whose place
-    in the range lies in the quarter of that action, see `coars_env.clamp_strength`. None for the whole range."""
+    in the range is in the quarter of that action, see `coars_env.clamp_strength`. None for the whole range."""
 
     def __post_init__(self) -> None:
         low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))
@@ -119,11 +119,13 @@ class Number:
         low, high = Fraction(str(self.low)), Fraction(str(self.high))
         return float((Fraction(text) - low) / (high - low))
 
-    def quarter(self, action: int) -> tuple[str, ...]:
-        """Return the numbers whose place lies in the quarter of an action: "0.75", "0.80", ... for a click."""
-        low, high = (*STRENGTH_EDGES, 1.0)[action : action + 2]
-        last = action == len(ACTIONS) - 1
-        return tuple(text for text in self.texts if low <= (place := self.place(text)) and (place < high or last))
+    @cached_property
+    def quarters(self) -> tuple[tuple[str, ...], ...]:
+        """The numbers whose place is in the quarter of each action: "0.75", "0.80", ... for a click."""
+        found: list[list[str]] = [[] for _ in ACTIONS]
+        for text in self.texts:
+            found[sum(edge <= self.place(text) for edge in STRENGTH_EDGES) - 1].append(text)
+        return tuple(map(tuple, found))
 
     def holds(self, text: str) -> bool:
         """Whether a text is a number of the range."""
@@ -227,7 +229,7 @@ def _check_quarters(name: str, kind: Number, earlier: Sequence[Field]) -> None:
             f"quarter_of must name an earlier OneOf(ACTIONS), got {kind.quarter_of!r} of the field {name!r}. Put the "
             "action before it."
         )
-    if empty := [action for n, action in enumerate(ACTIONS) if not kind.quarter(n)]:
+    if empty := [action for n, action in enumerate(ACTIONS) if not kind.quarters[n]]:
         raise ConfigError(
             f"Each action needs a number in its quarter of the range, got none for {empty[0]!r} in the field {name!r}. "
             "Choose a smaller step, or no quarter_of."

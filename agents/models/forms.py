@@ -1,6 +1,7 @@
 """FieldForms: the fields of a reply as forms that a decode loop fills in, and finished forms as values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from agents.models.backbones.backbone import Backbone
 from agents.models.decoding import Choice, Form, Free, Part
@@ -8,16 +9,27 @@ from agents.models.fields import Field, Number, Ranking, Text
 from coars_env import ConfigError
 
 
+@dataclass(frozen=True)
+class _Compiled:
+    """Bound fields in the tokens of a backbone."""
+
+    parts: list[Part]
+    places: dict[str, int]
+    """The part in which each field's value begins; its label is the part before."""
+    choices: list[Choice | None]
+    """All options of each field; None for free text."""
+
+
 class FieldForms:
     """Writes fields in the tokens of one backbone: a label, then one part, or one for each place of a ranking."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._choices: dict[tuple[str, ...], Choice] = {}
+        self._known: dict[tuple[Field, ...], _Compiled] = {}
 
     def forget(self) -> None:
         """Free the memory of options."""
-        self._choices.clear()
+        self._known.clear()
 
     def check(self, fields: Sequence[Field]) -> None:
         """Refuse what this backbone cannot write. Options that depend on an observation are not looked at.
@@ -40,48 +52,61 @@ class FieldForms:
             given: by name of the field, the number of the option that is taken instead of sampled; of a ranking, its
                 first.
         """
-        parts: list[Part] = []
-        places: dict[str, int] = {}
-        for field in fields:
-            parts.append(self._label(field.label))
-            places[field.name] = len(parts)
-            parts += self._parts(field, fields, places)
-        numbers = {places[name]: number for name, number in (given or {}).items()}
-        return Form(parts, self._backbone.newline_ids, self._backbone.newline, numbers)
+        known = self._compiled(fields)
+        numbers = {known.places[name]: number for name, number in (given or {}).items()}
+        return Form(known.parts, self._backbone.newline_ids, self._backbone.newline, numbers)
 
     def values(self, fields: Sequence[Field], form: Form) -> tuple[str, ...]:
         """Return the text of each field of a finished form, without blanks around it; an option letter for letter."""
         values: list[str] = []
-        part = 0
-        for field in fields:
-            length = field.kind.length if isinstance(field.kind, Ranking) else 1
-            found = form.written[part + 1 : part + 1 + length]
-            part += 1 + length
-            if field.options is None:
-                values.append(self._backbone.decode(found[0]).strip())
+        known = self._compiled(fields)
+        for field, choice in zip(fields, known.choices, strict=True):
+            first = known.places[field.name]
+            if choice is None:
+                values.append(self._backbone.decode(form.written[first]).strip())
             else:
-                options = self._choice(field.options).options
-                values.append("\n".join(field.options[options.index(tokens)].strip() for tokens in found))
+                length = field.kind.length if isinstance(field.kind, Ranking) else 1
+                numbers = [choice.options.index(tokens) for tokens in form.written[first : first + length]]
+                options = field.options or ()
+                values.append("\n".join(options[number].strip() for number in numbers))
         return tuple(values)
 
-    def _parts(self, field: Field, fields: Sequence[Field], places: Mapping[str, int]) -> list[Part]:
-        kind = field.kind
-        if isinstance(kind, Text):
+    def _compiled(self, fields: Sequence[Field]) -> _Compiled:
+        """Dialogues ask for the same fields in every turn, so what they become is kept."""
+        key = tuple(fields)
+        if key not in self._known:
+            if len(self._known) > 10_000:
+                self._known.clear()
+            made = self._known[key] = _Compiled([], {}, [])
+            for field in fields:
+                made.parts.append(Choice((tuple(self._backbone.encode(field.label)),)))
+                made.places[field.name] = len(made.parts)
+                made.choices.append(None if field.options is None else self._choice(field.options))
+                made.parts.extend(self._parts(field, made))
+        return self._known[key]
+
+    def _parts(self, field: Field, made: _Compiled) -> list[Part]:
+        kind, place, whole = field.kind, made.places[field.name], made.choices[-1]
+        if whole is None:
             return [self._text(field)]
         if isinstance(kind, Ranking):
-            whole, first = self._choice(field.options or ()), places[field.name]
 
             def left(written: Sequence[tuple[int, ...]]) -> Choice:
-                taken = set(written[first:])
+                taken = set(written[place:])
                 return Choice(tuple(option for option in whole.options if option not in taken))
 
             return [whole, *[left] * (kind.length - 1)]
         if isinstance(kind, Number) and kind.quarter_of is not None:
-            place = places[kind.quarter_of]
-            actions = self._choice(next(other.options or () for other in fields if other.name == kind.quarter_of))
-            quarters = [self._choice(kind.quarter(action)) for action in range(len(actions.options))]
-            return [lambda written: quarters[actions.options.index(written[place])]]
-        return [self._choice(field.options or ())]
+            action = made.places[kind.quarter_of]
+            actions = made.choices[list(made.places).index(kind.quarter_of)]
+            quarters = [self._choice(quarter) for quarter in kind.quarters]
+
+            def of_quarter(written: Sequence[tuple[int, ...]]) -> Choice:
+                assert actions is not None
+                return quarters[actions.options.index(written[action])]
+
+            return [of_quarter]
+        return [whole]
 
     def _text(self, field: Field) -> Free:
         assert isinstance(field.kind, Text)
@@ -93,17 +118,6 @@ class FieldForms:
             )
         return Free(limit, field.kind.min_tokens)
 
-    def _label(self, text: str) -> Choice:
-        return self._known((text,), ())
-
     def _choice(self, texts: Sequence[str]) -> Choice:
         """One of several texts; the line ends behind each, so that none begins another."""
-        return self._known(tuple(f" {text}" for text in texts), (self._backbone.newline,))
-
-    def _known(self, texts: tuple[str, ...], end: tuple[int, ...]) -> Choice:
-        key = (*texts, "\n") if end else texts
-        if key not in self._choices:
-            if len(self._choices) > 10_000:
-                self._choices.clear()
-            self._choices[key] = Choice(tuple((*self._backbone.encode(text), *end) for text in texts))
-        return self._choices[key]
+        return Choice(tuple((*self._backbone.encode(f" {text}"), self._backbone.newline) for text in texts))

@@ -62,7 +62,7 @@ PHRASES = (
 
 def score_texts(action: int) -> Pieces:
     """Return the scores an action may have: " 0.75", " 0.80", ... for a click. See `coars_env.clamp_strength`."""
-    return tuple(f" {text}" for text in SCORE_RANGE.quarter(action))
+    return tuple(f" {text}" for text in SCORE_RANGE.quarters[action])
 
 
 ACTION_TEXTS = tuple(f" {action}" for action in ACTIONS)
