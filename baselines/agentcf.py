@@ -26,17 +26,18 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from agents.models.language_model import Field, LanguageModel, Request, written
+from agents.models.fields import Field, OneOf, Text
+from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import (
     ASK_RECOMMENDER,
-    ITEM,
     TAKEN_NEXT,
     Pieces,
     title,
 )
+from agents.models.replies import REASON_FIELD, written
 from agents.models.usage import Usage
 from agents.players.memory import Embedder, Memory, shortened
-from agents.players.text_agent import REASONED, TextAgent
+from agents.players.text_agent import TextAgent
 from agents.players.text_system import (
     EPISODES,
     STEPS,
@@ -68,7 +69,7 @@ RIGHT = "\nThe choice was right. Reply with a Description of the user that it co
 WRONG = "\nThe choice was wrong. Reply with a Description of the user by which it is right, at most 180 words."
 WANTED = "\nThis user took it next. Reply with a Description of the item and whom it suits, at most 50 words."
 NOT_WANTED = "\nThis user did not take it. Reply with a Description of the item and whom it suits, at most 50 words."
-USER_FIELD, ITEM_FIELD = Field("Description:", max_tokens=96), Field("Description:", max_tokens=48)
+USER_FIELD, ITEM_FIELD = (Field("Description", Text(max_tokens=length)) for length in (96, 48))
 
 
 class AgentCF(MemorySystem):
@@ -156,7 +157,7 @@ class _Learner:
             for (place, task), request, reply in zip(pending, requests, replies, strict=True):
                 wanted = self.items[task.target].title
                 right[place] = reply.values is not None and reply.values[1] == wanted
-                said: Pieces = (reply.text,) if reply.values is None else written(request, reply.values)
+                said: Pieces = (reply.text,) if reply.values is None else written(request.fields, reply.values)
                 verdict = (TAKEN_NEXT, title(self.items, task.target), ".", RIGHT if right[place] else WRONG)
                 messages = (*request.messages, said, verdict)
                 rewrites.append(Request(SYSTEM, messages, (USER_FIELD,), (*request.seed[:-1], 1)))
@@ -181,8 +182,8 @@ class _Learner:
         ]
         about = self._said(f"user {task.user}", NOBODY)
         message = (ABOUT_USER.lstrip(), about, TWO, *listed, ASK_RECOMMENDER)
-        options = tuple(title(self.items, item) for item in task.candidates)
-        return Request(SYSTEM, (message,), (REASONED, Field(ITEM, options)), (self.seed, *place, 0))
+        choice = Field("Item", OneOf(tuple(self.items[item].title for item in task.candidates)))
+        return Request(SYSTEM, (message,), (REASON_FIELD, choice), (self.seed, *place, 0))
 
     def _item(self, task: Task, item: int, place: tuple[int, int, int]) -> Request:
         about = self._said(f"item {item}", self._first_words(item))

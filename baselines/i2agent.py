@@ -22,10 +22,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from agents.models.language_model import Field, LanguageModel, Request
+from agents.models.fields import Field, Text
+from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import ACTION_TEXTS, BECAUSE, NOTHING, RECOMMENDED, TAKEN, TAKEN_NEXT, Pieces, title, titles
+from agents.models.replies import RECOMMENDER_FORMAT, ReplyFormat
 from agents.players.memory import Embedder, Memory, shortened
-from agents.players.text_agent import REASONED, TextAgent
+from agents.players.text_agent import TextAgent
 from agents.players.text_system import (
     BATCH,
     EPISODES,
@@ -43,9 +45,11 @@ from coars_env import RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Spl
 PROFILE_BYTES = 480
 """Longest profile; ours: it takes at most 500 of pocket's 2,048 places."""
 
+INTEREST_TOKENS = 48
 SYSTEM = "You keep the profile of a user: what the user likes, dislikes and looks for."
-PROFILE = Field("Profile:", max_tokens=96)
-INTEREST = Field("Interest:", max_tokens=48)
+PROFILE = Field("Profile", Text(max_tokens=96))
+INTEREST = Field("Interest", Text(max_tokens=INTEREST_TOKENS), hidden=True)
+WITH_INTEREST = ReplyFormat((INTEREST, *RECOMMENDER_FORMAT.fields))
 ABOUT = "\nProfile of the user:"
 SO_FAR = "\nProfile so far:"
 ASK_PROFILE = "\nReply with a new Profile of a few sentences."
@@ -112,8 +116,8 @@ class I2Agent(MemorySystem):
 def _agent(memory: Memory, model: LanguageModel, role: str, items: Sequence[Item]) -> TextAgent:
     notes = partial(told, memory, items)
     if role == RECOMMENDER:
-        return TextAgent(model, RECOMMENDER, items, notes=notes, first=INTEREST)
-    return TextAgent(model, USER, items, notes=notes, first=REASONED)
+        return TextAgent(model, RECOMMENDER, items, notes=notes, reply_format=WITH_INTEREST)
+    return TextAgent(model, USER, items, notes=notes)
 
 
 def revealed(memory: Memory, dialogue: Dialogue, separator: str) -> Pieces:

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from agents.models.language_model import Field, LanguageModel, Request
+from agents.models.fields import Field, Number, Text
+from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import Pieces
 from agents.players.memory import Embedder, Entry, Memory, Recalled, shortened
 from agents.players.text_agent import TextAgent
@@ -73,8 +74,8 @@ MEMORY = "A memory:"
 ASK_RATING = "\nHow much does it tell about taste? Reply with its Importance from 01, hardly, to 10, very much."
 MEMORIES = "Memories:"
 ASK_INSIGHT = "\nReply with an Insight, one sentence on what they say about taste."
-RATING = Field("Importance:", tuple(f" {mark:02d}" for mark in range(1, 11)), number=True)
-INSIGHT = Field("Insight:", max_tokens=64)
+RATING = Field("Importance", Number(1, 10, 1))
+INSIGHT = Field("Insight", Text(max_tokens=64))
 
 
 class MemoryStream(MemorySystem):

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from agents.models.language_model import Field, LanguageModel, Request
+from agents.models.fields import Field, Text
+from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import RECOMMENDER_SYSTEM, USER_SYSTEM, Pieces, answer_of_user
 from agents.players.memory import Embedder, Memory, shortened
 from agents.players.text_agent import TextAgent
@@ -48,7 +49,7 @@ PLAN_BYTES = 240
 KEPT = 256
 """Plans of each side, the oldest forgotten first; ours."""
 
-PLAN = Field("Lesson:", max_tokens=64)
+PLAN = Field("Lesson", Text(max_tokens=64))
 LESSONS = "\nLessons of earlier dialogues:"
 FAILED = "\nThis was not the item taken next."
 ACCEPTED, REJECTED = "\nA click was for an item that was not taken next.", "\nThe item taken next was rejected."

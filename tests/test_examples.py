@@ -262,6 +262,7 @@ HOMES = (
         "agents.players.llm_agent",
         "agents.models.policy",
         "agents.models.prompts",
+        "agents.models.replies",
     ),
     *(
         "agents.training.peers",

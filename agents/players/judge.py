@@ -8,7 +8,8 @@ and confidence, so its grades are to be compared with Hit@1.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agents.models.language_model import Field, LocalModel, Request
+from agents.models.fields import Field, Number
+from agents.models.language_model import LocalModel, Request
 from agents.models.policy import Policy
 from agents.models.prompts import (
     ACTION_TEXTS,
@@ -25,8 +26,8 @@ from agents.models.prompts import (
 )
 from coars_env import RECOMMENDER, ROLES, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
 
-GRADES = (" 0.00", " 0.25", " 0.50", " 0.75", " 1.00")
-RUBRIC = tuple(Field(label, GRADES) for label in ("Fits the history:", "Honest reasons:", "Heeds the other:"))
+GRADES = Number(0, 1, 0.25)
+RUBRIC = tuple(Field(name, GRADES) for name in ("Fits the history", "Honest reasons", "Heeds the other"))
 JUDGE_SYSTEM = "You judge one side of a dialogue. Grade it from 0 to 1 by each line."
 JUDGED = {RECOMMENDER: "\nGrade the recommender.", USER: "\nGrade the user."}
 

@@ -82,7 +82,7 @@ def test_the_nearest_profile_is_told_once_and_none_where_no_word_is_shared() -> 
 def test_the_interest_is_written_before_the_reason_and_not_told_to_the_user(split: Split) -> None:
     def script(request: Request) -> str:
         (*_, items) = request.fields
-        return f"Interest: secret\nReason: open\nItem:{(items.options or ())[0]}"
+        return f"Interest: secret\nReason: open\nItem: {(items.options or ())[0]}"
 
     model = Scripted(script)
     system = I2Agent.fit(split, model=model, episodes=0)

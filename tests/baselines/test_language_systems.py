@@ -55,7 +55,7 @@ class Obedient:
         options = request.fields[1].options or ()
         if len(request.fields) == 3:
             return Reply(("no", "skip", "0.30"), None, "")
-        suggested = [o.strip() for o in options if f"Another model suggests{o}." in text]
+        suggested = [o.strip() for o in options if f"Another model suggests {o}." in text]
         return Reply(("so", suggested[0] if suggested else options[0].strip()), None, "")
 
 

@@ -14,7 +14,7 @@ from agents.models.usage import Usage
 from agents.players.memory import Entry
 from agents.players.text_system import BATCH, MemorySystem, training_walks
 from baselines.agentcf import AgentCF
-from baselines.i2agent import INTEREST, I2Agent
+from baselines.i2agent import INTEREST, INTEREST_TOKENS, I2Agent
 from baselines.memory_stream import MemoryStream
 from baselines.reflexion import Reflexion
 from coars_env import (
@@ -163,7 +163,7 @@ def tokenizer(split: Split) -> Any:
 
 
 def test_all_prompts_fit_into_the_context_of_pocket(kind: Any, split: Split, tokenizer: Any) -> None:
-    spoken = {REASON: 12, INTEREST.label: INTEREST.max_tokens or 0}
+    spoken = {REASON: 12, INTEREST.label: INTEREST_TOKENS}
     """Tokens of free text that is not cut by a memory; pocket's reasons have 12."""
 
     def longest(request: Request) -> str:

@@ -62,7 +62,7 @@ def careful(request: Request) -> str:
         return "Lesson: Take the last." if request.system == RECOMMENDER_SYSTEM else "Lesson: Be strict."
     (*_, asked) = request.fields
     if asked.label == ITEM and asked.options:
-        return f"Reason: so\nItem:{asked.options[-1 if 'Take the last.' in text_of(request) else 0]}"
+        return f"Reason: so\nItem: {asked.options[-1 if 'Take the last.' in text_of(request) else 0]}"
     return "Reason: so\nAction: click\nScore: 1.00"
 
 
@@ -74,8 +74,8 @@ def test_a_lesson_of_the_first_trial_changes_the_choice_in_the_second(split: Spl
     assert LESSONS not in text_of(first)
     assert f"{LESSONS}\n- Take the last." in text_of(second)
     assert [careful(request) for request in (first, second)] == [
-        f"Reason: so\nItem:{(first.fields[-1].options or ())[0]}",
-        f"Reason: so\nItem:{(second.fields[-1].options or ())[-1]}",
+        f"Reason: so\nItem: {(first.fields[-1].options or ())[0]}",
+        f"Reason: so\nItem: {(second.fields[-1].options or ())[-1]}",
     ]
     (plan, *_) = [request for request in model.asked if request.fields == (PLAN,)]
     assert plan.messages[:1] == first.messages

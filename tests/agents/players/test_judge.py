@@ -62,7 +62,7 @@ def test_the_base_grades_by_the_form(lab: Any) -> None:
     judge = Judge(played.agents[RECOMMENDER].policy, lab.split.dataset.items)
     (reply,) = judge.model.answer([judge.request(played.transcripts[0], USER)])
     assert reply.values is not None
-    assert [f" {value}" in GRADES for value in reply.values] == [True] * len(RUBRIC)
+    assert [value in GRADES.texts for value in reply.values] == [True] * len(RUBRIC)
     grades = [term.rewards[USER] for turns in judge.score(played.transcripts) for term in turns]
     assert min(grades) >= 0
     assert max(grades) <= 1

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from agents.models.language_model import Field, LocalModel, Request, written
-from agents.models.prompts import ASK_RECOMMENDER, CANDIDATES, ITEM, REASON
+from agents.models.fields import Field, Number, OneOf, Ranking, Text
+from agents.models.language_model import LocalModel, Request
+from agents.models.prompts import ASK_RECOMMENDER, CANDIDATES
+from agents.models.replies import ACTION_FIELD, ReplyFormat, written
 from agents.models.usage import Usage
 from agents.players.llm_agent import LLMAgent
 from agents.players.text_agent import TextAgent
@@ -30,7 +32,7 @@ from scripted import Scripted, text_of
 def second_candidate(request: Request) -> str:
     (*_, items) = request.fields
     assert items.options is not None
-    return f"Reason: why not\nItem:{items.options[1]}\n"
+    return f"Reason: why not\nItem: {items.options[1]}\n"
 
 
 def choice_of(dialogue: Dialogue) -> tuple[object, ...]:
@@ -64,7 +66,7 @@ def test_without_notes_it_says_what_fresh_adapters_say(lab: Any, kind: str) -> N
 
 def test_a_local_reply_does_not_depend_on_its_neighbours(lab: Any) -> None:
     model = LocalModel(lab.backbone("qwen3"), "tiny", temperature=1.0, rows_at_once=3)
-    fields = (Field(REASON), Field(ITEM, (" a", " b", " c")))
+    fields = (Field("Reason"), Field("Item", OneOf(("a", "b", "c"))))
     requests = [Request("Say.", ((f"Question {n}" * n,),), fields, (n,)) for n in range(7)]
     together = [(reply.values, reply.text) for reply in model.answer(requests)]
     assert together == [(r.values, r.text) for request in requests for r in model.answer([request])]
@@ -82,7 +84,7 @@ def test_a_dialogue_is_one_conversation_to_which_is_only_added() -> None:
     play([dialogue], agent, FixedUser("skip"))
     first, second = model.asked
     assert second.messages[:1] == first.messages
-    assert second.messages[1] == written(first, ["why not", (first.fields[1].options or ())[1].strip()])
+    assert second.messages[1] == written(first.fields, ["why not", (first.fields[1].options or ())[1]])
     assert len(second.messages) == 3
     assert [turn.proposal for turn in dialogue.turns] == [dialogue.task.candidates[1]] * 2
     assert agent.usage == Usage(2, 20, 10, 1.0, 0.5)
@@ -102,6 +104,63 @@ def test_notes_are_told_before_the_question() -> None:
     )
     told = text_of(model.asked[0])
     assert told.index(CANDIDATES) < told.index("\nLesson: turn 0") < told.index(ASK_RECOMMENDER)
+
+
+RANKED = ReplyFormat((Field("Thought", Text(min_tokens=5), hidden=True), Field("Reason"), Field("Ranking", Ranking(2))))
+RATED = ReplyFormat((Field("Reason"), ACTION_FIELD, Field("Rating", Number(1, 5, 1))), strength="Rating")
+
+
+def ranked(request: Request) -> str:
+    first, second, *_ = reversed(request.fields[-1].options or ())
+    return f"Thought: Hm.\nReason: why not\nRanking: {first}\n{second}\n"
+
+
+def test_any_format_is_asked_for_read_and_remembered() -> None:
+    episodes = toy_episodes()
+    model = Scripted(ranked)
+    agent = TextAgent(model, RECOMMENDER, episodes.items, reply_format=RANKED)
+    dialogue = Dialogue(episodes.tasks[0], episodes.items, max_turns=2)
+    play([dialogue], agent, FixedUser("skip"))
+    assert [turn.proposal for turn in dialogue.turns] == [dialogue.task.candidates[-1]] * 2
+    assert [turn.rationale for turn in dialogue.turns] == ["why not"] * 2
+    assert model.asked[0].messages[0][-1] == RANKED.ask
+    first, second = (episodes.items[dialogue.task.candidates[place]].title for place in (-1, -2))
+    assert "".join(model.asked[1].messages[1]) == (f"Thought: Hm.\nReason: why not\nRanking: {first}\n {second}\n")
+
+
+def test_a_rating_may_be_the_strength_of_a_user() -> None:
+    episodes = toy_episodes()
+    model = Scripted(lambda request: "Reason: good\nAction: click\nRating: 4.5")
+    dialogue = Dialogue(episodes.tasks[0], episodes.items, max_turns=1)
+    play([dialogue], FixedRecommender(), TextAgent(model, USER, episodes.items, reply_format=RATED))
+    answer = dialogue.turns[0].answer
+    assert answer is not None
+    assert (answer.action, answer.strength, answer.message, answer.fields) == (3, 0.88, "good", {"Rating": "4.5"})
+
+
+def test_a_ranking_with_a_repeat_is_a_turn_with_its_cause() -> None:
+    episodes = toy_episodes()
+    title = episodes.items[episodes.tasks[0].candidates[0]].title
+    model = Scripted(lambda request: f"Thought: a\nReason: b\nRanking: {title}\n{title}")
+    dialogue = Dialogue(episodes.tasks[0], episodes.items, max_turns=1)
+    play([dialogue], TextAgent(model, RECOMMENDER, episodes.items, reply_format=RANKED), FixedUser())
+    assert dialogue.turns[0].proposal is None
+    assert str(dialogue.turns[0].error) == (f"expected different options after 'Ranking:', found '{title}' twice")
+
+
+@pytest.mark.parametrize("kind", ["pocket", "llama"])
+def test_a_local_model_writes_every_kind_of_field(lab: Any, kind: str) -> None:
+    model = LocalModel(lab.backbone(kind), "tiny", temperature=1.0)
+    items, dialogues = lab.split.dataset.items, lab.dialogues(3, max_turns=2)
+    play(dialogues, *(TextAgent(model, role, items, reply_format=lab.every_kind[role]) for role in ROLES))
+    turns = [turn for dialogue in dialogues for turn in dialogue.turns]
+    assert {(turn.error, turn.answer.error) for turn in turns} == {(None, None)}
+    assert all("Mood:" in turn.rationale and "Thought" not in turn.rationale for turn in turns)
+
+
+def test_a_format_without_a_choice_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(ConfigError, match="A reply of user_0 must hold a field"):
+        TextAgent(Scripted(ranked), USER, toy_dataset().items, reply_format=RANKED)
 
 
 # Replies that cannot be read ------------------------------------------------------------------------------------------

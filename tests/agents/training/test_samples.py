@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from agents.models.prompts import hindsight
+from agents.models.replies import DEFAULT_FORMATS
 from agents.players.llm_agent import LLMAgent, Row
 from agents.training.credit import teacher_logprobs
 from agents.training.samples import (
@@ -167,11 +168,12 @@ def test_the_teacher_reads_each_reply_after_its_context_and_hindsight() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("every_kind", [False, True])
 def test_packed_scores_of_the_teacher_equal_plain_ones_turn_by_turn(
-    lab: Any, plain_logprobs: Any, kind: str, role: Role
+    lab: Any, plain_logprobs: Any, kind: str, role: Role, every_kind: bool
 ) -> None:
     policy = lab.policy(kind)
-    samples = lab.play(policy, 6).samples(role)
+    samples = lab.play(policy, 6, formats=lab.every_kind if every_kind else DEFAULT_FORMATS).samples(role)
     samples[0] = replace(samples[0], turns=samples[0].turns[-1:])  # as if earlier turns were excluded
     assert len({len(s.turns) for s in samples}) > 1
     for who, teacher in ((role, "live"), (None, "base")):
