@@ -4,19 +4,24 @@ One more free line, "Thought:", is written before the reply; the other side neve
 recommendation is ours: the paper has none. A model that was never shown such a line, as pocket, gains nothing by it.
 """
 
-from agents.models.language_model import Field, LanguageModel
+from typing import Self
+
+from agents.models.language_model import Field
 from agents.players.text_agent import TextAgent
-from agents.players.text_system import TextSystem
-from coars_env import RECOMMENDER, USER, Split
+from baselines.system import NOTHING_SPECIAL, Resources, System
+from coars_env import ROLES, Split
 
 THOUGHT = Field("Thought:", max_tokens=256)
 
 
-class ChainOfThought(TextSystem):
+class ChainOfThought(System):
     """Both sides think aloud, without memory."""
 
+    plays = ROLES
+
     @classmethod
-    def fit(cls, split: Split, *, model: LanguageModel, seed: int = 0) -> "ChainOfThought":
-        """Nothing is learnt; the seed changes nothing where decoding is greedy."""
-        recommender, user = (TextAgent(model, role, split.dataset.items, first=THOUGHT) for role in (RECOMMENDER, USER))
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+        """Learn nothing; the seed changes nothing where decoding is greedy."""
+        model = resources.language_model(split)
+        recommender, user = (TextAgent(model, role, split.dataset.items, first=THOUGHT) for role in ROLES)
         return cls(recommender, user)

@@ -32,12 +32,15 @@ from agents.training.train import CoarsConfig
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
+from baselines.system import System
 from coars_env import Agent, FixedUser, Split, Transcript
 
 
 def baselines(split: Split) -> dict[str, Agent]:
     """The recommenders beside which the demo is shown, fitted on the training part."""
-    return {"random": RandomAgent.fit(split), "popularity": Popularity.fit(split), "item-kNN": ItemKnn.fit(split)}
+    kinds: dict[str, type[System]] = {"random": RandomAgent, "popularity": Popularity, "item-kNN": ItemKnn}
+    fitted = {name: kind.fit(split).recommender for name, kind in kinds.items()}
+    return {name: recommender for name, recommender in fitted.items() if recommender is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

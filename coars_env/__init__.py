@@ -70,6 +70,7 @@ from coars_env.evaluation import (
 )
 from coars_env.integrations.registration import ENV_IDS
 from coars_env.make import CandidateRule, SplitName, builder, load_split, make, make_vec, single_agent
+from coars_env.objects import load_object
 from coars_env.partners import (
     Agent,
     FixedRecommender,
@@ -269,6 +270,7 @@ __all__ = [
     "list_datasets",
     "llara",
     "load",
+    "load_object",
     "load_split",
     "make",
     "make_vec",

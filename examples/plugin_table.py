@@ -19,7 +19,7 @@ import tyro
 from held_out import Question
 from tqdm import tqdm
 
-from baselines import load_baseline
+from baselines import load_system
 from coars_env import (
     FixedUser,
     Source,
@@ -63,7 +63,7 @@ def main(options: Options) -> None:
     questions = [Question(split, seed=seed) for seed in options.seeds]
     test = questions[0].test
     runs: dict[str, list[Any]] = {
-        name: evaluate(load_baseline(name).fit(split), FixedUser(), [test])
+        name: evaluate(load_system(name).fit(split).recommender, FixedUser(), [test])
         for name in ("random", "popularity", "item_knn")
     }
     runs["random, random"] = evaluate(*questions[0].at_random()["random, random"], [test])

@@ -34,7 +34,7 @@ from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
 from baselines.sasrec import SasRec
-from coars_env import Agent, CandidateRule, FixedUser, Split, SplitName, environment_info
+from coars_env import CandidateRule, FixedUser, Split, SplitName, environment_info
 
 KNN, SASREC = "item-kNN (last 10)", "SASRec, one seed"
 QUOTED = "Quoted, not run here: SASRec .4105, GRU4Rec .4526 (arXiv:2410.20027, Table 4), these users, LLaRA's rule."
@@ -67,11 +67,11 @@ def main() -> None:
     questions = bench(split, draws=options.draws, rule=options.rule, peers=peers_of(config.peers, split))
     before = score_untrained(config, split, questions, name="pocket before training")
     after = score_runs(folders, split, questions, name="CoARS after training")
-    recommenders: dict[str, Agent] = {
-        "random": RandomAgent.fit(split),
-        "popularity": Popularity.fit(split),
-        KNN: ItemKnn.fit(split),
-        SASREC: SasRec(load_sasrec(split)),
+    recommenders = {
+        "random": RandomAgent.fit(split).recommender,
+        "popularity": Popularity.fit(split).recommender,
+        KNN: ItemKnn.fit(split).recommender,
+        SASREC: SasRec(load_sasrec(split)).recommender,
     }
     baselines = [score_agents(a, FixedUser(), questions, name=name) for name, a in recommenders.items()]
     write_page(options, split, folders, baselines, before, after)

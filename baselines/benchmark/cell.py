@@ -23,7 +23,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.machinery import PathFinder
-from inspect import signature
 from itertools import accumulate
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -32,13 +31,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from baselines.system import load_baseline
+from baselines.system import UPDATES, Metered, Resources, SavedSystem, System, load_system
 from coars_env import (
+    RECOMMENDER,
+    USER,
     Agent,
     CoarsError,
     ConfigError,
     EpisodeSet,
     FixedUser,
+    GreedyRecommender,
+    Ranker,
     Split,
     UserTest,
     afl_user_test,
@@ -47,6 +50,7 @@ from coars_env import (
     evaluate,
     full_ranking,
     metric_values,
+    popularity_scorer,
     ranking_metrics,
     simulation_counts,
     user_simulation,
@@ -73,7 +77,7 @@ class Game:
     """Its frozen tasks, one set for each candidate draw."""
     backbone: str = "pocket"
     """Language model of the systems that have one, see `agents.models.backbones.load`."""
-    updates: int = 60
+    updates: int = UPDATES
     """Of the systems that train one."""
     afl_users: bool = False
     """Whether users are tested by AFL's own 60 of LastFM; `data_dir` is where they lie."""
@@ -87,6 +91,10 @@ class Game:
             return [afl_user_test(self.split, data_dir=self.data_dir, draw=n) for n in range(len(self.episodes))]
         peers = builder(self.split).peers
         return [user_test(self.split, self.subset, draw=draw, peers=peers) for draw in range(len(self.episodes))]
+
+    def resources(self, folder: Path) -> Resources:
+        """What a system may use that keeps its files in that folder."""
+        return Resources(backbone=self.backbone, updates=self.updates, folder=folder, api=self.api)
 
     def settings(self) -> dict[str, str]:
         """What must be equal for two cells to be compared: data, language model and budget, and every draw, with
@@ -211,10 +219,10 @@ def _end_with_parent() -> None:
 
 def _play(cell: Cell, game: Game) -> dict[str, Any]:
     """Fit or load, play, rank, and write all but the record, which is returned."""
-    kind, made = load_baseline(cell.system), environment_info()
+    kind, made = load_system(cell.system), environment_info()
     code = _code(kind, {})  # as it is now, should somebody edit it meanwhile
     fitted, training = _fitted(cell, kind, game, code)
-    recommender, user = players(fitted)
+    recommender, user = players(fitted, game.split)
     before, began = _usage(recommender, user), time.perf_counter()
     (draws,) = runs = evaluate(recommender, user, game.episodes, seeds=(cell.seed,))
     seconds, usage = time.perf_counter() - began, _usage(recommender, user)
@@ -222,9 +230,9 @@ def _play(cell: Cell, game: Game) -> dict[str, Any]:
         write_transcripts(cell.folder / f"transcripts-d{number}.jsonl", draw)
     metrics = metric_values(runs)
     values = {name: metrics[name][0] for name in KEPT}  # [D, N]
-    if user is not recommender and hasattr(fitted, "user"):
-        values |= _asked(fitted, game, cell.seed)
-    if hasattr(fitted, "scores"):
+    if USER in kind.plays:
+        values |= _asked(fitted, user, game, cell.seed)
+    if isinstance(fitted, Ranker):
         values |= ranking_metrics(full_ranking(fitted, game.split, game.subset))
     _write(cell.folder / "values.json", {name: array.tolist() for name, array in values.items()}, indent=None)
     return {
@@ -232,75 +240,66 @@ def _play(cell: Cell, game: Game) -> dict[str, Any]:
         "settings": game.settings(),
         "code": _code(kind, code),
         "made": made,
-        "parameters": getattr(fitted, "num_parameters", None),
+        "parameters": fitted.num_parameters,
         "training_seconds": training["seconds"],
         "memory_mb": max(training["memory_mb"], _peak_memory()),
         "failed_dialogues": int(metrics["failed"].sum()),
         "episodes": int(metrics["failed"].size),
         "episode_seconds": seconds,
         "episode_usage": {name: usage[name] - before[name] for name in usage},
-        "learning_usage": asdict(fitted.learning) if hasattr(fitted, "learning") else {},
+        "learning_usage": {} if fitted.learning is None else asdict(fitted.learning),
+        "learning_curve": list(fitted.learning_curve),
     }
 
 
-def _asked(fitted: Any, game: Game, seed: int) -> dict[str, FloatArray]:
+def _asked(fitted: System, user: Agent, game: Game, seed: int) -> dict[str, FloatArray]:
     """Counts of the user test at each ratio, [U, C], mean over draws."""
     simulations = []
     for test in game.user_tests():
-        if hasattr(fitted, "play_first"):
-            fitted.play_first(game.split, test, seed=seed)
-        simulations.append(user_simulation(fitted.user, test, seed=seed))
+        fitted.prepare_user_test(game.split, test, seed=seed)
+        simulations.append(user_simulation(user, test, seed=seed))
     return {f"user {ratio}": simulation_counts([simulations], ratio)[0] for ratio in simulations[0].test.ratios}
 
 
 def _usage(*agents: Agent) -> dict[str, float]:
-    """What language models have been asked so far, summed over the agents that have one."""
-    spent = [asdict(agent.usage) for agent in agents if hasattr(agent, "usage")]
+    """What language models have been asked so far, summed over the agents that count it; empty if none does."""
+    spent = [asdict(agent.usage) for agent in agents if isinstance(agent, Metered)]
     return {name: sum(one[name] for one in spent) for name in (spent[0] if spent else ())}
 
 
-def players(fitted: Any) -> tuple[Agent, Agent]:
-    """The recommender and the user of a system; one that is itself the recommender meets a user that clicks what comes
-    first.
+def players(fitted: System, split: Split) -> tuple[Agent, Agent]:
+    """Return the recommender and the user of a system, with a scripted agent for a side that it does not play.
+
+    Raises:
+        ConfigError: it lacks the agent of a side that it says it plays.
     """
-    return (fitted.recommender, fitted.user) if hasattr(fitted, "user") else (fitted, FixedUser())
+    found = {RECOMMENDER: fitted.recommender, USER: fitted.user}
+    for role in fitted.plays:
+        if not isinstance(found[role], Agent):
+            raise ConfigError(
+                f"{type(fitted).__name__} plays {role}, but its fit returned {found[role]!r:.100} there instead of an "
+                "agent. Pass the agent to System.__init__, or correct `plays`."
+            )
+    recommender = fitted.recommender if RECOMMENDER in fitted.plays else None
+    user = fitted.user if USER in fitted.plays else None
+    return recommender or GreedyRecommender(popularity_scorer(split)), user or FixedUser()
 
 
-def _fitted(cell: Cell, kind: Any, game: Game, code: dict[str, str]) -> tuple[Any, dict[str, Any]]:
-    """The system, and what its training cost; a trained one is loaded."""
+def _fitted(cell: Cell, kind: type[System], game: Game, code: dict[str, str]) -> tuple[System, dict[str, Any]]:
+    """Fit the system, or load one that was saved; and what its training cost."""
     home = cell.folder / "trained"
-    if home.exists():
+    if home.exists() and issubclass(kind, SavedSystem):
         return kind.load(home / "model", game.split), _read(home / "training.json")
     began = time.process_time()
-    fitted = kind.fit(game.split, seed=cell.seed, **_means(kind, game, cell.folder))
+    fitted = kind.fit(game.split, seed=cell.seed, resources=game.resources(cell.folder))
     training = {"seconds": time.process_time() - began, "memory_mb": _peak_memory()}
-    if hasattr(fitted, "save"):
+    if isinstance(fitted, SavedSystem):
         with tempfile.TemporaryDirectory(dir=cell.folder, prefix=".trained.") as stage:
             fitted.save(Path(stage, "trained", "model"))
             note = {**training, "settings": game.settings(), "code": _code(kind, code)}
             _write(Path(stage, "trained", "training.json"), note)
             os.replace(Path(stage, "trained"), home)
     return fitted, training
-
-
-def _means(kind: Any, game: Game, folder: Path) -> dict[str, Any]:
-    """What the system's `fit` asks for of these: `model`, a language model to talk to; `store`, a path for what it
-    remembers, from which it goes on; `backbone`, the name of a model to train, and `updates`.
-    """
-    asked, found = signature(kind.fit).parameters, dict[str, Any]()
-    if "model" in asked and game.api is not None:
-        from agents.models.api import ApiConfig, ApiModel
-
-        cache = game.api.get("cache")
-        found["model"] = ApiModel(ApiConfig(**{**game.api, "cache": cache and Path(cache)}))
-    elif "model" in asked:
-        from agents.models.backbones import load  # torch, for those who need it
-        from agents.models.language_model import LocalModel
-
-        found["model"] = LocalModel(load(game.backbone, game.split), game.backbone)
-    if "store" in asked:
-        found["store"] = folder / "memory.sqlite"
-    return found | {name: getattr(game, name) for name in ("backbone", "updates") if name in asked}
 
 
 def _peak_memory() -> float:

@@ -34,7 +34,7 @@ from baselines.benchmark.tables import (
     to_markdown,
     user_lines,
 )
-from baselines.system import baseline_path
+from baselines.system import system_path
 from coars_env import (
     CandidateRule,
     ConfigError,
@@ -95,7 +95,7 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         for name in (*self.systems, self.reference):
-            baseline_path(name)
+            system_path(name)
         if self.draws < 1 or self.jobs < 1 or not self.seeds or min(self.seeds) < 0:
             raise ConfigError(
                 f"Something must be played. Expected draws and jobs >= 1 and seeds that are >= 0, found {self.draws}, "
@@ -357,9 +357,8 @@ def _curves(cells: Sequence[Cell]) -> dict[str, list[FloatArray]]:
     """Hit@1 of the first proposal by update, [K] for each seed, of the systems that keep it."""
     found: dict[str, list[FloatArray]] = {}
     for cell in cells:
-        path = cell.folder / "trained" / "model" / "history.json"
-        if cell.finished() and path.exists() and "hit_first" in (history := json.loads(path.read_text())):
-            found.setdefault(cell.system, []).append(np.array(history["hit_first"]))
+        if cell.finished() and (curve := cell.record().get("learning_curve")):
+            found.setdefault(cell.system, []).append(np.array(curve))
     return found
 
 

@@ -152,9 +152,9 @@ def test_the_command_of_a_row_is_whole(config: CompareConfig, cells: list[Cell])
 
 
 def test_unknown_systems_are_refused_before_anything_is_played() -> None:
-    with pytest.raises(ConfigError, match=r"Expected one of .*'markov'.* found 'markow'"):
+    with pytest.raises(ConfigError, match=r"'markow' is no system\. Name one of .*'markov'"):
         CompareConfig(systems=("markow",))
-    with pytest.raises(ConfigError, match="found 'nobody'"):
+    with pytest.raises(ConfigError, match="'nobody' is no system"):
         CompareConfig(reference="nobody")
 
 
@@ -247,6 +247,8 @@ import signal
 from pathlib import Path
 
 from baselines.popularity import Popularity
+from baselines.system import SavedSystem, System
+from coars_env import RECOMMENDER
 
 NOTES = Path(__file__).with_name("notes.txt")
 
@@ -256,11 +258,16 @@ def note(word):
         notes.write(word + "\\n")
 
 
-class Kept(Popularity):
+class Kept(SavedSystem):
     """Can be saved; its process is killed when it is to play for the first time."""
 
+    plays = (RECOMMENDER,)
+
+    def __init__(self, split):
+        super().__init__(Killed(Popularity(split).recommender))
+
     @classmethod
-    def fit(cls, split, *, seed=0):
+    def fit(cls, split, *, seed, resources):
         note("trained")
         return cls(split)
 
@@ -273,17 +280,24 @@ class Kept(Popularity):
         note("loaded " + (folder / "weights").read_text())
         return cls(split)
 
+
+class Killed:
+    def __init__(self, player):
+        self.act, self.player = player.act, player
+
     def start(self, seeds):
         if "loaded" not in NOTES.read_text():
             os.kill(os.getpid(), signal.SIGKILL)
-        super().start(seeds)
+        self.player.start(seeds)
 
 
-class Broken:
+class Broken(System):
     """Cannot be trained."""
 
+    plays = (RECOMMENDER,)
+
     @classmethod
-    def fit(cls, split, *, seed=0):
+    def fit(cls, split, *, seed, resources):
         raise ValueError("no fit today")
 '''
 
@@ -324,9 +338,11 @@ def test_what_breaks_is_recorded_and_what_was_trained_is_not_trained_again(
 def test_a_cell_ends_with_the_comparison(tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text(
         "import os, time\n"
-        "class Sleeper:\n"
+        "from baselines.system import System\n"
+        "class Sleeper(System):\n"
+        "    plays = ('recommender_0',)\n"
         "    @classmethod\n"
-        "    def fit(cls, split, *, seed=0):\n"
+        "    def fit(cls, split, *, seed, resources):\n"
         f"        open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
         "        time.sleep(600)\n"
     )
