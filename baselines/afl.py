@@ -25,7 +25,7 @@ import numpy as np
 from agents.models.prompts import Pieces, title
 from agents.players.text_agent import TextAgent
 from agents.sequential import SequentialModel, load_sasrec
-from baselines.system import NOTHING_SPECIAL, Resources, System
+from baselines.system import Resources, System
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -60,7 +60,7 @@ class Afl(System):
         """By visible history."""
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Learn nothing but the sequential model, once a split."""
         prior, model = Prior(load_sasrec(split), split.dataset.items), resources.language_model(split)
         memory: dict[tuple[int, ...], Pieces] = {}

@@ -45,7 +45,7 @@ from agents.players.text_system import (
     situation,
     training_walks,
 )
-from baselines.system import NOTHING_SPECIAL, MemorySystem, Resources
+from baselines.system import MemorySystem, Resources
 from coars_env import RECOMMENDER, ROLES, Item, Observation, Role, Split, Task, builder
 
 Mode = Literal["basic", "sequential", "rag"]
@@ -77,7 +77,7 @@ class AgentCF(MemorySystem):
     """What is told of the user at test time."""
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Walk through training interactions and rewrite descriptions.
 
         Args:

@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from baselines.system import NOTHING_SPECIAL, Resources, System
+from baselines.system import Resources, System
 from coars_env import RECOMMENDER, ConfigError, GreedyRecommender, Split
 
 IntArray = npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class Bpr(System):
         self.num_parameters = vectors.size + biases.size + num_users * vectors.shape[1]
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Train on the training part; seconds for 100,000 interactions.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Self
 
 from agents.models.language_model import Field
 from agents.players.text_agent import TextAgent
-from baselines.system import NOTHING_SPECIAL, Resources, System
+from baselines.system import Resources, System
 from coars_env import ROLES, Split
 
 THOUGHT = Field("Thought:", max_tokens=256)
@@ -20,7 +20,7 @@ class ChainOfThought(System):
     plays = ROLES
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Learn nothing; the seed changes nothing where decoding is greedy."""
         model = resources.language_model(split)
         recommender, user = (TextAgent(model, role, split.dataset.items, first=THOUGHT) for role in ROLES)

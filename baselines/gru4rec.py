@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.sequential import Gru4RecEncoder, SequentialModel, fit
-from baselines.system import NOTHING_SPECIAL, Resources, SavedSystem
+from baselines.system import Resources, SavedSystem
 from coars_env import RECOMMENDER, GreedyRecommender, Split
 
 
@@ -37,7 +37,7 @@ class Gru4Rec(SavedSystem):
         self.num_parameters = model.num_parameters
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Train on the training part, see `agents.sequential.fit.fit`; minutes on one core for 100,000 interactions."""
         return cls(fit(split, Gru4RecEncoder, seed=seed))
 

@@ -37,7 +37,7 @@ from agents.players.text_system import (
     situation,
     training_walks,
 )
-from baselines.system import NOTHING_SPECIAL, MemorySystem, Resources
+from baselines.system import MemorySystem, Resources
 from coars_env import RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Split, builder
 
 PROFILE_BYTES = 480
@@ -55,7 +55,7 @@ class I2Agent(MemorySystem):
     """Both sides are told a profile; the recommender says what the user is after before it chooses."""
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Play training dialogues and write profiles.
 
         Args:

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from baselines.system import NOTHING_SPECIAL, Resources, System
+from baselines.system import Resources, System
 from coars_env import HISTORY_LENGTH, RECOMMENDER, GreedyRecommender, Observation, Split, item_counts
 
 IntArray = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ class ItemKnn(System):
         """It remembers every training interaction."""
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Note who took what in the training part. Nothing is drawn: the seed is ignored."""
         return cls(split)
 

@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from baselines.system import NOTHING_SPECIAL, Resources, System
+from baselines.system import Resources, System
 from coars_env import RECOMMENDER, GreedyRecommender, Item, Observation, Split, item_counts
 
 IntArray = npt.NDArray[np.int64]
@@ -38,7 +38,7 @@ class Markov(System):
         """The counts of items, and those of pairs that occur."""
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Count the neighbours in the sequences of the training part. Nothing is drawn: the seed is ignored."""
         followers: list[Counter[int]] = [Counter() for _ in split.dataset.items]
         for sequence in split.train:

@@ -38,7 +38,7 @@ from agents.players.text_system import (
     situation,
     training_walks,
 )
-from baselines.system import NOTHING_SPECIAL, MemorySystem, Resources
+from baselines.system import MemorySystem, Resources
 from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Role, Split, Turn, builder
 
 DECAY = 0.01
@@ -68,7 +68,7 @@ class MemoryStream(MemorySystem):
     """Both sides are told what they remember of training."""
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Play training dialogues and remember them.
 
         Args:

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from baselines.system import NOTHING_SPECIAL, Resources, System
+from baselines.system import Resources, System
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -35,7 +35,7 @@ class Popularity(System):
         self.num_parameters = len(self._counts)
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Count the interactions of the training part. Nothing is drawn: the seed is ignored."""
         return cls(split)
 

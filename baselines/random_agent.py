@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from baselines.system import NOTHING_SPECIAL, Resources, System
+from baselines.system import Resources, System
 from coars_env import RECOMMENDER, Action, Observation, Split
 
 
@@ -21,7 +21,7 @@ class RandomAgent(System):
     num_parameters = 0
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Ignore split and seed: there is nothing to learn."""
         return cls(_RandomOrder())
 

@@ -36,7 +36,7 @@ from agents.players.text_system import (
     situation,
     training_walks,
 )
-from baselines.system import NOTHING_SPECIAL, MemorySystem, Resources
+from baselines.system import MemorySystem, Resources
 from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Role, Split, builder
 
 TRIALS = 3
@@ -60,7 +60,7 @@ class Reflexion(MemorySystem):
     """Both sides are told plans of failed training dialogues."""
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Play training dialogues and write plans.
 
         Args:

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from agents.sequential import CaserEncoder, FitSettings, Gru4RecEncoder, SasRecEncoder, SequentialModel
 from agents.sequential.fit import Windows, cross_entropy, divide, new_card, new_net, new_optimizer, run_epochs
 from agents.sequential.model import EncoderClass, NextItemNet
-from baselines.system import NOTHING_SPECIAL, Resources, SavedSystem
+from baselines.system import Resources, SavedSystem
 from coars_env import RECOMMENDER, Dataset, GreedyRecommender, Split, UserSequence
 
 GAMMA = 0.5
@@ -224,7 +224,7 @@ class Sqn(SavedSystem):
         self.num_parameters = model.num_parameters
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Train on the training part; minutes on one core for 100,000 interactions."""
         return cls(cls._train(split, seed))
 

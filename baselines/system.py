@@ -6,10 +6,12 @@ systems come with this package, and by which names, is the list `SYSTEMS`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
-from coars_env import ROLES, Agent, ConfigError, Role, Split, UserTest, load_object
+from coars_env import ROLES, USER, Agent, ConfigError, FixedUser, Role, Split, UserTest, load_object
 
 if TYPE_CHECKING:
     from agents.models.language_model import LanguageModel
@@ -20,6 +22,8 @@ UPDATES = 60
 """Of systems that train a language model; half of what `coars train` makes (our choice)."""
 DIALOGUES = 192
 """Training dialogues of systems that learn in words: those of one update of CoARS (our choice)."""
+FIXED_USER = "fixed"
+"""Clicks whatever comes first, so that an episode is one proposal; see `coars_env.FixedUser`."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Resources:
     dialogues: int = DIALOGUES
     """Training dialogues at most, of systems that learn in words."""
     folder: Path | None = None
-    """A folder of the system's own. What is written there survives a restart; None keeps everything in memory."""
+    """A folder of the system's own, to be made on the first write. What is written there survives a restart; None keeps
+    everything in memory."""
     api: Mapping[str, Any] | None = None
     """Settings of an `agents.models.api.ApiConfig`: the language model to talk to is behind that endpoint."""
     embedder: "Embedder | None" = None
@@ -66,9 +71,6 @@ class Resources:
         return None if self.folder is None else self.folder / "memory.sqlite"
 
 
-NOTHING_SPECIAL = Resources()
-
-
 class System:
     """Whatever learns from a split and then plays the recommender, the user, or both.
 
@@ -91,7 +93,7 @@ class System:
         self.recommender, self.user = recommender, user
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Learn from the training part of a split.
 
         Args:
@@ -205,10 +207,62 @@ def load_system(name: str) -> type[System]:
         ConfigError: unknown name, it cannot be imported, or it is no class that can be fitted and play, see
             `check_system`.
     """
-    found = load_object(system_path(name))
+    path = system_path(name)
+    if name in SYSTEMS:  # where an extra is missing, `coars` names it
+        module, _, attribute = path.partition(":")
+        found = getattr(import_module(module), attribute)
+    else:
+        found = load_object(path)
     check_system(found, name)
     kind: type[System] = found
     return kind
+
+
+def load_user(name: str) -> type[System]:
+    """Import who plays the user: "fixed", a system that plays it, or a class or an object of your own as module:Name.
+
+    A class of your own that is no `System` is an `Agent` that is made without arguments.
+
+    Raises:
+        ConfigError: unknown name, it cannot be imported, or it does not play the user.
+    """
+    if name == FIXED_USER:
+        return _agent_as_system(FixedUser, name)
+    found = load_system(name) if name in SYSTEMS else load_object(system_path(name))
+    if not (isinstance(found, type) and issubclass(found, System)):
+        return _agent_as_system(found, name)
+    check_system(found, name)
+    if USER not in found.plays:
+        raise ConfigError(f"{name} plays {', '.join(found.plays)} alone. Name a system that plays {USER}, or an agent.")
+    return found
+
+
+def _agent_as_system(found: Any, name: str) -> type[System]:
+    """A system whose user is an agent, or is made by a class of agents.
+
+    Raises:
+        ConfigError: it has no `start` and `act`, or cannot be made without arguments.
+    """
+    if not (callable(getattr(found, "start", None)) and callable(getattr(found, "act", None))):
+        raise ConfigError(f"{name} is no user: it has no start(seeds) and act(observations). See coars_env.Agent.")
+    if isinstance(found, type):
+        try:
+            signature(found).bind()
+        except TypeError as error:
+            raise ConfigError(
+                f"{name} cannot be made without arguments: {error}. Make it in the `fit` of a System with "
+                f"plays = (USER,), which gets the split, and name that."
+            ) from error
+
+    class ScriptedUser(System):
+        plays = (USER,)
+        __module__ = found.__module__
+
+        @classmethod
+        def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
+            return cls(user=found() if isinstance(found, type) else found)
+
+    return ScriptedUser
 
 
 def check_system(kind: object, name: str) -> None:

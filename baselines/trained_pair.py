@@ -16,7 +16,7 @@ from agents.players.llm_agent import LLMAgent
 from agents.runs.checkpoint import ADAPTERS_FOLDER
 from agents.runs.run import RewardConfig
 from agents.training.train import CoarsConfig, StepMetrics, train
-from baselines.system import NOTHING_SPECIAL, Resources, SavedSystem
+from baselines.system import Resources, SavedSystem
 from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, Split, Transcript, builder
 
 _log = logging.getLogger("coars_env")
@@ -51,7 +51,7 @@ class TrainedPair(SavedSystem):
         self.num_parameters = sum(p.numel() for role in (RECOMMENDER, USER) for p in policy.parameters(role))
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Train on the training part, with candidates drawn uniformly and peers by an SVD.
 
         Args:

@@ -9,7 +9,7 @@ read with care. A user who always says yes has a recall of 1: see precision and 
 from typing import Self
 
 from agents.players.text_agent import TextAgent
-from baselines.system import NOTHING_SPECIAL, Resources, System
+from baselines.system import Resources, System
 from coars_env import ROLES, Split
 
 
@@ -19,7 +19,7 @@ class ZeroShot(System):
     plays = ROLES
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = NOTHING_SPECIAL) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Learn nothing; the seed changes nothing where decoding is greedy."""
         model = resources.language_model(split)
         recommender, user = (TextAgent(model, role, split.dataset.items) for role in ROLES)

@@ -27,7 +27,7 @@ LADDERS = {
     "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",
     "agents.training": "distributed samples sharding hindsight credit losses peers train",
     "agents.runs": "checkpoint card plots loggers run evaluate export",
-    "baselines.benchmark": "cell tables plots compare",
+    "baselines.benchmark": "game cell playing page plots compare",
 }
 """Each module, or folder of modules, imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}

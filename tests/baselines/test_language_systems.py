@@ -15,13 +15,14 @@ from agents.models.prompts import ASK_RECOMMENDER, ASK_USER
 from agents.players.text_agent import TextAgent
 from agents.training.train import CoarsConfig
 from baselines.afl import Afl, Prior, history_of
-from baselines.benchmark.cell import Game
 from baselines.benchmark.compare import CompareConfig, compare
+from baselines.benchmark.game import Game
 from baselines.system import SYSTEMS, Resources, load_system
 from baselines.trained_pair import TrainedPair
 from baselines.zero_shot import ZeroShot
 from coars_env import (
     RECOMMENDER,
+    ROLES,
     USER,
     CheckpointError,
     ConfigError,
@@ -192,7 +193,7 @@ def test_one_table_holds_prompted_trained_and_plain_systems(split: Split, backbo
     build = builder(split)
     draws = tuple(freeze(build, "test", rule="uniform", draw=draw) for draw in range(2))
     console = Console(file=io.StringIO(), width=200)
-    rows = compare(config, Game(split, "test", draws, backbone, 2), console=console)
+    rows = compare(config, Game(split, "test", draws, backbone, 2), console=console).rows
     assert [row.notes for row in rows] == [(), (), ()]
     assert [set(row.user) for row in rows] == [{"1:1", "1:3", "1:9"}, {"1:1", "1:3", "1:9"}, set()]
     assert set(rows[1].user_differences) == {"1:1", "1:3", "1:9"}
@@ -220,4 +221,4 @@ def test_an_endpoint_is_described_by_a_file(tmp_path: Path) -> None:
     file.write_text('{"url": "http://localhost:1/v1", "model": "tiny"}')
     game = config.game()
     assert game.api == {"url": "http://localhost:1/v1", "model": "tiny"}
-    assert game.settings()["language model"].startswith("tiny at http://localhost:1/v1; trained: pocket")
+    assert game.settings(ROLES)["language model"].startswith("tiny at http://localhost:1/v1; trained: pocket")
