@@ -23,6 +23,7 @@ from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
 from baselines.system import System
 from coars_env import (
+    RECOMMENDER,
     Benchmark,
     FixedUser,
     Played,
@@ -39,8 +40,7 @@ SYSTEMS: dict[str, type[System]] = {"random": RandomAgent, "popularity": Popular
 
 def play_baselines(split: Split, benchmark: Benchmark) -> list[Played]:
     """Fit and play the recommenders beside which the demo is shown."""
-    fitted = {name: kind.fit(split).recommender for name, kind in SYSTEMS.items()}
-    return [benchmark.play(name, agent, FixedUser()) for name, agent in fitted.items() if agent is not None]
+    return [benchmark.play(name, kind.fit(split).agent(RECOMMENDER), FixedUser()) for name, kind in SYSTEMS.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

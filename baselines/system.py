@@ -103,6 +103,22 @@ class System:
         """
         raise NotImplementedError(f"{cls.__name__} has no `fit`")
 
+    def agent(self, role: Role) -> Agent:
+        """Return the agent of a side that it plays.
+
+        Raises:
+            ConfigError: it does not play that side, or `fit` made no agent for it.
+        """
+        if role not in self.plays:
+            raise ConfigError(f"{type(self).__name__} does not play {role}, only {', '.join(self.plays) or 'no side'}.")
+        found = self.user if role == USER else self.recommender
+        if not isinstance(found, Agent):
+            raise ConfigError(
+                f"{type(self).__name__} plays {role}, but its fit returned {found!r:.100} as that agent. Pass one to "
+                "System.__init__, or correct `plays`."
+            )
+        return found
+
     def prepare_user_test(self, split: Split, test: UserTest, *, seed: int) -> None:
         """Prepare the user for the questions of a test; called before each draw of it. Does nothing by default."""
 
@@ -128,7 +144,7 @@ class SavedSystem(System):
 
 
 class MemorySystem(System):
-    """Two agents that are told what training has written down."""
+    """Two agents whose prompts hold what training has written down."""
 
     plays = ROLES
 

@@ -79,7 +79,7 @@ def main() -> None:
     draws = [coars_env.freeze(build, "test", rule="llara", draw=draw) for draw in range(config.draws)]
     runs: dict[str, list[list[list[Transcript]]]] = {}
     for name in ("item_knn", *PUBLISHED):
-        fitted = {seed: load_system(name).fit(shipped, seed=seed).recommender for seed in config.seeds}
+        fitted = {seed: load_system(name).fit(shipped, seed=seed).agent(coars_env.RECOMMENDER) for seed in config.seeds}
         runs[name] = [coars_env.evaluate(agent, FixedUser(), draws, seeds=(seed,))[0] for seed, agent in fitted.items()]
     rows = [
         (name, str(coars_env.summarize(name, of).estimates["hit_final"]), PUBLISHED.get(name, ""))

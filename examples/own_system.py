@@ -79,9 +79,9 @@ class TastefulUser(System):
 def main() -> None:
     split = load_split("synthetic", users=200, items=300, interactions=8000)
     benchmark = Benchmark.of(split, draws=2)
-    user = TastefulUser.fit(split).user
+    user = TastefulUser.fit(split).agent(USER)
     systems: dict[str, type[System]] = {"item_knn": ItemKnn, "title words": TitleWords}
-    played = [benchmark.play(name, kind.fit(split).recommender, user) for name, kind in systems.items()]
+    played = [benchmark.play(name, kind.fit(split).agent(RECOMMENDER), user) for name, kind in systems.items()]
     print(ScoreTable.of([one.scores() for one in played], "item_knn").to_markdown())
 
 

@@ -23,6 +23,7 @@ from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
 from baselines.sasrec import SasRec
 from coars_env import (
+    RECOMMENDER,
     Benchmark,
     CandidateRule,
     FixedUser,
@@ -67,10 +68,10 @@ def main() -> None:
     before = play_untrained(config, split, benchmark, name="pocket before training").scores()
     after = play_runs(folders, split, benchmark, name="CoARS after training").scores()
     recommenders = {
-        "random": RandomAgent.fit(split).recommender,
-        "popularity": Popularity.fit(split).recommender,
-        KNN: ItemKnn.fit(split).recommender,
-        SASREC: SasRec(load_sasrec(split)).recommender,
+        "random": RandomAgent.fit(split).agent(RECOMMENDER),
+        "popularity": Popularity.fit(split).agent(RECOMMENDER),
+        KNN: ItemKnn.fit(split).agent(RECOMMENDER),
+        SASREC: SasRec(load_sasrec(split)).agent(RECOMMENDER),
     }
     baselines = [benchmark.play(name, agent, FixedUser()).scores() for name, agent in recommenders.items()]
     write_page(options, split, folders, baselines, before, after)

@@ -1,4 +1,4 @@
-"""Game: what every system of a comparison learns from and plays, and the settings by which cells are told apart."""
+"""Game: what every system of a comparison learns from and plays, and the settings that cells must share."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from coars_env import USER, EpisodeSet, Role, Split, UserTest, afl_user_test, bu
 
 @dataclass(frozen=True, eq=False)
 class Game:
-    """What everybody learns from and plays."""
+    """What all systems learn from and play."""
 
     split: Split
     subset: Literal["validation", "test"]

@@ -40,7 +40,7 @@ KEPT = ("hit_final", "hit_first", "turns", "reward_recommender", "reward_user")
 
 
 class Playing:
-    """A cell that a process of its own plays, with one thread; what becomes of it stands in `cell.json`."""
+    """A cell that a process of its own plays, with one thread; its outcome is in `cell.json`."""
 
     def __init__(self, cell: Cell, game: Game) -> None:
         cell.folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def _end_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)  # nobody is left to be told
+    os._exit(1)  # there is no comparison left to play for
 
 
 def _play(cell: Cell, game: Game) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _play(cell: Cell, game: Game) -> dict[str, Any]:
     kind, made = load_system(cell.system), environment_info()
     partner = load_user(game.user) if USER not in kind.plays else None
     owners = [owner for owner in (kind, partner) if owner is not None]
-    code = code_digests(owners, {})  # as it is now, should somebody edit it meanwhile
+    code = code_digests(owners, {})  # as it is now, should it be edited meanwhile
     settings = game.settings(kind.plays)
 
     def fitted(which: type[System], folder: Path) -> tuple[System, dict[str, Any]]:
@@ -169,20 +169,10 @@ def players(system: System, partner: System | None, game: Game) -> tuple[Agent, 
     Raises:
         ConfigError: a system lacks the agent of a side that it plays.
     """
-    user = _agent(system if partner is None else partner, USER)
+    user = (system if partner is None else partner).agent(USER)
     if RECOMMENDER not in system.plays:
         return GreedyRecommender(popularity_scorer(game.split)), user
-    return _agent(system, RECOMMENDER), user
-
-
-def _agent(system: System, role: str) -> Agent:
-    found = system.recommender if role == RECOMMENDER else system.user
-    if not isinstance(found, Agent):
-        raise ConfigError(
-            f"{type(system).__name__} plays {role}, but its fit returned {found!r:.100} as that agent. Pass one to "
-            "System.__init__, or correct `plays`."
-        )
-    return found
+    return system.agent(RECOMMENDER), user
 
 
 def _fitted(
@@ -209,7 +199,7 @@ def _fitted(
 def _peak_memory() -> float:
     """Highest resident memory of this process so far, in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux; getrusage tells there of the process that started this one, too
+    if status.exists():  # Linux, where getrusage counts the process that started this one, too
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) * 1024 / 1e6
     import resource  # not on every system

@@ -51,7 +51,7 @@ class TableRow:
     user_differences: dict[str, Difference] = field(default_factory=dict)
     """Ratio -> F1 minus that of the first system of the table whose user was asked, paired by user."""
     cost: Cost | None = None
-    """None if all failed, or where nobody measured."""
+    """None if all failed, or where it was not measured."""
     notes: tuple[str, ...] = ()
     """Failures."""
 
@@ -122,8 +122,8 @@ class ScoreTable:
                 "system": row.system,
                 "Hit@1": "failed" if row.hit is None else str(row.hit),
                 **({} if self.reference is None else self._compared(row)),
-                **{column: _told(row.played.get(name)) for name, column in SHOWN_OF_PLAY.items() if talks},
-                **{name: _told(row.ranking.get(name)) for name in SHOWN_OF_RANKING if ranks},
+                **{column: _text(row.played.get(name)) for name, column in SHOWN_OF_PLAY.items() if talks},
+                **{name: _text(row.ranking.get(name)) for name in SHOWN_OF_RANKING if ranks},
                 **(_measured(row.cost) if costs else {}),
                 "seeds": ", ".join(map(str, row.seeds)),
             }
@@ -140,7 +140,7 @@ class ScoreTable:
     def rankings(self) -> list[Line]:
         """The cells of the table of full rankings; systems that rank nothing have no line."""
         return [
-            {"system": row.system, **{name: _told(row.ranking.get(name)) for name in RANKING}}
+            {"system": row.system, **{name: _text(row.ranking.get(name)) for name in RANKING}}
             for row in self.rows
             if row.ranking
         ]
@@ -212,7 +212,7 @@ def _spent(system: str, cost: Cost) -> Line:
     }
 
 
-def _told(estimate: Estimate | None) -> str:
+def _text(estimate: Estimate | None) -> str:
     return "" if estimate is None else str(estimate)
 
 

@@ -44,6 +44,9 @@ def test_a_system_of_one_side_leaves_the_other_open(split: Split) -> None:
     knn = ItemKnn.fit(split)
     assert (ItemKnn.plays, knn.user, knn.learning, knn.learning_curve) == ((RECOMMENDER,), None, None, ())
     assert isinstance(knn.recommender, Agent)
+    assert knn.agent(RECOMMENDER) is knn.recommender
+    with pytest.raises(ConfigError, match="ItemKnn does not play user_0, only recommender_0"):
+        knn.agent(USER)
     assert not isinstance(knn.recommender, Metered)  # it asks no language model
 
 
