@@ -23,7 +23,6 @@ candidates look easier than its own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from agents.models.fields import Field, OneOf, Text
@@ -36,18 +35,17 @@ from agents.models.prompts import (
 )
 from agents.models.replies import REASON_FIELD, written
 from agents.models.usage import Usage
-from agents.players.memory import Embedder, Memory, shortened
+from agents.players.memory import Memory, shortened
 from agents.players.text_agent import TextAgent
 from agents.players.text_system import (
-    EPISODES,
     STEPS,
-    MemorySystem,
     ask,
     finish_batch,
     open_memory,
     situation,
     training_walks,
 )
+from baselines.system import MemorySystem, Resources
 from coars_env import RECOMMENDER, ROLES, Item, Observation, Role, Split, Task, builder, history_of
 
 Mode = Literal["basic", "sequential", "rag"]
@@ -79,32 +77,28 @@ class AgentCF(MemorySystem):
     """What is told of the user at test time."""
 
     @classmethod
-    def fit(
-        cls,
-        split: Split,
-        *,
-        model: LanguageModel,
-        seed: int = 0,
-        episodes: int = EPISODES,
-        store: str | Path | None = None,
-        embedder: Embedder | None = None,
-    ) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Walk through training interactions and rewrite descriptions.
 
         Args:
             split: only its training part is read.
-            model: plays, chooses and rewrites.
             seed: users, negatives, and the chance of replies.
-            episodes: training interactions at most.
-            store: file of the memory, from which a stopped run goes on; None keeps it in this process.
-            embedder: finds the nearest user by embeddings; None by BM25.
+            resources: the language model plays, chooses and rewrites; `dialogues` bounds the training interactions;
+                a run that was stopped goes on from `folder`.
 
         Raises:
             CheckpointError: the file is no store of this run.
         """
         items = split.dataset.items
+        model, episodes = resources.language_model(split), resources.dialogues
         memory, learning = open_memory(
-            "agentcf", split, model, seed=seed, episodes=episodes, store=store, embedder=embedder
+            "agentcf",
+            split,
+            model,
+            seed=seed,
+            episodes=episodes,
+            store=resources.store,
+            embedder=resources.embedder,
         )
         pairs = builder(split, "popularity", num_candidates=2, peers=lambda split: None)
         learner = _Learner(memory, model, items, seed)

@@ -5,24 +5,26 @@ recommendation is ours: the paper has none. A model that was never shown such a 
 """
 
 from dataclasses import replace
+from typing import Self
 
 from agents.models.fields import Field, Text
-from agents.models.language_model import LanguageModel
 from agents.models.replies import ReplyFormat
 from agents.players.text_agent import PROMPTED_FORMATS, TextAgent
-from agents.players.text_system import TextSystem
+from baselines.system import Resources, System
 from coars_env import ROLES, Role, Split
 
 THOUGHT = Field("Thought", Text(max_tokens=256), hidden=True)
 
 
-class ChainOfThought(TextSystem):
+class ChainOfThought(System):
     """Both sides think aloud, without memory."""
 
+    plays = ROLES
+
     @classmethod
-    def fit(cls, split: Split, *, model: LanguageModel, seed: int = 0) -> "ChainOfThought":
-        """Nothing is learnt; the seed changes nothing where decoding is greedy."""
-        items = split.dataset.items
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
+        """Learn nothing; the seed changes nothing where decoding is greedy."""
+        model, items = resources.language_model(split), split.dataset.items
         recommender, user = (TextAgent(model, role, items, reply_format=thinking(role)) for role in ROLES)
         return cls(recommender, user)
 

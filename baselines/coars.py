@@ -5,8 +5,8 @@ Equations, settings and their origin: docs/methods.md. The paper's figures are n
 
 from dataclasses import replace
 
-from agents.runs.trained_pair import TrainedPair
 from agents.training.train import CoarsConfig
+from baselines.trained_pair import TrainedPair
 
 
 class Coars(TrainedPair):

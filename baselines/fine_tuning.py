@@ -8,8 +8,8 @@ Rejection sampling keeps the replies that were right and makes them likelier, as
 (arXiv:2312.06585); after every update new dialogues are sampled.
 """
 
-from agents.runs.trained_pair import TrainedPair
 from agents.training.train import CoarsConfig
+from baselines.trained_pair import TrainedPair
 
 
 class Supervised(TrainedPair):

@@ -12,8 +12,8 @@ No published figure is of two agents that recommend. RetroAgent's GRPO row: ALFW
 
 from dataclasses import replace
 
-from agents.runs.trained_pair import TrainedPair
 from agents.training.train import CoarsConfig
+from baselines.trained_pair import TrainedPair
 
 
 class Grpo(TrainedPair):

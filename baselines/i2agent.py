@@ -20,19 +20,17 @@ Ours:
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from typing import Self
 
 from agents.models.fields import Field, Text
 from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import ACTION_TEXTS, BECAUSE, NOTHING, RECOMMENDED, TAKEN, TAKEN_NEXT, Pieces, title, titles
 from agents.models.replies import RECOMMENDER_FORMAT, ReplyFormat
-from agents.players.memory import Embedder, Memory, shortened
+from agents.players.memory import Memory, shortened
 from agents.players.text_agent import TextAgent
 from agents.players.text_system import (
     BATCH,
-    EPISODES,
     STEPS,
-    MemorySystem,
     ask,
     finish_batch,
     open_memory,
@@ -40,6 +38,7 @@ from agents.players.text_system import (
     situation,
     training_walks,
 )
+from baselines.system import MemorySystem, Resources
 from coars_env import RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Split, builder, history_of
 
 PROFILE_BYTES = 480
@@ -59,32 +58,28 @@ class I2Agent(MemorySystem):
     """Both sides are told a profile; the recommender says what the user is after before it chooses."""
 
     @classmethod
-    def fit(
-        cls,
-        split: Split,
-        *,
-        model: LanguageModel,
-        seed: int = 0,
-        episodes: int = EPISODES,
-        store: str | Path | None = None,
-        embedder: Embedder | None = None,
-    ) -> "I2Agent":
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Play training dialogues and write profiles.
 
         Args:
             split: only its training part is played.
-            model: plays, and writes the profiles.
             seed: users, candidates, and the chance of replies.
-            episodes: dialogues at most.
-            store: file of the memory, from which a stopped run goes on; None keeps it in this process.
-            embedder: finds the nearest user by embeddings; None by BM25.
+            resources: the language model plays, and writes the profiles; `dialogues` bounds those that are played;
+                a run that was stopped goes on from `folder`.
 
         Raises:
             CheckpointError: the file is no store of this run.
         """
         items = split.dataset.items
+        model, episodes = resources.language_model(split), resources.dialogues
         memory, learning = open_memory(
-            "i2agent", split, model, seed=seed, episodes=episodes, store=store, embedder=embedder
+            "i2agent",
+            split,
+            model,
+            seed=seed,
+            episodes=episodes,
+            store=resources.store,
+            embedder=resources.embedder,
         )
         agents = {role: _agent(memory, model, role, items) for role in ROLES}
         for batch, walks in enumerate(training_walks(builder(split), seed=seed, episodes=episodes)):

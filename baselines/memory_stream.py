@@ -15,24 +15,22 @@ reason a user gives.
 Ours: training walks through up to three successive items of each of `episodes // 3` users. What happened is told as it
 turned out, since the true choice of a training dialogue is known. A held-out user has no stream, so each side is told
 the entries of all its training users that score highest: three, at the beginning of a dialogue. After `fit` the stream
-is frozen and no use is noted. Ratings and insights dominate the cost, see `TextSystem.learning`. Neither source reports
+is frozen and no use is noted. Ratings and insights dominate the cost, see `System.learning`. Neither source reports
 a figure of this game.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from typing import Self
 
 from agents.models.fields import Field, Number, Text
 from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import Pieces
-from agents.players.memory import Embedder, Entry, Memory, Recalled, shortened
+from agents.players.memory import Entry, Memory, Recalled, shortened
 from agents.players.text_agent import TextAgent
 from agents.players.text_system import (
     BATCH,
-    EPISODES,
     STEPS,
-    MemorySystem,
     ask,
     finish_batch,
     open_memory,
@@ -40,6 +38,7 @@ from agents.players.text_system import (
     situation,
     training_walks,
 )
+from baselines.system import MemorySystem, Resources
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -82,32 +81,28 @@ class MemoryStream(MemorySystem):
     """Both sides are told what they remember of training."""
 
     @classmethod
-    def fit(
-        cls,
-        split: Split,
-        *,
-        model: LanguageModel,
-        seed: int = 0,
-        episodes: int = EPISODES,
-        store: str | Path | None = None,
-        embedder: Embedder | None = None,
-    ) -> "MemoryStream":
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Play training dialogues and remember them.
 
         Args:
             split: only its training part is played.
-            model: plays, rates and sums up.
             seed: users, candidates, and the chance of replies.
-            episodes: dialogues at most.
-            store: file of the memory, from which a stopped run goes on; None keeps it in this process.
-            embedder: relevance by embeddings; None by BM25.
+            resources: the language model plays, rates and sums up; `dialogues` bounds those that are played;
+                a run that was stopped goes on from `folder`.
 
         Raises:
             CheckpointError: the file is no store of this run.
         """
         items, now = split.dataset.items, 0
+        model, episodes = resources.language_model(split), resources.dialogues
         memory, learning = open_memory(
-            "memory_stream", split, model, seed=seed, episodes=episodes, store=store, embedder=embedder
+            "memory_stream",
+            split,
+            model,
+            seed=seed,
+            episodes=episodes,
+            store=resources.store,
+            embedder=resources.embedder,
         )
         for batch, walks in enumerate(training_walks(builder(split), seed=seed, episodes=episodes)):
             now = (batch + 1) * STEPS

@@ -17,6 +17,7 @@ import tyro
 from agents.models.backbones import load
 from agents.models.policy import Policy
 from agents.players.judge import Judge
+from baselines.benchmark.cell import Cell
 from coars_env import (
     ROLES,
     ConfigError,
@@ -25,7 +26,6 @@ from coars_env import (
     environment_info,
     load_split,
     markdown_table,
-    read_transcripts,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -79,12 +79,12 @@ def main() -> None:
     judge = Judge(Policy(load(options.backbone, split)), split.dataset.items)
     rows = []
     for system in options.systems:
-        folders = [options.runs / "cells" / f"{system}-s{seed}" for seed in options.seeds]
-        played = [list(read_transcripts(path)) for folder in folders for path in sorted(folder.glob("*.jsonl"))]
+        cells = [Cell.of(options.runs, system, seed) for seed in options.seeds]
+        played = [draw for cell in cells for draw in cell.transcripts()]
         if not played:
             raise ConfigError(
-                f"Dialogues are graded that were played. Expected transcripts in {folders[0]}, found none. Run the "
-                "comparison first, or name another --runs."
+                f"Dialogues are graded that were played. Expected transcripts in {cells[0].folder}, found none. Run "
+                "the comparison first, or name another --runs."
             )
         others = {one.provenance for part in played for one in part} - {split.dataset.provenance}
         if others:

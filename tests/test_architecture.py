@@ -28,12 +28,14 @@ LADDERS = {
     "reply_cache endpoint api",
     "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",
     "agents.training": "distributed samples sharding hindsight credit losses peers train",
-    "agents.runs": "checkpoint card plots loggers run trained_pair evaluate export",
-    "baselines.benchmark": "cell tables plots compare",
+    "agents.runs": "checkpoint card plots loggers run evaluate export",
+    "baselines.benchmark": "game cell playing page plots compare",
 }
 """Each module, or folder of modules, imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}
 LOADS_ALL_BASELINES = ("baselines.benchmark", "baselines.demo")
+CONTRACTS = ("baselines.system", "baselines.trained_pair")
+"""What a baseline may import of this package, beside itself."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def baselines_stand_alone(sources: Sequence[Source]) -> Iterator[str]:
     for source in sources:
         if source.top == "baselines" and source.rung and not source.name.startswith(LOADS_ALL_BASELINES):
             for line, target in imports(source, sources):
-                if target.startswith("baselines") and target != source.name:
+                if target.startswith("baselines") and target not in (source.name, *CONTRACTS):
                     yield f"{source.name}:{line} imports {target}; a baseline is read alone"
 
 
@@ -327,8 +329,10 @@ BROKEN: list[tuple[Rule, dict[str, str], list[str]]] = [
     (
         baselines_stand_alone,
         {
-            "baselines.afl": "from baselines import sasrec",
-            "baselines.sasrec": "",
+            "baselines.afl": "from baselines import sasrec\nfrom baselines.system import System",
+            "baselines.sasrec": "from baselines.trained_pair import TrainedPair",
+            "baselines.system": "",
+            "baselines.trained_pair": "from baselines.system import System",
             "baselines.benchmark.compare": "from baselines import afl, sasrec",
         },
         ["baselines.afl:1 imports baselines.sasrec"],

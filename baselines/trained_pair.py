@@ -16,19 +16,21 @@ from agents.players.llm_agent import LLMAgent
 from agents.runs.checkpoint import ADAPTERS_FOLDER
 from agents.runs.run import RewardConfig
 from agents.training.train import CoarsConfig, StepMetrics, train
-from coars_env import RECOMMENDER, USER, CheckpointError, Split, Transcript, builder
+from baselines.system import Resources, SavedSystem
+from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, Split, Transcript, builder
 
 _log = logging.getLogger("coars_env")
 
 KEPT = ("hit_first", "reward_recommender", "reward_user", "turns", "seconds")
 """Metrics of an update that are kept; see docs/methods.md."""
-UPDATES = 60
-"""Of both adapters; ours, half of what `coars train` makes."""
 
 
-class TrainedPair:
+class TrainedPair(SavedSystem):
     """Both sides of a trained policy, greedy."""
 
+    plays = ROLES
+    recommender: LLMAgent
+    user: LLMAgent
     settings: ClassVar[CoarsConfig] = CoarsConfig()
     """Of the training, but for its seed and its number of updates."""
 
@@ -41,22 +43,23 @@ class TrainedPair:
             backbone: name of its base.
             history: metrics of every update.
         """
-        self._policy, self._backbone, self.history = policy, backbone, history
-        self.recommender, self.user = (
-            LLMAgent(policy, role, split.dataset.items, temperature=0.0) for role in (RECOMMENDER, USER)
+        super().__init__(
+            *(LLMAgent(policy, role, split.dataset.items, temperature=0.0) for role in (RECOMMENDER, USER))
         )
+        self._policy, self._backbone, self.history = policy, backbone, history
+        self.learning_curve = history.get("hit_first", [])
         self.num_parameters = sum(p.numel() for role in (RECOMMENDER, USER) for p in policy.parameters(role))
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0, backbone: str = "pocket", updates: int = UPDATES) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Train on the training part, with candidates drawn uniformly and peers by an SVD.
 
         Args:
             split: the data.
             seed: of the adapters' start and of all chance of the training.
-            backbone: name of the base, see `agents.models.backbones.load`.
-            updates: of both adapters.
+            resources: name of the base, and number of updates of both adapters.
         """
+        backbone, updates = resources.backbone, resources.updates
         policy = Policy(load(backbone, split), seed=seed)
         config = replace(cls.settings, seed=seed, steps=updates)
         rows: list[StepMetrics] = []
