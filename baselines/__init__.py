@@ -1,5 +1,5 @@
 """Systems to compare with, one file each; every one hands on an agent."""
 
-from baselines.system import BASELINES, load_baseline
+from baselines.system import SYSTEMS, Resources, SavedSystem, System, load_system
 
-__all__ = ["BASELINES", "load_baseline"]
+__all__ = ["SYSTEMS", "Resources", "SavedSystem", "System", "load_system"]

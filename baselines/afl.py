@@ -18,18 +18,18 @@ at 1:1, 1:3, 1:9 (Table 5): .6185 / .5924 / .4371. A public replication of 13 ru
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
-from agents.models.language_model import LanguageModel
 from agents.models.prompts import Pieces, title
 from agents.players.text_agent import TextAgent
-from agents.players.text_system import TextSystem
 from agents.sequential import SequentialModel, load_sasrec
+from baselines.system import Resources, System
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
+    ROLES,
     USER,
     Item,
     Observation,
@@ -37,6 +37,7 @@ from coars_env import (
     UserSequence,
     UserTest,
     builder,
+    history_of,
     rollout,
 )
 
@@ -47,29 +48,33 @@ BEFORE = "\nBefore, you were recommended"
 YOU = "; your answer:"
 
 
-@dataclass(eq=False)
-class Afl(TextSystem):
+class Afl(System):
     """Both sides, and what the user remembers of dialogues before a test."""
 
-    prior: "Prior | None" = None
-    memory: dict[tuple[int, ...], Pieces] = field(default_factory=dict)
-    """By visible history."""
+    plays = ROLES
+    recommender: TextAgent
+    user: TextAgent
+
+    def __init__(self, recommender: TextAgent, user: TextAgent, memory: dict[tuple[int, ...], Pieces]) -> None:
+        super().__init__(recommender, user)
+        self.memory = memory
+        """By visible history."""
 
     @classmethod
-    def fit(cls, split: Split, *, model: LanguageModel, seed: int = 0) -> "Afl":
-        """Nothing is learnt but the sequential model, once a split."""
-        prior = Prior(load_sasrec(split), split.dataset.items)
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
+        """Learn nothing but the sequential model, once a split."""
+        prior, model = Prior(load_sasrec(split), split.dataset.items), resources.language_model(split)
         memory: dict[tuple[int, ...], Pieces] = {}
 
         def told(observation: Observation) -> Pieces:
-            return (*prior.score(observation), *memory.get(history_of(observation), ()))
+            return (*prior.score(observation), *memory.get(tuple(history_of(observation)), ()))
 
         recommender = TextAgent(model, RECOMMENDER, split.dataset.items, notes=prior.pick)
         user = TextAgent(model, USER, split.dataset.items, notes=told)
-        return cls(recommender, user, prior=prior, memory=memory)
+        return cls(recommender, user, memory)
 
-    def play_first(self, split: Split, test: UserTest, *, seed: int) -> None:
-        """Each user of a test has one dialogue about the last item of its visible history, and remembers it."""
+    def prepare_user_test(self, split: Split, test: UserTest, *, seed: int) -> None:
+        """Let each user of a test have one dialogue about the last item of its visible history, and remember it."""
         asked = [user for user in test.users if len(user.history) > 1]
         tasks = builder(split).batch(
             (
@@ -84,8 +89,9 @@ class Afl(TextSystem):
         for user, transcript in zip(asked, played, strict=True):
             pieces: list[str] = []
             for turn in transcript.turns:
-                if turn.proposal is not None and turn.action is not None:
-                    pieces += [BEFORE, title(test.items, turn.proposal), YOU, f" {ACTIONS[turn.action]}", "."]
+                action = turn.answer.action if turn.answer else None
+                if turn.proposal is not None and action is not None:
+                    pieces += [BEFORE, title(test.items, turn.proposal), YOU, f" {ACTIONS[action]}", "."]
             self.memory[user.history] = tuple(pieces)
 
 
@@ -111,8 +117,3 @@ class Prior:
         history = np.array(history_of(observation), dtype=np.int64)
         (score,) = self._model.scorer(history, np.array([proposal]))
         return (SCORES, f" {score:.1f}", HINT)
-
-
-def history_of(observation: Observation) -> tuple[int, ...]:
-    """The visible history without its padding."""
-    return tuple(int(item) for item in observation["history"] if item >= 0)

@@ -23,32 +23,30 @@ candidates look easier than its own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from agents.models.language_model import Field, LanguageModel, Request, written
+from agents.models.fields import Field, OneOf, Text
+from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import (
     ASK_RECOMMENDER,
-    ITEM,
     TAKEN_NEXT,
     Pieces,
     title,
 )
+from agents.models.replies import REASON_FIELD, written
 from agents.models.usage import Usage
-from agents.players.memory import Embedder, Memory, shortened
-from agents.players.text_agent import REASONED, TextAgent
+from agents.players.memory import Memory, shortened
+from agents.players.text_agent import TextAgent
 from agents.players.text_system import (
-    EPISODES,
     STEPS,
-    MemorySystem,
     ask,
     finish_batch,
-    history_of,
     open_memory,
     situation,
     training_walks,
 )
-from coars_env import RECOMMENDER, ROLES, Item, Observation, Role, Split, Task, builder
+from baselines.system import MemorySystem, Resources
+from coars_env import RECOMMENDER, ROLES, Item, Observation, Role, Split, Task, builder, history_of
 
 Mode = Literal["basic", "sequential", "rag"]
 ROUNDS = 2
@@ -69,7 +67,7 @@ RIGHT = "\nThe choice was right. Reply with a Description of the user that it co
 WRONG = "\nThe choice was wrong. Reply with a Description of the user by which it is right, at most 180 words."
 WANTED = "\nThis user took it next. Reply with a Description of the item and whom it suits, at most 50 words."
 NOT_WANTED = "\nThis user did not take it. Reply with a Description of the item and whom it suits, at most 50 words."
-USER_FIELD, ITEM_FIELD = Field("Description:", max_tokens=96), Field("Description:", max_tokens=48)
+USER_FIELD, ITEM_FIELD = (Field("Description", Text(max_tokens=length)) for length in (96, 48))
 
 
 class AgentCF(MemorySystem):
@@ -79,32 +77,28 @@ class AgentCF(MemorySystem):
     """What is told of the user at test time."""
 
     @classmethod
-    def fit(
-        cls,
-        split: Split,
-        *,
-        model: LanguageModel,
-        seed: int = 0,
-        episodes: int = EPISODES,
-        store: str | Path | None = None,
-        embedder: Embedder | None = None,
-    ) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Walk through training interactions and rewrite descriptions.
 
         Args:
             split: only its training part is read.
-            model: plays, chooses and rewrites.
             seed: users, negatives, and the chance of replies.
-            episodes: training interactions at most.
-            store: file of the memory, from which a stopped run goes on; None keeps it in this process.
-            embedder: finds the nearest user by embeddings; None by BM25.
+            resources: the language model plays, chooses and rewrites; `dialogues` bounds the training interactions;
+                a run that was stopped goes on from `folder`.
 
         Raises:
             CheckpointError: the file is no store of this run.
         """
         items = split.dataset.items
+        model, episodes = resources.language_model(split), resources.dialogues
         memory, learning = open_memory(
-            "agentcf", split, model, seed=seed, episodes=episodes, store=store, embedder=embedder
+            "agentcf",
+            split,
+            model,
+            seed=seed,
+            episodes=episodes,
+            store=resources.store,
+            embedder=resources.embedder,
         )
         pairs = builder(split, "popularity", num_candidates=2, peers=lambda split: None)
         learner = _Learner(memory, model, items, seed)
@@ -157,7 +151,7 @@ class _Learner:
             for (place, task), request, reply in zip(pending, requests, replies, strict=True):
                 wanted = self.items[task.target].title
                 right[place] = reply.values is not None and reply.values[1] == wanted
-                said: Pieces = (reply.text,) if reply.values is None else written(request, reply.values)
+                said: Pieces = (reply.text,) if reply.values is None else written(request.fields, reply.values)
                 verdict = (TAKEN_NEXT, title(self.items, task.target), ".", RIGHT if right[place] else WRONG)
                 messages = (*request.messages, said, verdict)
                 rewrites.append(Request(SYSTEM, messages, (USER_FIELD,), (*request.seed[:-1], 1)))
@@ -182,8 +176,8 @@ class _Learner:
         ]
         about = self._said(f"user {task.user}", NOBODY)
         message = (ABOUT_USER.lstrip(), about, TWO, *listed, ASK_RECOMMENDER)
-        options = tuple(title(self.items, item) for item in task.candidates)
-        return Request(SYSTEM, (message,), (REASONED, Field(ITEM, options)), (self.seed, *place, 0))
+        choice = Field("Item", OneOf(tuple(self.items[item].title for item in task.candidates)))
+        return Request(SYSTEM, (message,), (REASON_FIELD, choice), (self.seed, *place, 0))
 
     def _item(self, task: Task, item: int, place: tuple[int, int, int]) -> Request:
         about = self._said(f"item {item}", self._first_words(item))

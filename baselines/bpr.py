@@ -9,43 +9,35 @@ A dialogue shows a history and no user, and LLaRA's users are not in training at
 the v_i of the visible items, for users of the training part, too. This is ours. On LLaRA's validation users it does
 better than maximising the criterion over w_u with v and b held fixed (docs/log.md).
 
-Needs the extra `mf`. Plays as `coars_env.GreedyRecommender`. Reproduce its row by `python -m baselines.bpr`.
+Needs the extra `mf`. Plays as `coars_env.GreedyRecommender`. Reproduce its row by `coars compare --systems bpr`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from coars_env import (
-    Action,
-    ConfigError,
-    FixedUser,
-    GreedyRecommender,
-    Observation,
-    Split,
-    builder,
-    evaluate,
-    freeze,
-    load_split,
-    summarize,
-)
+from baselines.system import Resources, System
+from coars_env import RECOMMENDER, ConfigError, GreedyRecommender, Split
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
-class Bpr:
+class Bpr(System):
     """A recommender of the items whose vectors lie in the direction of the history's."""
 
+    plays = (RECOMMENDER,)
+
     def __init__(self, vectors: FloatArray, biases: FloatArray, num_users: int) -> None:
+        super().__init__(GreedyRecommender(self._score, "It goes with all of what you took, taken together."))
         self.vectors = vectors  # [I, d]
         self.biases = biases  # [I]
         self.num_parameters = vectors.size + biases.size + num_users * vectors.shape[1]
-        self._player = GreedyRecommender(self._score, "It goes with all of what you took, taken together.")
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0) -> "Bpr":
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Train on the training part; seconds for 100,000 interactions.
 
         Raises:
@@ -75,23 +67,5 @@ class Bpr:
                 user[:] = self.vectors[list(history)].mean(0)
         return np.asarray(users @ self.vectors.T + self.biases)
 
-    def start(self, seeds: Sequence[Sequence[int]]) -> None:
-        self._player.start(seeds)
-
-    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return self._player.act(observations)
-
     def _score(self, history: IntArray, items: IntArray) -> FloatArray:
         return np.asarray(self.scores([history.tolist()])[0, items])
-
-
-def main() -> None:
-    """Print the row of docs/baselines.md: ml-100k, leave-last, uniform candidates, 3 seeds, 5 draws."""
-    split = load_split("movielens", "leave_last")
-    draws = [freeze(builder(split), "test", draw=draw) for draw in range(5)]
-    runs = [evaluate(Bpr.fit(split, seed=seed), FixedUser(), draws)[0] for seed in range(3)]
-    print(summarize("bpr", runs).to_markdown())
-
-
-if __name__ == "__main__":
-    main()

@@ -11,40 +11,34 @@ one standard error is .05 and .04. Two traps: AFL's LastFM is sorted by artist i
 there and cannot here, where it is shuffled; and Hit@1 over lists of 20 is not to be compared with Hit@1 over the
 catalogue.
 
-Plays as `coars_env.GreedyRecommender`. Reproduce its row by `python -m baselines.caser`.
+Plays as `coars_env.GreedyRecommender`. Reproduce its row by
+`coars compare --split llara --candidates llara --systems caser`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from agents.sequential import CaserEncoder, SequentialModel, fit
-from coars_env import (
-    Action,
-    FixedUser,
-    GreedyRecommender,
-    Observation,
-    Split,
-    builder,
-    evaluate,
-    freeze,
-    load_split,
-    summarize,
-)
+from baselines.system import Resources, SavedSystem
+from coars_env import RECOMMENDER, GreedyRecommender, Split
 
 
-class Caser:
+class Caser(SavedSystem):
     """A recommender that proposes the likeliest next item."""
 
+    plays = (RECOMMENDER,)
+
     def __init__(self, model: SequentialModel) -> None:
+        super().__init__(GreedyRecommender(model.scorer, "Those with a history like yours took this next."))
         self.model = model
         self.num_parameters = model.num_parameters
-        self._player = GreedyRecommender(model.scorer, "Those with a history like yours took this next.")
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0) -> "Caser":
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Train on the training part, see `agents.sequential.fit.fit`; minutes on one core for 100,000 interactions."""
         return cls(fit(split, CaserEncoder, seed=seed))
 
@@ -57,24 +51,6 @@ class Caser:
         self.model.save(folder)
 
     @classmethod
-    def load(cls, folder: Path, split: Split) -> "Caser":
+    def load(cls, folder: Path, split: Split) -> Self:
         """A saved one, for the split it was trained on; see `SequentialModel.load`."""
         return cls(SequentialModel.load(folder, split, system=CaserEncoder.name))
-
-    def start(self, seeds: Sequence[Sequence[int]]) -> None:
-        self._player.start(seeds)
-
-    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return self._player.act(observations)
-
-
-def main() -> None:
-    """Print the row of docs/baselines.md: LLaRA's users and candidates, 3 seeds, 5 draws."""
-    split = load_split("movielens", "llara")
-    draws = [freeze(builder(split, "llara"), "test", draw=draw) for draw in range(5)]
-    runs = [evaluate(Caser.fit(split, seed=seed), FixedUser(), draws)[0] for seed in range(3)]
-    print(summarize("caser", runs).to_markdown())
-
-
-if __name__ == "__main__":
-    main()

@@ -15,18 +15,7 @@ from rich.panel import Panel
 
 from agents.runs.checkpoint import new_run_folder
 from agents.runs.config import DataConfig, TrainConfig, open_split
-from agents.runs.evaluate import (
-    Scores,
-    bench,
-    comparison_rows,
-    describe,
-    markdown_rows,
-    save_scores,
-    score_agents,
-    score_policy,
-    show_tables,
-    table_rows,
-)
+from agents.runs.evaluate import describe, play_policy, save_dialogues, show_tables
 from agents.runs.record import dialogues_text
 from agents.runs.run import new_policy, run_training
 from agents.training.coars import Coars
@@ -34,12 +23,26 @@ from agents.training.peers import peers_of
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
-from coars_env import Agent, FixedUser, Split, Transcript
+from baselines.system import System
+from coars_env import (
+    RECOMMENDER,
+    Benchmark,
+    FixedUser,
+    Played,
+    ScoreTable,
+    Split,
+    Transcript,
+    comparison_lines,
+    markdown_lines,
+)
+
+SYSTEMS: dict[str, type[System]] = {"random": RandomAgent, "popularity": Popularity, "item-kNN": ItemKnn}
+"""The recommenders beside which the demo is shown."""
 
 
-def baselines(split: Split) -> dict[str, Agent]:
-    """The recommenders beside which the demo is shown, fitted on the training part."""
-    return {"random": RandomAgent.fit(split), "popularity": Popularity.fit(split), "item-kNN": ItemKnn.fit(split)}
+def play_baselines(split: Split, benchmark: Benchmark) -> list[Played]:
+    """Fit and play the recommenders beside which the demo is shown."""
+    return [benchmark.play(name, kind.fit(split).agent(RECOMMENDER), FixedUser()) for name, kind in SYSTEMS.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,43 +69,26 @@ def main(argv: Sequence[str]) -> None:
     console.print(Panel(title, title="CoARS: a recommender and a user learn from their conversations"))
     train_config = TrainConfig(out=folder / "training", data=config.data, recipe=config.recipe)
     policy = new_policy(train_config, split)
-    questions = bench(split, draws=config.draws, peers=peers_of(train_config.peers, split))
+    benchmark = Benchmark.of(split, draws=config.draws, peers=peers_of(train_config.peers, split))
     with console.status("playing the baselines and the agents before training"):
-        systems = [score_agents(agent, FixedUser(), questions, name=name) for name, agent in baselines(split).items()]
-        before = score_policy(policy, split, questions, name="before training")
+        systems = play_baselines(split, benchmark)
+        before = play_policy(policy, split, benchmark, name="before training")
     run_training(train_config, split, policy, console=console)
     with console.status("playing the agents after training"):
-        after = score_policy(policy, split, questions, name="after CoARS")
-    rows = table_rows([*systems, before, after])
-    differences = comparison_rows(after, before)
-    _show(console, split, rows, differences, after, title)
-    _write(folder, [*systems, before, after], rows, differences, title)
+        after = play_policy(policy, split, benchmark, name="after CoARS")
+    scores = [played.scores() for played in (*systems, before, after)]
+    table, differences = ScoreTable.of(scores), comparison_lines(scores[-1], scores[-2])
+    console.rule("three dialogues after training")
+    console.print(dialogues_text(_telling(after.runs[0][0]), split.dataset.items), highlight=False, markup=False)
+    show_tables(table, differences, title=title, console=console)
+    for played in (*systems, before, after):
+        save_dialogues(played, folder / "transcripts")
+    text = f"{title}\n\n{table.to_markdown()}\n\n{markdown_lines(differences)}\n"
+    (folder / "table.md").write_text(text, encoding="utf-8")
     minutes = (time.perf_counter() - started) / 60
     console.print(
         f"Done in {minutes:.1f} minutes. Everything is in {folder}: table.md, training/curves.png, transcripts/"
     )
-
-
-def _show(
-    console: Console,
-    split: Split,
-    rows: list[dict[str, str]],
-    differences: list[dict[str, str]],
-    after: Scores,
-    title: str,
-) -> None:
-    console.rule("three dialogues after training")
-    console.print(dialogues_text(_telling(after.runs[0][0]), split.dataset.items), highlight=False, markup=False)
-    show_tables(rows, differences, title=title, console=console)
-
-
-def _write(
-    folder: Path, systems: list[Scores], rows: list[dict[str, str]], differences: list[dict[str, str]], title: str
-) -> None:
-    for system in systems:
-        save_scores(system, folder / "transcripts")
-    text = f"{title}\n\n{markdown_rows(rows)}\n\n{markdown_rows(differences)}\n"
-    (folder / "table.md").write_text(text, encoding="utf-8")
 
 
 def _telling(transcripts: Sequence[Transcript], n: int = 3) -> list[Transcript]:

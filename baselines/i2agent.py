@@ -20,33 +20,35 @@ Ours:
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from typing import Self
 
-from agents.models.language_model import Field, LanguageModel, Request
+from agents.models.fields import Field, Text
+from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import ACTION_TEXTS, BECAUSE, NOTHING, RECOMMENDED, TAKEN, TAKEN_NEXT, Pieces, title, titles
-from agents.players.memory import Embedder, Memory, shortened
-from agents.players.text_agent import REASONED, TextAgent
+from agents.models.replies import RECOMMENDER_FORMAT, ReplyFormat
+from agents.players.memory import Memory, shortened
+from agents.players.text_agent import TextAgent
 from agents.players.text_system import (
     BATCH,
-    EPISODES,
     STEPS,
-    MemorySystem,
     ask,
     finish_batch,
-    history_of,
     open_memory,
     practise,
     situation,
     training_walks,
 )
-from coars_env import RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Split, builder
+from baselines.system import MemorySystem, Resources
+from coars_env import RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Split, builder, history_of
 
 PROFILE_BYTES = 480
 """Longest profile; ours: it takes at most 500 of pocket's 2,048 places."""
 
+INTEREST_TOKENS = 48
 SYSTEM = "You keep the profile of a user: what the user likes, dislikes and looks for."
-PROFILE = Field("Profile:", max_tokens=96)
-INTEREST = Field("Interest:", max_tokens=48)
+PROFILE = Field("Profile", Text(max_tokens=96))
+INTEREST = Field("Interest", Text(max_tokens=INTEREST_TOKENS), hidden=True)
+WITH_INTEREST = ReplyFormat((INTEREST, *RECOMMENDER_FORMAT.fields))
 ABOUT = "\nProfile of the user:"
 SO_FAR = "\nProfile so far:"
 ASK_PROFILE = "\nReply with a new Profile of a few sentences."
@@ -56,32 +58,28 @@ class I2Agent(MemorySystem):
     """Both sides are told a profile; the recommender says what the user is after before it chooses."""
 
     @classmethod
-    def fit(
-        cls,
-        split: Split,
-        *,
-        model: LanguageModel,
-        seed: int = 0,
-        episodes: int = EPISODES,
-        store: str | Path | None = None,
-        embedder: Embedder | None = None,
-    ) -> "I2Agent":
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Play training dialogues and write profiles.
 
         Args:
             split: only its training part is played.
-            model: plays, and writes the profiles.
             seed: users, candidates, and the chance of replies.
-            episodes: dialogues at most.
-            store: file of the memory, from which a stopped run goes on; None keeps it in this process.
-            embedder: finds the nearest user by embeddings; None by BM25.
+            resources: the language model plays, and writes the profiles; `dialogues` bounds those that are played;
+                a run that was stopped goes on from `folder`.
 
         Raises:
             CheckpointError: the file is no store of this run.
         """
         items = split.dataset.items
+        model, episodes = resources.language_model(split), resources.dialogues
         memory, learning = open_memory(
-            "i2agent", split, model, seed=seed, episodes=episodes, store=store, embedder=embedder
+            "i2agent",
+            split,
+            model,
+            seed=seed,
+            episodes=episodes,
+            store=resources.store,
+            embedder=resources.embedder,
         )
         agents = {role: _agent(memory, model, role, items) for role in ROLES}
         for batch, walks in enumerate(training_walks(builder(split), seed=seed, episodes=episodes)):
@@ -113,8 +111,8 @@ class I2Agent(MemorySystem):
 def _agent(memory: Memory, model: LanguageModel, role: str, items: Sequence[Item]) -> TextAgent:
     notes = partial(told, memory, items)
     if role == RECOMMENDER:
-        return TextAgent(model, RECOMMENDER, items, notes=notes, first=INTEREST)
-    return TextAgent(model, USER, items, notes=notes, first=REASONED)
+        return TextAgent(model, RECOMMENDER, items, notes=notes, reply_format=WITH_INTEREST)
+    return TextAgent(model, USER, items, notes=notes)
 
 
 def revealed(memory: Memory, dialogue: Dialogue, separator: str) -> Pieces:
@@ -123,8 +121,9 @@ def revealed(memory: Memory, dialogue: Dialogue, separator: str) -> Pieces:
     pieces: list[str] = [TAKEN, *titles(items, task.history, separator)]
     for turn in dialogue.turns:
         pieces += ["\n", RECOMMENDED, NOTHING if turn.proposal is None else title(items, turn.proposal)]
-        pieces += [ACTION_TEXTS[turn.action]] if turn.action is not None else []
-        pieces += [BECAUSE, f" {turn.reply}"] if turn.reply else []
+        for answer in turn.answers:
+            pieces += [ACTION_TEXTS[answer.action]] if answer.action is not None else []
+            pieces += [BECAUSE, f" {answer.message}"] if answer.message else []
     known = memory.latest(f"user {task.user}")
     pieces += [TAKEN_NEXT, title(items, task.target), "."]
     pieces += [SO_FAR, f" {known.text}"] if known is not None else []

@@ -6,48 +6,39 @@ so ties decide often. The chain that is alike for all users, from which S. Rendl
 Schmidt-Thieme begin (WWW 2010, doi:10.1145/1772690.1772773).
 
 Where rows have no order (`random_holdout`, LastFM) neighbours in a sequence are neighbours by chance: it then is a weak
-item-kNN. Plays as `coars_env.GreedyRecommender`. Reproduce its row by `python -m baselines.markov`.
+item-kNN. Plays as `coars_env.GreedyRecommender`. Reproduce its row by `coars compare --systems markov`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from coars_env import (
-    Action,
-    FixedUser,
-    GreedyRecommender,
-    Item,
-    Observation,
-    Split,
-    builder,
-    evaluate,
-    freeze,
-    item_counts,
-    load_split,
-    summarize,
-)
+from baselines.system import Resources, System
+from coars_env import RECOMMENDER, GreedyRecommender, Item, Observation, Split, history_of, item_counts
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
-class Markov:
+class Markov(System):
     """A recommender that knows what followed what in training."""
 
+    plays = (RECOMMENDER,)
+
     def __init__(self, followers: Sequence[Counter[int]], counts: FloatArray, items: Sequence[Item]) -> None:
+        super().__init__(GreedyRecommender(self._score, self._reason))
         self._followers = followers  # [I] how often each item came directly after this one
         self._fractions = counts / (counts.max() + 1)  # [I] below 1, so that they decide between equal counts only
         self._items = items
-        self._player = GreedyRecommender(self._score, self._reason)
         self.num_parameters = len(counts) + sum(map(len, followers))
         """The counts of items, and those of pairs that occur."""
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0) -> "Markov":
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Count the neighbours in the sequences of the training part. Nothing is drawn: the seed is ignored."""
         followers: list[Counter[int]] = [Counter() for _ in split.dataset.items]
         for sequence in split.train:
@@ -64,28 +55,11 @@ class Markov:
                 row[list(after)] += list(after.values())
         return found
 
-    def start(self, seeds: Sequence[Sequence[int]]) -> None:
-        self._player.start(seeds)
-
-    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return self._player.act(observations)
-
     def _score(self, history: IntArray, items: IntArray) -> FloatArray:
         return np.asarray(self.scores([history.tolist()])[0, items])
 
     def _reason(self, observation: Observation, item: int) -> str:
-        history = observation["history"][observation["history"] >= 0]
-        if len(history) and item in self._followers[history[-1]]:
-            return f"Others took it right after {self._items[int(history[-1])].title}."
+        history = history_of(observation)
+        if history and item in self._followers[history[-1]]:
+            return f"Others took it right after {self._items[history[-1]].title}."
         return "The one taken most often of what is left."
-
-
-def main() -> None:
-    """Print the row of docs/baselines.md: ml-100k, leave-last, uniform candidates, 5 draws."""
-    split = load_split("movielens", "leave_last")
-    draws = [freeze(builder(split), "test", draw=draw) for draw in range(5)]
-    print(summarize("markov", evaluate(Markov.fit(split), FixedUser(), draws)).to_markdown())
-
-
-if __name__ == "__main__":
-    main()

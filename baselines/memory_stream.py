@@ -15,32 +15,44 @@ reason a user gives.
 Ours: training walks through up to three successive items of each of `episodes // 3` users. What happened is told as it
 turned out, since the true choice of a training dialogue is known. A held-out user has no stream, so each side is told
 the entries of all its training users that score highest: three, at the beginning of a dialogue. After `fit` the stream
-is frozen and no use is noted. Ratings and insights dominate the cost, see `TextSystem.learning`. Neither source reports
+is frozen and no use is noted. Ratings and insights dominate the cost, see `System.learning`. Neither source reports
 a figure of this game.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from typing import Self
 
-from agents.models.language_model import Field, LanguageModel, Request
+from agents.models.fields import Field, Number, Text
+from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import Pieces
-from agents.players.memory import Embedder, Entry, Memory, Recalled, shortened
+from agents.players.memory import Entry, Memory, Recalled, shortened
 from agents.players.text_agent import TextAgent
 from agents.players.text_system import (
     BATCH,
-    EPISODES,
     STEPS,
-    MemorySystem,
     ask,
     finish_batch,
-    history_of,
     open_memory,
     practise,
     situation,
     training_walks,
 )
-from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Role, Split, Turn, builder
+from baselines.system import MemorySystem, Resources
+from coars_env import (
+    ACTIONS,
+    RECOMMENDER,
+    ROLES,
+    USER,
+    Dialogue,
+    Item,
+    Observation,
+    Role,
+    Split,
+    Turn,
+    builder,
+    history_of,
+)
 
 DECAY = 0.01
 """Share of recency that is lost in a step without use; the default of Agent4Rec's retriever."""
@@ -61,40 +73,36 @@ MEMORY = "A memory:"
 ASK_RATING = "\nHow much does it tell about taste? Reply with its Importance from 01, hardly, to 10, very much."
 MEMORIES = "Memories:"
 ASK_INSIGHT = "\nReply with an Insight, one sentence on what they say about taste."
-RATING = Field("Importance:", tuple(f" {mark:02d}" for mark in range(1, 11)), number=True)
-INSIGHT = Field("Insight:", max_tokens=64)
+RATING = Field("Importance", Number(1, 10, 1))
+INSIGHT = Field("Insight", Text(max_tokens=64))
 
 
 class MemoryStream(MemorySystem):
     """Both sides are told what they remember of training."""
 
     @classmethod
-    def fit(
-        cls,
-        split: Split,
-        *,
-        model: LanguageModel,
-        seed: int = 0,
-        episodes: int = EPISODES,
-        store: str | Path | None = None,
-        embedder: Embedder | None = None,
-    ) -> "MemoryStream":
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Play training dialogues and remember them.
 
         Args:
             split: only its training part is played.
-            model: plays, rates and sums up.
             seed: users, candidates, and the chance of replies.
-            episodes: dialogues at most.
-            store: file of the memory, from which a stopped run goes on; None keeps it in this process.
-            embedder: relevance by embeddings; None by BM25.
+            resources: the language model plays, rates and sums up; `dialogues` bounds those that are played;
+                a run that was stopped goes on from `folder`.
 
         Raises:
             CheckpointError: the file is no store of this run.
         """
         items, now = split.dataset.items, 0
+        model, episodes = resources.language_model(split), resources.dialogues
         memory, learning = open_memory(
-            "memory_stream", split, model, seed=seed, episodes=episodes, store=store, embedder=embedder
+            "memory_stream",
+            split,
+            model,
+            seed=seed,
+            episodes=episodes,
+            store=resources.store,
+            embedder=resources.embedder,
         )
         for batch, walks in enumerate(training_walks(builder(split), seed=seed, episodes=episodes)):
             now = (batch + 1) * STEPS
@@ -185,9 +193,11 @@ def observations(dialogue: Dialogue, role: Role) -> list[tuple[str, str, str]]:
     for turn in dialogue.turns:
         named = "nothing" if turn.proposal is None else items[turn.proposal].title
         end = "Taken next." if turn.proposal == task.target else "Not taken next."
-        answer = "no answer" if turn.action is None else f"{ACTIONS[turn.action]} {turn.strength:.2f}"
-        said = turn.rationale if role == RECOMMENDER else turn.reply
-        text = shortened(f"{named}: {answer}. {end} {said}", TEXT_BYTES)
+        answer, verdict = turn.answer, "no answer"
+        if answer is not None and answer.action is not None:
+            verdict = f"{ACTIONS[answer.action]} {answer.strength:.2f}"
+        said = turn.rationale if role == RECOMMENDER or answer is None else answer.message
+        text = shortened(f"{named}: {verdict}. {end} {said}", TEXT_BYTES)
         found.append((f"{role} {task.user}", situation(items, (*task.history, *_proposed(turn))), text))
     return found
 

@@ -19,26 +19,25 @@ WebShop (RetroAgent's, arXiv:2603.08561) lists a success of 28.8 for Reflexion.
 import re
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from typing import Self
 
-from agents.models.language_model import Field, LanguageModel, Request
+from agents.models.fields import Field, Text
+from agents.models.language_model import Request
 from agents.models.prompts import RECOMMENDER_SYSTEM, USER_SYSTEM, Pieces, answer_of_user
-from agents.players.memory import Embedder, Memory, shortened
+from agents.players.memory import Memory, shortened
 from agents.players.text_agent import TextAgent
 from agents.players.text_system import (
     BATCH,
-    EPISODES,
-    MemorySystem,
     ask,
     finish_batch,
-    history_of,
     open_memory,
     practise,
     side_of,
     situation,
     training_walks,
 )
-from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Role, Split, builder
+from baselines.system import MemorySystem, Resources
+from coars_env import RECOMMENDER, ROLES, USER, Dialogue, Item, Observation, Role, Split, builder, history_of
 
 TRIALS = 3
 """K; ours."""
@@ -49,7 +48,7 @@ PLAN_BYTES = 240
 KEPT = 256
 """Plans of each side, the oldest forgotten first; ours."""
 
-PLAN = Field("Lesson:", max_tokens=64)
+PLAN = Field("Lesson", Text(max_tokens=64))
 LESSONS = "\nLessons of earlier dialogues:"
 FAILED = "\nThis was not the item taken next."
 ACCEPTED, REJECTED = "\nA click was for an item that was not taken next.", "\nThe item taken next was rejected."
@@ -61,32 +60,28 @@ class Reflexion(MemorySystem):
     """Both sides are told plans of failed training dialogues."""
 
     @classmethod
-    def fit(
-        cls,
-        split: Split,
-        *,
-        model: LanguageModel,
-        seed: int = 0,
-        episodes: int = EPISODES,
-        store: str | Path | None = None,
-        embedder: Embedder | None = None,
-    ) -> "Reflexion":
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Play training dialogues and write plans.
 
         Args:
             split: only its training part is played.
-            model: plays, and writes the plans.
             seed: users, candidates, and the chance of replies.
-            episodes: dialogues at most.
-            store: file of the memory, from which a stopped run goes on; None keeps it in this process.
-            embedder: finds plans by embeddings; None by BM25.
+            resources: the language model plays, and writes the plans; `dialogues` bounds those that are played;
+                a run that was stopped goes on from `folder`.
 
         Raises:
             CheckpointError: the file is no store of this run.
         """
         items = split.dataset.items
+        model, episodes = resources.language_model(split), resources.dialogues
         memory, learning = open_memory(
-            "reflexion", split, model, seed=seed, episodes=episodes, store=store, embedder=embedder
+            "reflexion",
+            split,
+            model,
+            seed=seed,
+            episodes=episodes,
+            store=resources.store,
+            embedder=resources.embedder,
         )
         agents = {role: TextAgent(model, role, items, notes=partial(told, memory, role, items)) for role in ROLES}
         batches = training_walks(builder(split), seed=seed, episodes=episodes, steps=TRIALS)
@@ -142,10 +137,10 @@ def failed(dialogue: Dialogue, role: Role) -> bool:
 
 def mistakes(dialogue: Dialogue) -> tuple[bool, bool]:
     """Whether the user clicked a miss, and whether it rejected the hit."""
-    answered = [turn for turn in dialogue.turns if turn.proposal is not None and turn.action is not None]
+    answered = [turn for turn in dialogue.turns if turn.usable]
     hits = [turn for turn in answered if turn.proposal == dialogue.task.target]
     misses = [turn for turn in answered if turn.proposal != dialogue.task.target]
-    return any(turn.action == ACTIONS.index("click") for turn in misses), any(not turn.positive for turn in hits)
+    return any(turn.accepted for turn in misses), any(not turn.positive for turn in hits)
 
 
 def reflection(dialogue: Dialogue, role: Role) -> Pieces:

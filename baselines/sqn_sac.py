@@ -30,10 +30,11 @@ best of many evaluations of a collapsing run looks fine, so look at `figures` of
 of SAC's cross-entropy, which the epochs of SQN before it are to prevent.
 
 Each comes with three encoders: `Sqn` (SASRec), `SqnGru4Rec`, `SqnCaser`, and so on. Plays as
-`coars_env.GreedyRecommender`. Reproduce the rows by `python -m baselines.sqn_sac`.
+`coars_env.GreedyRecommender`. Reproduce the rows by
+`coars compare --split llara --candidates llara --systems sqn sac proxy`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -45,20 +46,8 @@ from torch import Tensor, nn
 from agents.sequential import CaserEncoder, FitSettings, Gru4RecEncoder, SasRecEncoder, SequentialModel
 from agents.sequential.fit import Windows, cross_entropy, divide, new_card, new_net, new_optimizer, run_epochs
 from agents.sequential.model import EncoderClass, NextItemNet
-from coars_env import (
-    Action,
-    Dataset,
-    FixedUser,
-    GreedyRecommender,
-    Observation,
-    Split,
-    UserSequence,
-    builder,
-    evaluate,
-    freeze,
-    load_split,
-    summarize,
-)
+from baselines.system import Resources, SavedSystem
+from coars_env import RECOMMENDER, Dataset, GreedyRecommender, Split, UserSequence
 
 GAMMA = 0.5
 LIKED, TAKEN = 1.0, 0.2
@@ -223,19 +212,20 @@ def _figures(name: str, net: TwoHeads, windows: Windows) -> dict[str, float]:
     }
 
 
-class Sqn:
+class Sqn(SavedSystem):
     """A recommender that proposes the likeliest next item, its state shaped by Q-learning."""
 
+    plays = (RECOMMENDER,)
     name: ClassVar[str] = "sqn"
     encoder: ClassVar[EncoderClass] = SasRecEncoder
 
     def __init__(self, model: SequentialModel) -> None:
+        super().__init__(GreedyRecommender(model.scorer, "Those with a history like yours took this next."))
         self.model = model
         self.num_parameters = model.num_parameters
-        self._player = GreedyRecommender(model.scorer, "Those with a history like yours took this next.")
 
     @classmethod
-    def fit(cls, split: Split, *, seed: int = 0) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Train on the training part; minutes on one core for 100,000 interactions."""
         return cls(cls._train(split, seed))
 
@@ -255,12 +245,6 @@ class Sqn:
     def load(cls, folder: Path, split: Split) -> Self:
         """A saved one, for the split it was trained on; see `SequentialModel.load`."""
         return cls(SequentialModel.load(folder, split, system=cls.name))
-
-    def start(self, seeds: Sequence[Sequence[int]]) -> None:
-        self._player.start(seeds)
-
-    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return self._player.act(observations)
 
 
 class SqnGru4Rec(Sqn):
@@ -323,19 +307,3 @@ class ProxyCaser(Proxy):
 
     name = "proxy-caser"
     encoder = CaserEncoder
-
-
-SYSTEMS = (Sqn, SqnGru4Rec, SqnCaser, Sac, SacGru4Rec, SacCaser, Proxy, ProxyGru4Rec, ProxyCaser)
-
-
-def main() -> None:
-    """Print the rows of docs/baselines.md: LLaRA's users and candidates, 3 seeds, 5 draws."""
-    split = load_split("movielens", "llara")
-    draws = [freeze(builder(split, "llara"), "test", draw=draw) for draw in range(5)]
-    for system in SYSTEMS:
-        runs = [evaluate(system.fit(split, seed=seed), FixedUser(), draws)[0] for seed in range(3)]
-        print(summarize(system.name, runs).to_markdown())
-
-
-if __name__ == "__main__":
-    main()

@@ -22,12 +22,10 @@ from agents.runs.run import new_policy, open_backbone, run_training
 from agents.training.coars import Coars
 from agents.training.peers import PeersConfig
 from agents.training.recipe import Recipe
-from coars_env import RECOMMENDER, USER, CheckpointError, Split
+from baselines.system import Resources, SavedSystem
+from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, Split
 
 _log = logging.getLogger("coars_env")
-
-UPDATES = 60
-"""Of both adapters (our choice), half of what `coars train` makes."""
 
 
 class Log:
@@ -42,9 +40,12 @@ class Log:
     def close(self) -> None: ...
 
 
-class TrainedPair:
+class TrainedPair(SavedSystem):
     """Both sides of a trained policy, greedy."""
 
+    plays = ROLES
+    recommender: LLMAgent
+    user: LLMAgent
     recipe: ClassVar[Recipe] = Coars()
     """What is trained and how, but for seed and number of updates."""
     kept: ClassVar[tuple[str, ...]] = ("hit_first", "reward_recommender", "reward_user", "turns", "seconds")
@@ -59,27 +60,26 @@ class TrainedPair:
             backbone: name of its base.
             history: metrics of every update.
         """
-        self._policy, self._backbone, self.history = policy, backbone, history
-        self.recommender, self.user = (
-            LLMAgent(policy, role, split.dataset.items, temperature=0.0) for role in (RECOMMENDER, USER)
+        super().__init__(
+            *(LLMAgent(policy, role, split.dataset.items, temperature=0.0) for role in (RECOMMENDER, USER))
         )
+        self._policy, self._backbone, self.history = policy, backbone, history
+        self.learning_curve = history.get("hit_first", [])
         self.num_parameters = sum(p.numel() for role in (RECOMMENDER, USER) for p in policy.parameters(role))
 
     @classmethod
-    def fit(
-        cls, split: Split, *, seed: int = 0, backbone: str = "pocket", updates: int = UPDATES, store: Path | None = None
-    ) -> Self:
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
         """Train on the training part, with candidates drawn uniformly and peers by an SVD.
 
         Args:
             split: the data.
             seed: of the adapters' start and of all chance of the training.
-            backbone: name of the base, see `agents.models.backbones.load`.
-            updates: of both adapters.
-            store: folder for the run, from which training that was stopped goes on; a temporary one by default.
+            resources: name of the base, number of updates of both adapters, and the folder of the run, from which
+                training that was stopped goes on.
         """
+        backbone, updates = resources.backbone, resources.updates
         with contextlib.ExitStack() as held:
-            folder = store or Path(held.enter_context(tempfile.TemporaryDirectory()))
+            folder = resources.folder or Path(held.enter_context(tempfile.TemporaryDirectory()))
             config: AnyTrainConfig = TrainConfig(
                 out=folder / "run",
                 backbone=backbone,

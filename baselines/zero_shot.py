@@ -6,17 +6,21 @@ greedy. Published Hit@1 with 20 candidates (AFL, arXiv:2410.20027, Table 4, Last
 read with care. A user who always says yes has a recall of 1: see precision and acceptance beside F1.
 """
 
-from agents.models.language_model import LanguageModel
+from typing import Self
+
 from agents.players.text_agent import TextAgent
-from agents.players.text_system import TextSystem
-from coars_env import RECOMMENDER, USER, Split
+from baselines.system import Resources, System
+from coars_env import ROLES, Split
 
 
-class ZeroShot(TextSystem):
+class ZeroShot(System):
     """Both sides without memory."""
 
+    plays = ROLES
+
     @classmethod
-    def fit(cls, split: Split, *, model: LanguageModel, seed: int = 0) -> "ZeroShot":
-        """Nothing is learnt; the seed changes nothing where decoding is greedy."""
-        recommender, user = (TextAgent(model, role, split.dataset.items) for role in (RECOMMENDER, USER))
+    def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
+        """Learn nothing; the seed changes nothing where decoding is greedy."""
+        model = resources.language_model(split)
+        recommender, user = (TextAgent(model, role, split.dataset.items) for role in ROLES)
         return cls(recommender, user)

@@ -3,7 +3,8 @@
 from numbers import Integral
 from typing import Any
 
-from coars_env.env import MAX_TURNS, CoarsEnv
+from coars_env.dialogue import MAX_TURNS
+from coars_env.env import CoarsEnv
 from coars_env.errors import ConfigError
 from coars_env.make import Data, make
 from coars_env.views.aec import AecEnv

@@ -1,9 +1,6 @@
-"""CoarsEnv: the dialogue as a PettingZoo parallel environment. `Dialogue` is the game itself, without the API."""
+"""CoarsEnv: the dialogue as a PettingZoo parallel environment."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from numbers import Integral
-from operator import index
 from typing import Any, ClassVar, cast
 
 import gymnasium
@@ -11,12 +8,12 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from coars_env.datasets.dataset import Item, Provenance
+from coars_env.datasets.dataset import Item
+from coars_env.dialogue import MAX_TURNS, Action, Dialogue, Observation, checked_agents, checked_seed, clean_fields
 from coars_env.errors import ActionError, ConfigError, TaskError, expect, whole_number
 from coars_env.rendering.terminal import dialogue_lines, show
-from coars_env.rendering.text import answer_text, dialogue_text, opinions_text, proposal_text
-from coars_env.rewards import Reward, RewardTerms, check_paid, reward_or_default
-from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, EpisodeSet, Opinion, Task, read_opinions
+from coars_env.rewards import Reward, RewardTerms, reward_or_default
+from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, EpisodeSet, Task
 from coars_env.transcript import (
     ACTIONS,
     LIKENESS,
@@ -24,31 +21,10 @@ from coars_env.transcript import (
     RECOMMENDER,
     ROLES,
     USER,
-    EndingKind,
     Role,
     Transcript,
-    Turn,
-    clamp_strength,
     clean_message,
-    find_role,
 )
-
-MAX_TURNS = 4
-"""T; the paper is silent, 4 is AFL's value (arXiv:2410.20027)."""
-
-Observation = dict[str, Any]
-"""What one side sees; a member of the space described in `CoarsEnv`."""
-Action = Mapping[str, Any]
-"""What one side does; a member of its space described in `CoarsEnv`, perhaps with the key `error`."""
-
-
-def checked_seed(seed: int) -> int:
-    """The seed as Python's own integer.
-
-    Raises:
-        ConfigError: no whole number, or negative.
-    """
-    return whole_number("A seed feeds a random generator.", "seed", seed, 0)
 
 
 def asked_task(options: Mapping[str, Any] | None, episodes: EpisodeSet) -> Task | None:
@@ -79,187 +55,6 @@ class UnicodeText(spaces.Text):
         return f"UnicodeText({self.max_length})"
 
 
-class Dialogue:
-    """One episode being played: half-turns alternate, the recommender begins.
-
-    Example: `d = Dialogue(task, items); d.recommend(position=3, message="..."); d.reply(action=3, strength=.9,
-    message="..."); d.ending == "accepted"`. What is not allowed raises `ActionError` and changes nothing.
-
-    Raises:
-        ConfigError: it is about no task, has no turns, or the reward is none; in `reply`, what the reward pays is no
-            finite number.
-    """
-
-    def __init__(
-        self, task: Task, items: Sequence[Item], *, max_turns: int = MAX_TURNS, reward: Reward | None = None
-    ) -> None:
-        expect(Task, task, "A dialogue is about a task.", "`freeze` makes some.")
-        self.task = task
-        self.items = items
-        self.max_turns = whole_number("A dialogue needs turns.", "max_turns", max_turns, 1)
-        self.turns: list[Turn] = []
-        """The last one is open while `speaker` is the user."""
-        self.terms: list[RewardTerms] = []
-        """Rewards of the closed turns."""
-        self.speaker: Role = RECOMMENDER
-        self.ending: EndingKind | None = None
-        self.cause: str | None = None
-        self._reward = reward_or_default(reward)
-        self._lines: dict[Role, list[str]] = {}  # what each side has been shown, kept because it only grows
-        self._history = np.full(HISTORY_LENGTH, -1, np.int64)
-        self._history[HISTORY_LENGTH - len(task.history) :] = task.history
-        self._candidates = np.array(task.candidates, np.int64)
-        self._opinions = np.full((max_turns, NUM_OPINIONS, OPINION_WIDTH), -1, np.int64)  # of what was proposed
-
-    def recommend(self, position: int, message: str, error: str | None = None) -> None:
-        """The recommender proposes candidate `position`; `len(candidates)` means that it named none."""
-        self._expect(RECOMMENDER, position, len(self.task.candidates))
-        named = position < len(self.task.candidates)
-        turn = Turn(
-            proposal=self.task.candidates[position] if named else None,
-            rationale=clean_message(message),
-            action=None,
-            strength=None,
-            reply="",
-            recommender_error=None if named else clean_message(error or "the message names no candidate"),
-        )
-        self.turns.append(turn)
-        number = len(self.turns)
-        if named and self.task.opinions:
-            width = NUM_OPINIONS * OPINION_WIDTH
-            told = self.task.opinions[position * width : (position + 1) * width]
-            self._opinions[number - 1] = np.reshape(told, (NUM_OPINIONS, OPINION_WIDTH))
-        self._say(proposal_text(number, turn, self.items))
-        self._lines.get(USER, []).extend(opinions_text(number, self.task, turn, self.items))
-        self.speaker = USER
-
-    def reply(self, action: int, strength: float | None, message: str, error: str | None = None) -> RewardTerms:
-        """The user answers; `len(ACTIONS)` means that the message held no action. Ends the turn and rewards it.
-
-        The strength is moved into the interval of the action; None means its middle, see `clamp_strength`.
-        """
-        self._expect(USER, action, len(ACTIONS))
-        usable = action < len(ACTIONS)
-        turn = replace(
-            self.turns[-1],
-            action=action if usable else None,
-            strength=clamp_strength(action, strength) if usable else None,
-            reply=clean_message(message),
-            user_error=None if usable else clean_message(error or "the message holds no action"),
-        )
-        terms = self._reward.turn(self.task, turn, len(self.turns), self.max_turns)
-        check_paid(terms, self._reward)
-        self.turns[-1] = turn
-        self.terms.append(terms)
-        self._say(answer_text(len(self.turns), turn))
-        self.speaker = RECOMMENDER
-        if turn.proposal is not None and turn.action == ACTIONS.index("click"):
-            self.ending = "accepted"
-        elif len(self.turns) == self.max_turns:
-            self.ending = "max_turns"
-        return terms
-
-    def fail(self, cause: str) -> None:
-        """End the episode because an agent broke; a half-finished turn is dropped."""
-        self._expect(self.speaker, 0, 0)
-        if self.speaker == USER:
-            self.turns.pop()
-            self._opinions[len(self.turns)] = -1
-            self._lines.clear()
-        self.speaker = RECOMMENDER
-        self.ending, self.cause = "failed", clean_message(cause)
-
-    def act(self, action: Action) -> RewardTerms | None:
-        """Play the speaker's action, a member of its action space. Returns the turn's rewards when a turn closes.
-
-        Raises:
-            ActionError: it is none. Nothing has changed then.
-        """
-        speaker = self.speaker
-        try:
-            number = index(action["item" if speaker == RECOMMENDER else "action"])
-            strength = None if speaker == RECOMMENDER or action["strength"] is None else float(action["strength"])
-            message, error = str(action["message"]), action.get("error")
-        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as reason:
-            raise ActionError(
-                f"An action is a dict with the keys of its space. Expected one from {speaker}, found {action!r} "
-                f"({reason!r}). See the docstring of CoarsEnv."
-            ) from reason
-        error = None if error is None else str(error)
-        if speaker == RECOMMENDER:
-            self.recommend(number, message, error)
-            return None
-        return self.reply(number, strength, message, error)
-
-    def observe(self, role: Role) -> Observation:
-        """What one side may see now; a member of `observation_space`. Fresh arrays: the caller may change them."""
-        turns, length, role = self.turns, self.max_turns, find_role(role)
-        if role not in self._lines:
-            self._lines[role] = dialogue_text(self.task, turns, self.items, role).split("\n")
-        proposals, actions = np.full(length, -1, np.int64), np.full(length, -1, np.int64)
-        strengths = np.full(length, -1.0, np.float32)
-        for n, turn in enumerate(turns):
-            if turn.proposal is not None:
-                proposals[n] = turn.proposal
-            if turn.action is not None:
-                actions[n], strengths[n] = turn.action, turn.strength
-        missing = ("",) * (length - len(turns))
-        return {
-            "text": "\n".join(self._lines[role]),
-            "speaker": 0 if self.speaker == RECOMMENDER else 1,
-            "turn": len(turns) - (self.speaker == USER),
-            "history": self._history.copy(),
-            "candidates": self._candidates.copy() if role == RECOMMENDER else np.full_like(self._candidates, -1),
-            "proposals": proposals,
-            "actions": actions,
-            "strengths": strengths,
-            "opinions": self._opinions.copy() if role == USER else np.full_like(self._opinions, -1),
-            "rationales": (*[turn.rationale for turn in turns], *missing),
-            "replies": (*[turn.reply for turn in turns], *missing),
-        }
-
-    def parse_error(self, role: Role) -> str | None:
-        """What was wrong with the latest message of a side, if it could not be read."""
-        if not self.turns:
-            return None
-        return self.turns[-1].recommender_error if role == RECOMMENDER else self.turns[-1].user_error
-
-    def transcript(self, provenance: Provenance, *, seed: int = 0) -> Transcript:
-        """The finished episode.
-
-        Raises:
-            TaskError: the episode has not ended.
-        """
-        if self.ending is None:
-            raise TaskError(
-                f"A transcript is of a finished episode. Expected one of task {self.task.task_id!r}, found "
-                f"{len(self.terms)} finished turns of at most {self.max_turns}. Play on to the end."
-            )
-        rewards = tuple((float(terms.recommender), float(terms.user)) for terms in self.terms)
-        return Transcript(
-            self.task, self.max_turns, tuple(self.turns), self.ending, self.cause, provenance, seed, rewards
-        )
-
-    def _say(self, line: str) -> None:
-        for lines in self._lines.values():
-            lines.append(line)
-
-    def _expect(self, role: Role, number: int, highest: int) -> None:
-        if self.ending is not None or self.speaker != role:
-            found = f"an episode that has ended ({self.ending})" if self.ending else f"the half-turn of {self.speaker}"
-            raise ActionError(f"The sides speak in turn. Expected the half-turn of {role}, found {found}. Act in turn.")
-        if not (isinstance(number, Integral) and 0 <= number <= highest):
-            raise ActionError(
-                f"An action must lie in its space. Expected 0..{highest} from {role}, found {number!r}. The last of "
-                "them means that nothing could be read."
-            )
-
-
-def opinions_heard(observation: Observation, turn: int) -> tuple[Opinion, ...]:
-    """What peers say of the proposal of a turn, counted from 0, as the user observes it; nearest first."""
-    return read_opinions(observation["opinions"][turn].ravel().tolist())
-
-
 def observation_space(items: Sequence[Item], num_candidates: int, max_turns: int) -> spaces.Dict:
     """The space of both sides' observations, see `CoarsEnv`."""
     message = UnicodeText(MAX_MESSAGE_LENGTH)
@@ -275,7 +70,7 @@ def observation_space(items: Sequence[Item], num_candidates: int, max_turns: int
     return spaces.Dict(
         {
             "text": UnicodeText(text),
-            "speaker": spaces.Discrete(len(ROLES)),
+            "speaker": spaces.Discrete(2),
             "turn": spaces.Discrete(max_turns + 1),
             "history": indices(HISTORY_LENGTH, len(items) - 1),
             "candidates": indices(num_candidates, len(items) - 1),
@@ -290,7 +85,7 @@ def observation_space(items: Sequence[Item], num_candidates: int, max_turns: int
 
 
 def action_spaces(num_candidates: int) -> dict[str, spaces.Dict]:
-    """Each side's action space, see `CoarsEnv`."""
+    """Return each side's action space, see `CoarsEnv`."""
     return {
         RECOMMENDER: spaces.Dict(
             {"item": spaces.Discrete(num_candidates + 1), "message": UnicodeText(MAX_MESSAGE_LENGTH)}
@@ -306,19 +101,23 @@ def action_spaces(num_candidates: int) -> dict[str, spaces.Dict]:
 
 
 def as_member(action: Action, space: gymnasium.Space[Any]) -> Action | None:
-    """The action as a member of the space, its message cut to what the space allows; None if it is none.
+    """Return the action as a member of the space, its message cut to what the space allows; None if it is none.
 
-    The key `error` is no part of the space and is kept.
+    The keys `error` and `fields` are no part of the space and are kept.
+
+    Raises:
+        ActionError: its `fields` are no mapping of texts.
     """
     if not isinstance(action, Mapping):
         return None
-    member = {key: value for key, value in action.items() if key != "error"}
+    member = {key: value for key, value in action.items() if key not in ("error", "fields")}
+    beside = {"error": action.get("error"), "fields": clean_fields(action)}
     if isinstance(member.get("message"), str):
         member["message"] = clean_message(member["message"])
     try:
         if "strength" in member:
             member["strength"] = np.asarray(member["strength"], dtype=np.float32)
-        return {**member, "error": action.get("error")} if space.contains(member) else None
+        return {**member, **beside} if space.contains(member) else None
     except (TypeError, ValueError, OverflowError):  # what numpy cannot even read is no member
         return None
 
@@ -354,13 +153,15 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
     **Actions.** `recommender_0`: Dict(`item`: Discrete(K + 1), `message`: text); K means "no item could be read".
     `user_0`: Dict(`action`: Discrete(5), `strength`: Box [], `message`: text); 4 means "no action could be read". The
     strength is moved into its action's interval: dislike [0, .25), skip [.25, .5), star [.5, .75), click [.75, 1]. An
-    optional key `error` says why nothing could be read. Any string is a legal message: it is put into NFC, control
+    optional key `error` says why nothing could be read. An optional key `fields`, a mapping from labels to texts, holds
+    parts of the reply that the partner does not see, such as a thought; it is recorded in the transcript and is part of
+    no observation. Any string is a legal message: it is put into NFC, control
     characters become blanks, and what exceeds 2048 characters is cut. Any other action outside its space raises
     `ActionError` and changes nothing.
 
     **Rewards.** Both sides are paid when the user has answered, by `CoarsReward` (arXiv:2604.10029, Eq. 7-8); 0 in the
-    recommender's half-turn. `infos[agent]` then holds `reward_terms`: every factor, and the roles whose message CoARS
-    would leave out of training (`excluded`).
+    recommender's half-turn. `infos[agent]` then holds `reward_terms`, see `RewardTerms`: `rewards` of all agents by
+    name, the `factors` they are made of, and the agents whose message is left out of training (`excluded`).
 
     **Messages that cannot be read** are part of the game: the turn is recorded, `infos[agent]["parse_error"]` says what
     was wrong with the agent's own latest message (None if nothing), and the author is paid the reward's `invalid`.
@@ -382,7 +183,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
 
     Raises:
         TaskError: there are no tasks, or lists of different lengths.
-        ConfigError: a setting that cannot be; in `step`, a reward that pays no finite number.
+        ConfigError: a setting that cannot be; in `step`, a reward that returns what cannot be paid.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -398,6 +199,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         max_turns: int = MAX_TURNS,
         reward: Reward | None = None,
         render_mode: str | None = None,
+        agents: Sequence[str] = ROLES,
     ) -> None:
         expect(EpisodeSet, episodes, "An environment is made of episodes.", "`coars_env.make` makes one from a name.")
         if not len(episodes):
@@ -420,7 +222,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         self.episodes = episodes
         self.max_turns = max_turns
         self.render_mode = render_mode
-        self.possible_agents: list[str] = list(ROLES)
+        self.possible_agents: list[str] = list(checked_agents(agents))
         self.agents: list[str] = []
         self.dialogue: Dialogue | None = None
         self.reward: Reward = reward_or_default(reward)
@@ -428,7 +230,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         self.episode_seed = 0
         """Seed of the running episode: that of `reset`, or a number of the stream after an unseeded one."""
         self.observation_spaces: dict[str, gymnasium.Space[Any]] = {
-            role: observation_space(episodes.items, lengths[0], max_turns) for role in ROLES
+            role: observation_space(episodes.items, lengths[0], max_turns) for role in self.possible_agents
         }
         self.action_spaces = cast(dict[str, gymnasium.Space[Any]], action_spaces(lengths[0]))
 
@@ -466,9 +268,16 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
             self._rng = np.random.default_rng(seed)
         self.episode_seed = int(self._rng.integers(2**31)) if seed is None else seed
         drawn = self.episodes.tasks[self._rng.integers(len(self.episodes))]  # also drawn where it is not played
-        self.dialogue = Dialogue(chosen or drawn, self.episodes.items, max_turns=self.max_turns, reward=self.reward)
-        self.agents = list(ROLES)
-        return self._observations(self.dialogue), {role: self.info(self.dialogue, role, None) for role in ROLES}
+        self.dialogue = self.new_dialogue(chosen or drawn)
+        self.agents = list(self.possible_agents)
+        infos = {role: self.info(self.dialogue, role, None) for role in self.agents}
+        return self._observations(self.dialogue), infos
+
+    def new_dialogue(self, task: Task) -> Dialogue:
+        """Return a dialogue about a task under the rules of this environment."""
+        return Dialogue(
+            task, self.episodes.items, max_turns=self.max_turns, reward=self.reward, agents=self.possible_agents
+        )
 
     def step(
         self, actions: dict[str, Action]
@@ -481,14 +290,14 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         dialogue = self.dialogue
         if dialogue is None or dialogue.ending is not None:
             raise ActionError("An action needs a running episode. Expected reset() first, found step(). Call reset().")
+        roles = self.possible_agents
         terms = dialogue.act(self._member(dialogue.speaker, actions))
         ended = dialogue.ending is not None
-        paid = (terms.recommender, terms.user) if terms else (0.0, 0.0)
-        rewards: dict[str, float] = dict(zip(ROLES, map(float, paid), strict=True))
-        infos: dict[str, dict[str, Any]] = {role: self.info(dialogue, role, terms) for role in ROLES}
+        rewards = {role: float(terms.rewards[role]) if terms else 0.0 for role in roles}
+        infos = {role: self.info(dialogue, role, terms) for role in roles}
         if ended:
             self.agents = []
-        return self._observations(dialogue), rewards, dict.fromkeys(ROLES, ended), dict.fromkeys(ROLES, False), infos
+        return self._observations(dialogue), rewards, dict.fromkeys(roles, ended), dict.fromkeys(roles, False), infos
 
     def render(self) -> str | None:
         """The dialogue with its rewards, returned for "ansi" and printed for "human"; the target once it has ended.
@@ -513,19 +322,19 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         """Nothing to release."""
 
     def _observations(self, dialogue: Dialogue) -> dict[str, Observation]:
-        return {role: dialogue.observe(role) for role in ROLES}
+        return {role: dialogue.observe(role) for role in self.possible_agents}
 
     def info(self, dialogue: Dialogue, role: Role, terms: RewardTerms | None) -> dict[str, Any]:
         """Return the info of one side of a dialogue, with the terms of a turn that has just closed."""
         info = {"task_id": dialogue.task.task_id, "parse_error": dialogue.parse_error(role)}
         if terms is None:
             return info
-        return {**info, "reward_terms": {**asdict(terms), "excluded": sorted(terms.excluded)}}
+        return {**info, "reward_terms": terms.to_row()}
 
     def _member(self, speaker: Role, actions: dict[str, Action]) -> Action:
-        if not isinstance(actions, Mapping) or any(role not in actions for role in ROLES):
+        if not isinstance(actions, Mapping) or any(role not in actions for role in self.agents):
             raise ActionError(
-                f"Every live agent acts in every step. Expected a dict with actions of {list(ROLES)}, found "
+                f"Every live agent acts in every step. Expected a dict with actions of {self.agents}, found "
                 f"{list(actions) if isinstance(actions, Mapping) else actions!r}. Pass any action for the silent "
                 "side: it is ignored."
             )

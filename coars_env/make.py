@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 from coars_env.datasets import Dataset, Source, call_loader, load
-from coars_env.env import MAX_TURNS, CoarsEnv
+from coars_env.dialogue import MAX_TURNS
+from coars_env.env import CoarsEnv
 from coars_env.errors import ConfigError, expect
 from coars_env.imports import import_object
 from coars_env.partners import Agent, FixedUser, RandomRecommender

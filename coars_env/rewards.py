@@ -1,13 +1,13 @@
-"""RewardTerms: what each side earned in a turn, with every factor kept. Pure functions of a transcript.
+"""RewardTerms: what each agent earns in a turn, with every factor kept. Pure functions of a transcript.
 
 Coupled interaction rewards of CoARS (arXiv:2604.10029, Eq. 7-8). Nothing here needs an environment, a model, a clock or
 random numbers.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,21 +24,29 @@ Values = TypeVar("Values", float, FloatArray)
 
 @dataclass(frozen=True)
 class RewardTerms:
-    """One turn's rewards and what they are made of. `recommender` and `user` are Eq. 7 and Eq. 8, also where a turn is
-    excluded from training.
+    """One turn's reward of each agent, and what the rewards are made of.
+
+    Example: `RewardTerms(hit=True, rewards={"recommender_0": 1.0, "user_0": 0.5})`.
     """
 
     hit: bool
-    strength: float | None
-    """s in [0, 1]."""
-    stage: float
-    """D, the stage sensitivity; > 0."""
-    peer_similarity: float
-    """q in [-1, 1]."""
-    recommender: float
-    user: float
-    excluded: frozenset[str]
-    """Roles whose message of this turn must not be trained on."""
+    """Whether the turn proposes the target."""
+    rewards: Mapping[str, float]
+    """Each agent's reward by its name, also where the turn is excluded from training. Finite numbers."""
+    excluded: frozenset[str] = frozenset()
+    """Agents whose message of this turn must not be trained on."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Named numbers that explain the rewards; a factor that is undefined in this turn is left out. `CoarsReward` gives
+    `strength` (s), `stage` (D) and `peer_similarity` (q)."""
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the terms as a plain dict that JSON can hold."""
+        return {
+            "hit": self.hit,
+            "rewards": dict(self.rewards),
+            "excluded": sorted(self.excluded),
+            "factors": dict(self.factors),
+        }
 
 
 @runtime_checkable
@@ -46,31 +54,36 @@ class Reward(Protocol):
     """What an environment pays: any object with this method, see `coars_env.testing.check_reward`."""
 
     def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
-        """Rewards of the `number`-th turn, counted from 1, of at most `max_turns`. Depends on nothing else."""
+        """Score the `number`-th turn, counted from 1, of at most `max_turns`. Depends on nothing else."""
         ...
 
 
-class TurnArrays(NamedTuple):
-    """Finished turns, each of a dialogue of its own, as arrays of shape [N]."""
+@dataclass(frozen=True, eq=False)
+class TurnArrays:
+    """Finished turns, each of another dialogue, as arrays of shape [N].
+
+    Attributes:
+        hit: bool; whether the turn proposes the target.
+        named: bool; whether the turn proposes a candidate at all.
+        action: int64; index into `ACTIONS`, or -1 where the user's message holds no action.
+        strength: float64; acceptance s in [0, 1], or NaN where there is no action.
+        peer_similarity: float64; q in [-1, 1] of the proposal, or 0 where there is no proposal.
+        number: int64; place of the turn in its dialogue, counted from 1.
+    """
 
     hit: Bools
     named: Bools
-    """Whether a candidate was proposed."""
     action: IntArray
-    """Index into `ACTIONS`; -1 where the user's message held none."""
     strength: FloatArray
-    """s in [0, 1]; NaN where there is no action."""
     peer_similarity: FloatArray
-    """q in [-1, 1] of the proposal; 0 where there is none."""
     number: IntArray
-    """Place of the turn in its dialogue, counted from 1."""
 
 
 class BatchReward(Reward, Protocol):
-    """A reward that also pays many turns at once, as `VectorNumericEnv` asks. Both ways pay the same, to the bit."""
+    """A reward that also scores many turns at once, for speed in `VectorNumericEnv`. Both methods pay the same."""
 
-    def batch(self, turns: TurnArrays, max_turns: int) -> tuple[FloatArray, FloatArray]:
-        """Rewards of recommender and user. Shape [N] each."""
+    def batch(self, turns: TurnArrays, max_turns: int) -> Mapping[str, FloatArray]:
+        """Return each agent's rewards by its name. Shape [N] each."""
         ...
 
 
@@ -145,7 +158,7 @@ def user_reward(hit: Values, strength: Values, peer_similarity: Values, alpha: f
 
 @dataclass(frozen=True)
 class CoarsReward:
-    """The rewards of one turn. Example: `CoarsReward(alpha=0.1)(transcript)[0].user`."""
+    """The rewards of one turn. Example: `CoarsReward(alpha=0.1)(transcript)[0].rewards["user_0"]`."""
 
     alpha: float = 0.1
     """Weight of the peer term; published."""
@@ -185,21 +198,29 @@ class CoarsReward:
         A message that could not be used costs its author `invalid`; a usable message of the partner in that turn earns
         0 and is not trained on.
         """
-        hit = turn.proposal == task.target
+        hit, answer = turn.proposal == task.target, turn.answer
         stage = self._positive_stage(number, max_turns, hit)
-        q = 0.0 if turn.proposal is None else task.q(turn.proposal)
-        if turn.proposal is None or turn.strength is None:
-            unusable = {RECOMMENDER: turn.proposal is None, USER: turn.strength is None}
-            recommender, user = (self.invalid if unusable[role] else 0.0 for role in ROLES)
-            excluded = frozenset[str](role for role in ROLES if not unusable[role])
+        factors = {"stage": stage}
+        q = 0.0
+        if turn.proposal is not None:
+            q = factors["peer_similarity"] = task.q(turn.proposal)
+        strength = None if answer is None else answer.strength
+        if strength is not None:
+            factors["strength"] = strength
+        if turn.proposal is None or strength is None:
+            unusable = {RECOMMENDER: turn.proposal is None, USER: strength is None}
+            rewards = {role: self.invalid if wrong else 0.0 for role, wrong in unusable.items()}
+            excluded = frozenset(role for role, wrong in unusable.items() if not wrong)
         else:
-            recommender = recommender_reward(hit, turn.strength, stage)
-            user = user_reward(hit, turn.strength, q, self.alpha)
+            rewards = {
+                RECOMMENDER: recommender_reward(hit, strength, stage),
+                USER: user_reward(hit, strength, q, self.alpha),
+            }
             excluded = self.exclude_positive_miss if turn.positive and not hit else frozenset()
-        return RewardTerms(hit, turn.strength, stage, q, recommender, user, excluded)
+        return RewardTerms(hit, rewards, excluded, factors)
 
-    def batch(self, turns: TurnArrays, max_turns: int) -> tuple[FloatArray, FloatArray]:
-        """Rewards of recommender and user in many turns at once, as `turn` pays each. Shape [N] each."""
+    def batch(self, turns: TurnArrays, max_turns: int) -> dict[str, FloatArray]:
+        """Score many turns at once, as `turn` scores each. Shape [N] for each agent."""
         numbers = range(1, max_turns + 1)
         stages = np.array([[self._positive_stage(t, max_turns, hit) for hit in (False, True)] for t in numbers])
         hit = turns.hit.astype(np.float64)
@@ -209,7 +230,7 @@ class CoarsReward:
         usable = turns.named & answered
         recommender = np.where(usable, recommender_reward(hit, turns.strength, stage), unusable[0])
         user = np.where(usable, user_reward(hit, turns.strength, turns.peer_similarity, self.alpha), unusable[1])
-        return recommender, user
+        return {RECOMMENDER: recommender, USER: user}
 
     def _positive_stage(self, number: int, max_turns: int, hit: bool) -> float:
         stage = self.stage(number, max_turns, hit)
@@ -230,13 +251,14 @@ def outcome_terms(transcript: Transcript) -> list[RewardTerms]:
     with a message that could not be used, see `CoarsReward.turn`.
     """
     terms = turn_outcome_terms(transcript)
-    usable = [_usable(turn) for turn in transcript.turns]
-    answers = [term.user for term, fits in zip(terms, usable, strict=True) if fits]
-    recommender = 1.0 if transcript.final_item == transcript.task.target else -1.0
-    user = sum(answers) / len(answers) if answers else 0.0
+    answers = [term.rewards[USER] for turn, term in zip(transcript.turns, terms, strict=True) if turn.usable]
+    rewards = {
+        RECOMMENDER: 1.0 if transcript.final_item == transcript.task.target else -1.0,
+        USER: sum(answers) / len(answers) if answers else 0.0,
+    }
     return [
-        replace(term, recommender=recommender, user=user) if fits else term
-        for term, fits in zip(terms, usable, strict=True)
+        replace(term, rewards=rewards) if turn.usable else term
+        for turn, term in zip(transcript.turns, terms, strict=True)
     ]
 
 
@@ -249,8 +271,12 @@ def turn_outcome_terms(transcript: Transcript) -> list[RewardTerms]:
     """
     terms = CoarsReward(exclude_positive_miss=frozenset())(transcript)
     return [
-        replace(term, stage=1.0, recommender=2.0 * term.hit - 1, user=2.0 * (turn.positive == term.hit) - 1)
-        if _usable(turn)
+        replace(
+            term,
+            rewards={RECOMMENDER: 2.0 * term.hit - 1, USER: 2.0 * (turn.positive == term.hit) - 1},
+            factors={**term.factors, "stage": 1.0},
+        )
+        if turn.usable
         else term
         for turn, term in zip(transcript.turns, terms, strict=True)
     ]
@@ -262,23 +288,14 @@ def kept_terms(transcript: Transcript) -> list[RewardTerms]:
     To raise the likelihood of what is kept is fine-tuning on one's own successes, as in RAFT (arXiv:2304.06767) and
     ReST-EM (arXiv:2312.06585); that a single turn is kept or not, rather than a dialogue, is ours.
     """
-    kept = []
-    for term in turn_outcome_terms(transcript):
-        worth = {RECOMMENDER: term.recommender, USER: term.user}
-        wrong = frozenset(role for role in ROLES if worth[role] <= 0)
-        kept.append(
-            replace(
-                term,
-                recommender=max(term.recommender, 0.0),
-                user=max(term.user, 0.0),
-                excluded=term.excluded | wrong,
-            )
+    return [
+        replace(
+            term,
+            rewards={agent: max(reward, 0.0) for agent, reward in term.rewards.items()},
+            excluded=term.excluded | {agent for agent, reward in term.rewards.items() if reward <= 0},
         )
-    return kept
-
-
-def _usable(turn: Turn) -> bool:
-    return turn.proposal is not None and turn.strength is not None
+        for term in turn_outcome_terms(transcript)
+    ]
 
 
 def reward_or_default(reward: Reward | None) -> Reward:
@@ -293,30 +310,40 @@ def reward_or_default(reward: Reward | None) -> Reward:
     return reward
 
 
-def check_paid(terms: object, reward: Reward) -> None:
-    """Refuse what cannot be paid.
+def check_terms(terms: object, reward: object, task: Task, number: int, agents: Collection[str] = ROLES) -> None:
+    """Refuse terms that cannot be paid, naming the reward, the task and the turn.
 
     Raises:
-        ConfigError: no `RewardTerms`, or rewards in it that are no finite numbers.
+        ConfigError: no `RewardTerms`; rewards of other agents, or that are no finite numbers; unknown agents excluded.
     """
-    try:
-        paid = isinstance(terms, RewardTerms) and math.isfinite(terms.recommender) and math.isfinite(terms.user)
-    except TypeError:
-        paid = False
-    if not paid:
+    if problem := _problem(terms, agents):
         raise ConfigError(
-            f"A reward pays both sides a finite number. Expected such RewardTerms from {reward!r:.200}, found "
-            f"{terms!r:.400}. Correct it; `coars_env.testing.check_reward` shows where."
+            f"{reward_name(reward)} returns {problem} in turn {number} of task {task.task_id!r}. A reward pays each of "
+            f"{list(agents)} a finite number in every turn; `coars_env.testing.check_reward` checks one."
         )
 
 
-TranscriptReward = Any
+def reward_name(reward: object) -> str:
+    """Return how an error names a reward: a function by its name, an object by its representation."""
+    return getattr(reward, "__qualname__", None) or f"{reward!r:.200}"
 
 
-def score_transcripts(reward: Any, transcripts: Sequence[Transcript]) -> list[list[RewardTerms]]:
-    """Stub."""
-    if hasattr(reward, "score"):
-        return list(reward.score(transcripts))
-    if hasattr(reward, "turn"):
-        return [[reward.turn(t.task, turn, n, t.max_turns) for n, turn in enumerate(t.turns, 1)] for t in transcripts]
-    return [list(reward(t)) for t in transcripts]
+def _problem(terms: object, agents: Collection[str]) -> str | None:
+    if not isinstance(terms, RewardTerms):
+        return f"{terms!r:.200} in place of RewardTerms"
+    if not isinstance(terms.rewards, Mapping) or terms.rewards.keys() != set(agents):
+        return f"rewards={terms.rewards!r:.200}, which are not those of {list(agents)},"
+    for kind, values in (("reward", terms.rewards), ("factor", terms.factors)):
+        for name, value in values.items():
+            if not _is_finite(value):
+                return f"{kind} {name}={value!r:.80}, which is no finite number,"
+    if not set(terms.excluded) <= set(agents):
+        return f"excluded={sorted(terms.excluded)}, which are not all agents,"
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from coars_env.datasets.dataset import Item, Provenance
-from coars_env.env import MAX_TURNS, Dialogue, checked_seed
+from coars_env.dialogue import MAX_TURNS, Dialogue, checked_seed
 from coars_env.errors import ActionError, CoarsError, ConfigError, expect, whole_number
 from coars_env.partners.agent import Agent, agent_seed, check_plays
 from coars_env.rewards import Reward
 from coars_env.tasks import Task
-from coars_env.transcript import RECOMMENDER, Transcript
+from coars_env.transcript import RECOMMENDER, USER, Role, Transcript
 
 __all__ = ["Agent", "agent_seed", "play", "rollout"]
 
@@ -35,22 +35,22 @@ def play(
         CoarsError: what is no agent, a negative seed, too few numbers or too many, a reward that cannot be paid, or
             what an agent raises as such.
     """
-    agents: tuple[Agent, Agent] = (recommender, user)
+    agents: dict[Role, Agent] = {RECOMMENDER: recommender, USER: user}
     numbers = range(len(dialogues)) if numbers is None else numbers
     if len(numbers) != len(dialogues):
         raise ConfigError(
             f"Every dialogue draws by its number. Expected {len(dialogues)} numbers, found {len(numbers)}. Pass one "
             "for each dialogue."
         )
-    for name, agent in zip(("The recommender", "The user"), agents, strict=True):
+    for name, agent in zip(("The recommender", "The user"), agents.values(), strict=True):
         check_plays(agent, name)
-    for side, agent in enumerate(agents):
+    for side, agent in enumerate(agents.values()):
         agent.start([agent_seed(seed, side, n) for n in numbers])
     while live := [n for n, dialogue in enumerate(dialogues) if dialogue.ending is None]:
         role = dialogues[live[0]].speaker  # fresh dialogues stay in step; others wait for their half-turn
         asked = {n: dialogues[n].observe(role) for n in live if dialogues[n].speaker == role}
         try:
-            actions = dict(agents[role != RECOMMENDER].act(asked))
+            actions = dict(agents[role].act(asked))
         except CoarsError:
             raise
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Transcript: everything that was said and done in one episode. Messages only; tokens stay with the agents.
+"""Transcript: everything said and done in one episode. Messages only; tokens stay with the agents.
 
 A transcript holds all a reward needs (the task with candidates, order, target, peer similarities and opinions, every
 parsed action, the ending), so stored dialogues can be scored and read again, also with a reward written later.
@@ -8,9 +8,8 @@ import dataclasses
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,18 +18,22 @@ from coars_env.errors import ActionError, CoarsError, ConfigError, TranscriptErr
 from coars_env.files import write_atomically
 from coars_env.tasks import Task, task_from_row, task_row
 
-Role = Literal["recommender_0", "user_0"]
+Role = str
+"""Name of an agent: "recommender_0", "user_0"."""
 EndingKind = Literal["accepted", "max_turns", "failed"]
 
-TRANSCRIPT_VERSION = 2
+TRANSCRIPT_VERSION = 3
 RECOMMENDER: Role = "recommender_0"
 USER: Role = "user_0"
-ROLES: tuple[Role, Role] = (RECOMMENDER, USER)
+ROLES: tuple[Role, ...] = (RECOMMENDER, USER)
+"""The agents of a game: the recommender, then the users. Only one user plays yet."""
 
 ACTIONS = ("dislike", "skip", "star", "click")
 """What a user can do, from worst to best; an action's index is its number in the spaces."""
 STRENGTH_EDGES = (0.0, 0.25, 0.5, 0.75)
 """Lower edge of each action's interval of acceptance strength; the paper is silent, so these are ours."""
+_POSITIVE = STRENGTH_EDGES[ACTIONS.index("star")]
+_CLICK = ACTIONS.index("click")
 MAX_MESSAGE_LENGTH = 2048
 """Longest rationale in characters; longer ones are cut."""
 LIKENESS = ("little like you", "somewhat like you", "much like you")
@@ -81,29 +84,68 @@ def clean_message(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A proposal and the answer to it.
+class Answer:
+    """One user's answer to a proposal.
 
-    Example: `Turn(proposal=12, rationale="Like Heat.", action=3, strength=0.9, reply="I loved Heat.")`.
+    Example: `Answer(action=3, strength=0.9, message="I loved Heat.")`.
     """
 
-    proposal: int | None
-    """Catalogue index; None if the recommender's message named no candidate, see `recommender_error`."""
-    rationale: str
     action: int | None
-    """Index into `ACTIONS`; None if the user's message held none, see `user_error`."""
+    """Index into `ACTIONS`; None if the message holds none, see `error`."""
     strength: float | None
-    """Acceptance in [0, 1], inside the interval of the action; None with no action."""
-    reply: str
-    recommender_error: str | None = None
-    """Why the message could not be used; None if it could. A turn with an error is played, recorded and counted."""
-    user_error: str | None = None
-    """The same for the reply. With neither `action` nor `user_error` the turn is open: the user has yet to answer."""
+    """Acceptance in [0, 1], inside the interval of the action; None without an action."""
+    message: str
+    """The reason, as the recommender reads it."""
+    error: str | None = None
+    """Why the message could not be used; None if it could."""
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Labelled parts of the reply that the partner does not see, such as a thought. No observation holds them."""
 
     @property
     def positive(self) -> bool:
         """Whether the user reacted well: star or click, strength >= .5."""
-        return self.strength is not None and self.strength >= STRENGTH_EDGES[ACTIONS.index("star")]
+        return self.strength is not None and self.strength >= _POSITIVE
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A proposal and the users' answers to it.
+
+    Example: `Turn(proposal=12, rationale="Like Heat.", answers=(Answer(3, 0.9, "I loved Heat."),))`.
+    """
+
+    proposal: int | None
+    """Catalogue index; None if the recommender's message named no candidate, see `error`."""
+    rationale: str
+    """The recommender's reason, as the users read it."""
+    answers: tuple[Answer, ...] = ()
+    """One answer for each user, in the order of the agents; empty while the turn is open."""
+    error: str | None = None
+    """Why the recommender's message could not be used; None if it could. A turn with an error is played, recorded and
+    counted."""
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Labelled parts of the recommender's reply that the users do not see, see `Answer.fields`."""
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer of the only or first user; None while the turn is open."""
+        return self.answers[0] if self.answers else None
+
+    @property
+    def usable(self) -> bool:
+        """Whether the turn names a candidate and every user answered with an action."""
+        answers = self.answers
+        return self.proposal is not None and bool(answers) and all(answer.action is not None for answer in answers)
+
+    @property
+    def positive(self) -> bool:
+        """Whether every user reacted well: star or click, strength >= .5."""
+        return bool(self.answers) and all(answer.positive for answer in self.answers)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every user clicked the proposal, which ends the episode."""
+        return self.usable and all(answer.action == _CLICK for answer in self.answers)
 
 
 @dataclass(frozen=True)
@@ -120,9 +162,9 @@ class Transcript:
     provenance: Provenance
     seed: int = 0
     """Seed of the attempt. Two attempts at one task have different seeds."""
-    rewards: tuple[tuple[float, float], ...] = ()
-    """What was paid to the recommender and to the user for each turn, by whatever reward the game was played with;
-    empty where nobody was paid. `coars rescore` computes them again."""
+    rewards: tuple[Mapping[str, float], ...] = field(default=(), hash=False)
+    """What each agent earned in each turn, by name, from the reward that the game was played with; empty where none was
+    paid. `coars rescore` computes them again."""
 
     @property
     def final_item(self) -> int | None:
@@ -144,11 +186,12 @@ class Transcript:
         try:
             row: dict[str, Any] = json.loads(line)
             version = row.pop("version")
-            if version == TRANSCRIPT_VERSION:
+            if version in (2, TRANSCRIPT_VERSION):
+                read_turn, read_rewards = (_turn_v2, _rewards_v2) if version == 2 else (_turn, _rewards)
                 row["task"] = task_from_row(row["task"])
-                row["turns"] = tuple(Turn(**turn) for turn in row["turns"])
+                row["turns"] = tuple(map(read_turn, row["turns"]))
                 row["provenance"] = Provenance(**row["provenance"])
-                row["rewards"] = tuple((float(a), float(b)) for a, b in row.get("rewards", ()))
+                row["rewards"] = tuple(map(read_rewards, row.get("rewards", ())))
                 transcript = cls(**row)
                 _check(transcript)
                 return transcript
@@ -158,48 +201,82 @@ class Transcript:
                 f"{line!r:.60} ({error!r}). Play the episode again, or take the line out."
             ) from error
         raise TranscriptError(
-            f"Transcripts carry a version. Expected {TRANSCRIPT_VERSION}, found {version!r}. "
+            f"Transcripts carry a version. Expected 2 or {TRANSCRIPT_VERSION}, found {version!r}. "
             "Read it with the version of coars-env that wrote it."
         )
 
 
+def _turn(row: dict[str, Any]) -> Turn:
+    return Turn(**{**row, "answers": tuple(Answer(**answer) for answer in row["answers"])})
+
+
+def _rewards(row: dict[str, Any]) -> dict[str, float]:
+    return {agent: float(reward) for agent, reward in row.items()}
+
+
+def _turn_v2(row: dict[str, Any]) -> Turn:
+    """Read a turn of version 2, which held one user's answer beside the proposal."""
+    own = {"action", "strength", "reply", "user_error"}
+    answer = Answer(row["action"], row["strength"], row["reply"], row["user_error"])
+    rest = {key: value for key, value in row.items() if key not in own}
+    return Turn(answers=(answer,), error=rest.pop("recommender_error"), **rest)
+
+
+def _rewards_v2(row: Iterable[Any]) -> dict[str, float]:
+    """Read what version 2 paid: a number to the recommender and one to the user."""
+    return {agent: float(reward) for agent, reward in zip(ROLES, row, strict=True)}
+
+
 def _check(transcript: Transcript) -> None:
     """Refuse what no dialogue could have left behind; a reward must never see it."""
-    turns, task = transcript.turns, transcript.task
-    whole = [
-        transcript.seed,
-        transcript.max_turns,
-        *(n for t in turns for n in (t.proposal, t.action) if n is not None),
-    ]
-    if {type(number) for number in whole} != {int} or transcript.seed < 0:
+    turns = transcript.turns
+    proposals = [turn.proposal for turn in turns if turn.proposal is not None]
+    actions = [answer.action for turn in turns for answer in turn.answers if answer.action is not None]
+    whole = {type(number) for number in (transcript.seed, transcript.max_turns, *proposals, *actions)}
+    if whole != {int} or transcript.seed < 0:
         raise ValueError(
             "seed, number of turns, proposals and actions must be whole numbers, and the seed not negative"
         )
-    texts = [*vars(transcript.provenance).values(), transcript.cause or ""]
-    texts += [error or "" for turn in turns for error in (turn.recommender_error, turn.user_error)]
+    replies: list[Turn | Answer] = [*turns, *(answer for turn in turns for answer in turn.answers)]
+    texts = [*vars(transcript.provenance).values(), transcript.cause or "", *(reply.error or "" for reply in replies)]
+    texts += [text for reply in replies for pair in reply.fields.items() for text in pair]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("provenance, cause and errors must be texts")
+        raise ValueError("provenance, cause, errors and fields must be texts")
     if transcript.ending not in get_args(EndingKind) or len(turns) > transcript.max_turns:
         raise ValueError(f"ending {transcript.ending!r} after {len(turns)} of {transcript.max_turns} turns")
-    if len(transcript.rewards) not in (0, len(turns)) or not all(map(math.isfinite, chain(*transcript.rewards))):
-        raise ValueError(f"there must be two finite rewards for each of {len(turns)} turns, or none at all")
+    _check_rewards(transcript)
     for number, turn in enumerate(turns, start=1):
-        proposed = (turn.proposal is None) == (turn.recommender_error is not None)
-        answered = (turn.action is None) == (turn.strength is None) == (turn.user_error is not None)
-        if not (proposed and answered):
-            raise ValueError(f"turn {number} must have either content or an error on each side")
-        if not (isinstance(turn.rationale, str) and isinstance(turn.reply, str)):
-            raise ValueError(f"turn {number} must have a text on each side")
-        if turn.proposal is not None and turn.proposal not in task.candidates:
-            raise ValueError(f"turn {number} proposes {turn.proposal}, which is no candidate")
-        if turn.action is not None and turn.strength is not None:
-            low, high = (*STRENGTH_EDGES, math.inf)[turn.action : turn.action + 2]
-            if not (turn.action >= 0 and low <= turn.strength < high and turn.strength <= 1):
-                raise ValueError(f"turn {number} has action {turn.action} with strength {turn.strength}")
-    clicked = [turn.proposal is not None and turn.action == ACTIONS.index("click") for turn in turns]
-    ended = "accepted" if any(clicked[-1:]) else "max_turns" if len(turns) == transcript.max_turns else "failed"
-    if any(clicked[:-1]) or transcript.ending not in ("failed", ended):
+        _check_turn(transcript.task, turn, number)
+    finished = "max_turns" if len(turns) == transcript.max_turns else "failed"
+    ended = "accepted" if any(turn.accepted for turn in turns[-1:]) else finished
+    if any(turn.accepted for turn in turns[:-1]) or transcript.ending not in ("failed", ended):
         raise ValueError(f"ending {transcript.ending!r}, which does not follow from the turns")
+
+
+def _check_rewards(transcript: Transcript) -> None:
+    rewards, turns = transcript.rewards, transcript.turns
+    if len(rewards) not in (0, len(turns)) or not all(
+        set(paid) == set(ROLES) and all(map(math.isfinite, paid.values())) for paid in rewards
+    ):
+        raise ValueError(f"each of {len(turns)} turns must have a finite reward for each of {list(ROLES)}, or none has")
+
+
+def _check_turn(task: Task, turn: Turn, number: int) -> None:
+    if len(turn.answers) != len(ROLES) - 1:
+        raise ValueError(f"turn {number} must have one answer for each user, and has {len(turn.answers)}")
+    whole = [(turn.proposal is None) == (turn.error is not None)]
+    whole += [(a.action is None) == (a.strength is None) == (a.error is not None) for a in turn.answers]
+    if not all(whole):
+        raise ValueError(f"turn {number} must have either content or an error on each side")
+    if not all(isinstance(text, str) for text in (turn.rationale, *(answer.message for answer in turn.answers))):
+        raise ValueError(f"turn {number} must have a text on each side")
+    if turn.proposal is not None and turn.proposal not in task.candidates:
+        raise ValueError(f"turn {number} proposes {turn.proposal}, which is no candidate")
+    for answer in turn.answers:
+        if answer.action is not None and answer.strength is not None:
+            low, high = (*STRENGTH_EDGES, math.inf)[answer.action : answer.action + 2]
+            if not (answer.action >= 0 and low <= answer.strength < high and answer.strength <= 1):
+                raise ValueError(f"turn {number} has action {answer.action} with strength {answer.strength}")
 
 
 def write_transcripts(path: str | Path, transcripts: Iterable[Transcript]) -> None:

@@ -8,7 +8,7 @@ Finished runs are kept and not repeated, and a run that was stopped goes on from
 the runs they have in common.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
@@ -17,24 +17,14 @@ from typing import Any, Literal, cast
 import tyro
 
 from agents.runs.config import AnyTrainConfig, DataConfig, TrainConfig, open_split, with_settings
-from agents.runs.evaluate import (
-    Scores,
-    bench,
-    comparison_rows,
-    describe,
-    markdown_rows,
-    score_runs,
-    score_untrained,
-    table_rows,
-    where_it_ran,
-)
+from agents.runs.evaluate import describe, play_runs, play_untrained, where_it_ran
 from agents.runs.run import train_seeds
 from agents.training.coars import Coars
 from agents.training.peers import peers_of, settle
 from agents.training.recipe import CoTraining
 from baselines.coars import OutcomeRecipe
 from baselines.grpo import GrpoRecipe
-from coars_env import Estimate, environment_info, simulation_report, summarize
+from coars_env import Benchmark, Estimate, ScoreTable, TableRow, comparison_lines, environment_info, markdown_lines
 
 What = Literal["parts", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]
 
@@ -117,51 +107,50 @@ def main() -> None:
     split = open_split(options.base.data)
     base = replace(options.base, peers=settle(options.base.peers, split))
     folders: list[Path] = []
-    systems: list[Scores] = []
-    questions = bench(split, subset=options.subset, draws=options.draws, peers=peers_of(base.peers, split))
-    before = score_untrained(base, split, questions, name="before training")
+    benchmark = Benchmark.of(split, options.subset, draws=options.draws, peers=peers_of(base.peers, split))
+    scores = [play_untrained(base, split, benchmark, name="before training").scores()]
     for name, config in variants(base)[options.what].items():
         config = replace(config, out=base.out / name.replace(",", "").replace(" ", "_"))
         runs = train_seeds(config, split, options.seeds)
-        systems.append(score_runs(runs, split, questions, name=name))
+        scores.append(play_runs(runs, split, benchmark, name=name).scores())
         folders += runs
     subject = describe(split, options.subset, options.draws, len(options.seeds))
-    reference, *others = systems
+    table = ScoreTable.of(scores)
+    _, reference, *others = scores
     stem = f"ablation_{options.what}_{split.dataset.name}_{split.name}_cpu_{date.today().isoformat()}"
     lines = [
         f"# {options.what}: {QUESTIONS[options.what]}",
         f"{subject}. {base.recipe.steps} updates of {base.recipe.episodes_per_step} dialogues. Students only, greedy. "
         "Intervals: 95 %, users and seeds resampled.",
         *where_it_ran(f"python examples/{environment_info()['command']}", folders),
-        markdown_rows(table_rows([before, *systems])),
+        table.to_markdown(),
         "Paired by user:",
-        *(markdown_rows(comparison_rows(other, reference)) for other in others),
+        *(markdown_lines(comparison_lines(other, reference)) for other in others),
         f"![the variants side by side]({stem}.png)",
     ]
     options.out.mkdir(parents=True, exist_ok=True)
-    draw(systems, options.out / f"{stem}.png")
+    draw(table.rows[1:], options.out / f"{stem}.png")
     (options.out / f"{stem}.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     print("\n\n".join(lines))
 
 
-def draw(systems: Sequence[Scores], path: Path) -> None:
+def draw(rows: Sequence[TableRow], path: Path) -> None:
     """Mean and interval of each variant, a panel for each headline metric."""
     from matplotlib.figure import Figure
 
     titles = ("Hit@1, last proposal", "Hit@1, first proposal", "user F1 at 1:1", "user AUC")
     panels: dict[str, list[Estimate]] = {title: [] for title in titles}
-    for system in systems:
-        played: Mapping[str, Estimate] = summarize(system.name, system.runs).estimates
-        asked = simulation_report(system.name, system.simulations).estimates["1:1"]
-        found = (played["hit_final"], played["hit_first"], asked["f1"], asked["auc"])
+    for row in rows:
+        asked = row.user["1:1"]
+        found = (row.played["hit_final"], row.played["hit_first"], asked["f1"], asked["auc"])
         for estimates, estimate in zip(panels.values(), found, strict=True):
             estimates.append(estimate)
     figure = Figure(figsize=(3 * len(panels), 4), layout="constrained")
     for axis, (title, estimates) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         means = [e.mean for e in estimates]
         errors = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
-        axis.errorbar(range(len(systems)), means, errors, fmt="o", capsize=4)
-        axis.set_xticks(range(len(systems)), [system.name for system in systems], rotation=90)
+        axis.errorbar(range(len(rows)), means, errors, fmt="o", capsize=4)
+        axis.set_xticks(range(len(rows)), [row.system for row in rows], rotation=90)
         axis.set_title(title, fontsize=10)
         axis.margins(x=0.3)
         axis.grid(alpha=0.3)

@@ -35,6 +35,7 @@ from coars_env import (
     RandomRecommender,
     Split,
     Transcript,
+    Turn,
     builder,
     freeze,
     load_split,
@@ -89,10 +90,15 @@ def episodes() -> Iterator[tuple[str, str]]:
 def said(transcript: Transcript) -> tuple[object, ...]:
     """What was said and paid, whatever the file format."""
     turns = [
-        (t.proposal, t.rationale, t.action, t.strength, t.reply, t.recommender_error, t.user_error)
+        (t.proposal, t.rationale, *(x for a in t.answers for x in (a.action, a.strength, a.message)), *errors(t))
         for t in transcript.turns
     ]
-    return transcript.task.task_id, transcript.seed, transcript.ending, transcript.cause, turns, transcript.rewards
+    paid = tuple(tuple(rewards.values()) for rewards in transcript.rewards)
+    return transcript.task.task_id, transcript.seed, transcript.ending, transcript.cause, turns, paid
+
+
+def errors(turn: Turn) -> tuple[str | None, ...]:
+    return turn.error, *(answer.error for answer in turn.answers)
 
 
 def dialogues(split: Split) -> Iterator[tuple[str, str]]:

@@ -64,11 +64,10 @@ class Question:
 
     def table(self, systems: Mapping[str, Pair]) -> str:
         """Hit@1 of the last proposal and both rewards on the test episodes, with 95 % intervals over users."""
-        rows = []
-        for name, (recommender, user) in systems.items():
-            report = coars_env.summarize(name, coars_env.evaluate(recommender, user, [self.test]))
-            metrics = ("hit_final", "reward_recommender", "reward_user")
-            rows.append((name, *(report.estimates[metric] for metric in metrics)))
+        benchmark = coars_env.Benchmark((self.test,))
+        played = [benchmark.play(name, recommender, user).scores() for name, (recommender, user) in systems.items()]
+        metrics = ("hit_final", "reward_recommender", "reward_user")
+        rows = [(row.system, *(row.played[metric] for metric in metrics)) for row in coars_env.table_rows(played)]
         provenance = self.test.provenance
         head = f"{self.test.name}: {len(self.test)} episodes, {provenance.source} data {provenance.origin}"
         columns = ("recommender, user", "Hit@1", "reward of the recommender", "of the user")

@@ -17,14 +17,15 @@ import tyro
 from agents.models.backbones import load
 from agents.models.policy import Policy
 from agents.players.judge import Judge
+from baselines.benchmark.cell import Cell
 from coars_env import (
+    ROLES,
     ConfigError,
     SplitName,
     Transcript,
     environment_info,
     load_split,
     markdown_table,
-    read_transcripts,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -68,7 +69,7 @@ def correlation(grades: FloatArray, hits: FloatArray, *, resamples: int = 2000) 
 def graded(judge: Judge, transcripts: Sequence[Transcript]) -> FloatArray:
     """Mean over the turns of what each side earned, [2, N]."""
     earned = judge.score(transcripts)
-    return np.array([[np.mean([getattr(term, side) for term in terms]) for terms in earned] for side in SIDES])
+    return np.array([[np.mean([term.rewards[role] for term in terms]) for terms in earned] for role in ROLES])
 
 
 def main() -> None:
@@ -78,12 +79,12 @@ def main() -> None:
     judge = Judge(Policy(load(options.backbone, split)), split.dataset.items)
     rows = []
     for system in options.systems:
-        folders = [options.runs / "cells" / f"{system}-s{seed}" for seed in options.seeds]
-        played = [list(read_transcripts(path)) for folder in folders for path in sorted(folder.glob("*.jsonl"))]
+        cells = [Cell.of(options.runs, system, seed) for seed in options.seeds]
+        played = [draw for cell in cells for draw in cell.transcripts()]
         if not played:
             raise ConfigError(
-                f"Dialogues are graded that were played. Expected transcripts in {folders[0]}, found none. Run the "
-                "comparison first, or name another --runs."
+                f"Dialogues are graded that were played. Expected transcripts in {cells[0].folder}, found none. Run "
+                "the comparison first, or name another --runs."
             )
         others = {one.provenance for part in played for one in part} - {split.dataset.provenance}
         if others:

@@ -11,7 +11,6 @@ and in histories alike, by the ids of HetRec; users, candidates and draws are th
 The rule "lowest id above the last one" reads nothing but those ids. It is no recommender, and no agent can play it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -20,8 +19,8 @@ import numpy as np
 import tyro
 
 import coars_env
-from baselines import load_baseline
-from coars_env import Agent, EpisodeSet, FixedUser, Split, Transcript, UserSequence
+from baselines import load_system
+from coars_env import EpisodeSet, FixedUser, Split, Transcript, UserSequence
 
 PUBLISHED = {"sasrec": ".2869", "gru4rec": ".2787", "caser": ".2705"}
 """AFL's Table 4, base model; arXiv:2410.20027."""
@@ -80,7 +79,7 @@ def main() -> None:
     draws = [coars_env.freeze(build, "test", draw=draw) for draw in range(config.draws)]
     runs: dict[str, list[list[list[Transcript]]]] = {}
     for name in ("item_knn", *PUBLISHED):
-        fitted: Mapping[int, Agent] = {seed: load_baseline(name).fit(shipped, seed=seed) for seed in config.seeds}
+        fitted = {seed: load_system(name).fit(shipped, seed=seed).agent(coars_env.RECOMMENDER) for seed in config.seeds}
         runs[name] = [coars_env.evaluate(agent, FixedUser(), draws, seeds=(seed,))[0] for seed, agent in fitted.items()]
     rows = [
         (name, str(coars_env.summarize(name, of).estimates["hit_final"]), PUBLISHED.get(name, ""))

@@ -19,8 +19,9 @@ import tyro
 from held_out import Question
 from tqdm import tqdm
 
-from baselines import load_baseline
+from baselines import load_system
 from coars_env import (
+    RECOMMENDER,
     FixedUser,
     Source,
     environment_info,
@@ -63,7 +64,7 @@ def main(options: Options) -> None:
     questions = [Question(split, seed=seed) for seed in options.seeds]
     test = questions[0].test
     runs: dict[str, list[Any]] = {
-        name: evaluate(load_baseline(name).fit(split), FixedUser(), [test])
+        name: evaluate(load_system(name).fit(split).agent(RECOMMENDER), FixedUser(), [test])
         for name in ("random", "popularity", "item_knn")
     }
     runs["random, random"] = evaluate(*questions[0].at_random()["random, random"], [test])

@@ -15,19 +15,7 @@ from pathlib import Path
 import tyro
 
 from agents.runs.config import DataConfig, TrainConfig, open_split
-from agents.runs.evaluate import (
-    Scores,
-    bench,
-    comparison_rows,
-    describe,
-    hit_difference,
-    markdown_rows,
-    score_agents,
-    score_runs,
-    score_untrained,
-    table_rows,
-    where_it_ran,
-)
+from agents.runs.evaluate import describe, play_runs, play_untrained, where_it_ran
 from agents.runs.run import train_seeds
 from agents.sequential import load_sasrec
 from agents.training.coars import Coars
@@ -36,7 +24,19 @@ from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
 from baselines.sasrec import SasRec
-from coars_env import Agent, CandidateRule, FixedUser, Split, SplitName, environment_info
+from coars_env import (
+    RECOMMENDER,
+    Benchmark,
+    CandidateRule,
+    FixedUser,
+    Scores,
+    ScoreTable,
+    Split,
+    SplitName,
+    comparison_lines,
+    environment_info,
+    markdown_lines,
+)
 
 KNN, SASREC = "item-kNN (last 10)", "SASRec, one seed"
 QUOTED = "Quoted, not run here: SASRec .4105, GRU4Rec .4526 (arXiv:2410.20027, Table 4), these users, LLaRA's rule."
@@ -66,16 +66,18 @@ def main() -> None:
     config = replace(base, data=replace(base.data, split=options.split), out=options.runs / options.split)
     split = open_split(config.data)
     folders = train_seeds(config, split, options.seeds)
-    questions = bench(split, draws=options.draws, candidates=options.candidates, peers=peers_of(config.peers, split))
-    before = score_untrained(config, split, questions, name="pocket before training")
-    after = score_runs(folders, split, questions, name="CoARS after training")
-    recommenders: dict[str, Agent] = {
-        "random": RandomAgent.fit(split),
-        "popularity": Popularity.fit(split),
-        KNN: ItemKnn.fit(split),
-        SASREC: SasRec(load_sasrec(split)),
+    benchmark = Benchmark.of(
+        split, draws=options.draws, candidates=options.candidates, peers=peers_of(config.peers, split)
+    )
+    before = play_untrained(config, split, benchmark, name="pocket before training").scores()
+    after = play_runs(folders, split, benchmark, name="CoARS after training").scores()
+    recommenders = {
+        "random": RandomAgent.fit(split).agent(RECOMMENDER),
+        "popularity": Popularity.fit(split).agent(RECOMMENDER),
+        KNN: ItemKnn.fit(split).agent(RECOMMENDER),
+        SASREC: SasRec(load_sasrec(split)).agent(RECOMMENDER),
     }
-    baselines = [score_agents(a, FixedUser(), questions, name=name) for name, a in recommenders.items()]
+    baselines = [benchmark.play(name, agent, FixedUser()).scores() for name, agent in recommenders.items()]
     write_page(options, split, folders, baselines, before, after)
 
 
@@ -95,9 +97,9 @@ def write_page(
         f"{describe(split, 'test', options.draws, seeds)}. Students only, greedy, no hindsight in any prompt. "
         "Intervals: 95 %, users and seeds resampled.",
         *where_it_ran(f"python examples/{environment_info()['command']}", folders),
-        markdown_rows(table_rows(systems)),
+        ScoreTable.of(systems).to_markdown(),
         "After minus before, paired by user:",
-        markdown_rows(comparison_rows(after, repeated[before.name])),
+        markdown_lines(comparison_lines(after, repeated[before.name])),
         *(beside(after, repeated[name]) for name in (KNN, SASREC)),
         *([QUOTED] if options.split == "llara" else []),
         f"![learning curves of seed {options.seeds[0]}]({stem}.png)",
@@ -109,7 +111,7 @@ def write_page(
 
 
 def beside(after: Scores, other: Scores) -> str:
-    d = hit_difference(after, other)
+    d = after.minus(other)
     told = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p_value:.4f}"
     return f"After minus {other.name}, final Hit@1, paired by user: {told}."
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
-from agents.models.language_model import Reply, Request, read_values
+from agents.models.fields import Ranking
+from agents.models.language_model import Reply, Request
+from agents.models.replies import read_values
 from agents.models.usage import Usage
 
 
@@ -37,8 +39,11 @@ def by_hash(request: Request) -> str:
     lines = []
     for asked in request.fields:
         number = crc32(asked.label.encode(), number)
-        free = f" words of {number % 89}"
-        lines.append(asked.label + (free if asked.options is None else asked.options[number % len(asked.options)]))
+        free = f"words of {number % 89}"
+        options = asked.options or (free,)
+        first = number % len(options)
+        length = asked.kind.length if isinstance(asked.kind, Ranking) else 1
+        lines.append(f"{asked.label} " + "\n".join((*options[first:], *options)[:length]))
     return "\n".join(lines)
 
 

@@ -20,21 +20,23 @@ PACKAGES = ("coars_env", "agents", "baselines", "examples")
 """Each imports only those to its left. Tests import anything."""
 SHIPPED = PACKAGES[:3]
 LADDERS = {
-    "coars_env": "errors files imports datasets tasks transcript rewards rendering env partners views vector make "
-    "coars_v0 integrations rollout evaluation commands testing cli",
+    "coars_env": "errors files imports datasets tasks transcript rewards scoring rendering dialogue env partners views "
+    "vector make coars_v0 integrations rollout evaluation commands testing cli",
     "coars_env.vector": "streams numeric dialogue single",
     "agents": "sequential models players training runs",
-    "agents.models": "prompts usage backbones decoding policy language_model reply_cache endpoint api",
+    "agents.models": "fields replies prompts usage column_cache backbones decoding forms policy language_model "
+    "reply_cache endpoint api",
     "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",
     "agents.training": "distributed samples sharding hindsight credit losses learner rollout update train recipe "
     "coars peers",
     "agents.runs": "checkpoint card plots loggers config record run command evaluate export",
-    "baselines.benchmark": "cell tables plots compare",
+    "baselines.benchmark": "game cell playing page plots compare",
 }
 """Each module, or folder of modules, imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}
-SHARED_BY_BASELINES = ("baselines.system", "baselines.trained_pair")
 LOADS_ALL_BASELINES = ("baselines.benchmark", "baselines.demo")
+CONTRACTS = ("baselines.system", "baselines.trained_pair")
+"""What a baseline may import of this package, beside itself."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def baselines_stand_alone(sources: Sequence[Source]) -> Iterator[str]:
     for source in sources:
         if source.top == "baselines" and source.rung and not source.name.startswith(LOADS_ALL_BASELINES):
             for line, target in imports(source, sources):
-                if target.startswith("baselines") and target not in (source.name, *SHARED_BY_BASELINES):
+                if target.startswith("baselines") and target not in (source.name, *CONTRACTS):
                     yield f"{source.name}:{line} imports {target}; a baseline is read alone"
 
 
@@ -328,8 +330,10 @@ BROKEN: list[tuple[Rule, dict[str, str], list[str]]] = [
     (
         baselines_stand_alone,
         {
-            "baselines.afl": "from baselines import sasrec",
-            "baselines.sasrec": "",
+            "baselines.afl": "from baselines import sasrec\nfrom baselines.system import System",
+            "baselines.sasrec": "from baselines.trained_pair import TrainedPair",
+            "baselines.system": "",
+            "baselines.trained_pair": "from baselines.system import System",
             "baselines.benchmark.compare": "from baselines import afl, sasrec",
         },
         ["baselines.afl:1 imports baselines.sasrec"],

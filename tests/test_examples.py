@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from agents.models.backbones.pocket import PocketConfig, load_pocket
-from baselines.benchmark.compare import main as compare
+from baselines.benchmark import compare
 from coars_env import (
     METERS,
     CoarsWarning,
@@ -136,11 +136,38 @@ def test_data_of_ones_own_go_through_the_commands(monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(ROOT / "examples")
     monkeypatch.setattr(sys, "path", list(sys.path))
     words = ["--draws", "1", "--seeds", "0", "--reference", "markov", "--systems", "popularity", "--out", str(tmp_path)]
-    compare(["--dataset", "own_dataset:split", *words])
+    compare.main(["--dataset", "own_dataset:split", *words])
     page = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "CUSTOM data library" in page
     assert "60 users" in page
     assert "coars compare --dataset own_dataset:split --subset test --candidates uniform --draws 1" in page
+
+
+def test_a_reward_of_ones_own_is_paid_averaged_and_computed_again() -> None:
+    printed = run_example("own_reward.py").splitlines()
+    assert printed[1].startswith("  {'recommender_0': ")
+    assert {line.split()[0] for line in printed if " reward_user " in line} == {"Patient", "last_word", "CoARS"}
+    assert re.fullmatch(r"coars rescore: \d+ dialogues; rewards of turns: \d\d+ equal, 0 different, .*", printed[-1])
+
+
+def test_a_system_of_ones_own_is_laid_beside_item_knn() -> None:
+    printed = run_example("own_system.py")
+    assert "| system | Hit@1 | minus item_knn | p (Holm) | Hit@1, turn 1 | turns | reward | seeds |" in printed
+    assert "| title words | 0." in printed
+
+
+@pytest.mark.slow
+def test_a_system_of_ones_own_is_compared_by_the_command_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT / "examples")
+    words = ["--systems", "own_system:TitleWords", "--user", "own_system:TastefulUser", "--seeds", "0", "--draws", "1"]
+    compare.main(["--dataset", "synthetic", *words, "--out", str(tmp_path)])
+    assert "own_system:TitleWords, seed 0: Hit@1 0." in capsys.readouterr().out
+    page = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "others meet the user of `own_system:TastefulUser`" in page
+    assert "| own_system:TitleWords | 0." in page
+    assert not (tmp_path / "cost.png").exists()
 
 
 @pytest.mark.slow
@@ -217,7 +244,7 @@ def test_an_ablation_is_printed_drawn_and_not_trained_twice(tmp_path: Path) -> N
     printed = run_example("ablation.py", *words)
     names = ("CoARS", "sign from reward", "no self-distillation")
     table = [line.split(" | ")[0].removeprefix("| ") for line in printed.splitlines()]
-    assert [name for name in table if name in names] == list(names)
+    assert [name for name in table if name in names] == [*names, *names]  # systems, then their users
     assert "| metric | no self-distillation minus CoARS |" in printed
     assert sorted(path.suffix for path in out.iterdir()) == [".md", ".png"]
     made = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
@@ -262,6 +289,7 @@ HOMES = (
         "agents.players.llm_agent",
         "agents.models.policy",
         "agents.models.prompts",
+        "agents.models.replies",
     ),
     *(
         "agents.training.peers",

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from agents.models.endpoint import Answer, ApiConfig, Endpoint, whole
-from agents.models.language_model import Field, Reply, Request, read_values
+from agents.models.fields import Field, Number, OneOf, Ranking, Text
+from agents.models.language_model import Reply, Request
+from agents.models.replies import read_values
 from agents.models.reply_cache import ReplyCache
 from agents.models.usage import Usage
 from coars_env import BackboneError
@@ -28,6 +30,7 @@ REPEATS = 2
 """Most repeated requests after a reply that cannot be read; ours."""
 FORM = "Reply in exactly the lines below, each once and in this order, and write nothing else."
 FORM_JSON = "Reply with one JSON object of exactly the keys below, in this order, each value a string."
+ONE_LINE = "<text on one line>"
 OPTIONS = "Where options stand between bars, write one of them, letter for letter."
 AGAIN = "\n\nYour last reply could not be read: {}. Reply again, in the form you were told."
 
@@ -127,7 +130,7 @@ class _Asking:
         body: dict[str, Any] = {
             "model": config.model,
             "messages": [{"role": role, "content": whole(text)} for role, text in zip(roles, chat, strict=True)],
-            config.limit: config.max_tokens + sum(asked.max_tokens or 0 for asked in request.fields),
+            config.limit: config.max_tokens + sum(_longest(asked) for asked in request.fields),
             "seed": int(np.random.SeedSequence([*request.seed, repeat]).generate_state(1)[0]) >> 1,  # below 2^31
         }
         if config.temperature is not None:
@@ -176,32 +179,40 @@ def _run(answering: Coroutine[Any, Any, list[Reply]]) -> list[Reply]:
 def form(fields: Sequence[Field], *, structured: bool) -> str:
     """What the system message says of the lines that are expected."""
     lines = [f"\n\n{FORM_JSON if structured else FORM} {OPTIONS}"]
-    for asked in fields:
-        if asked.options is None:
-            what = " <text on one line>"
-        elif asked.number:
-            what = f" <a number from{asked.options[0]} to{asked.options[-1]}>"
-        else:
-            what = " |".join(asked.options)
-        lines.append(asked.label + what)
+    lines += [f"{asked.label} {_expected(asked)}" for asked in fields]
     return "\n".join(lines)
 
 
-def _names(fields: Sequence[Field]) -> list[str]:
-    return [asked.label.removesuffix(":") for asked in fields]
+def _expected(asked: Field) -> str:
+    options = asked.options or ()
+    if isinstance(asked.kind, Text):
+        return f"<text on one line, at least {asked.kind.min_tokens} tokens>" if asked.kind.min_tokens else ONE_LINE
+    if isinstance(asked.kind, Number):
+        return f"<a number from {options[0]} to {options[-1]}>"
+    listed = " | ".join(options)
+    if isinstance(asked.kind, Ranking):
+        return f"<the {asked.kind.length} best of these, best first, each once and on a line of its own> {listed}"
+    return listed
+
+
+def _longest(asked: Field) -> int:
+    """Tokens that a field adds to the limit of a reply."""
+    return (asked.kind.max_tokens or 0) if isinstance(asked.kind, Text) else 0
 
 
 def schema(fields: Sequence[Field]) -> dict[str, Any]:
-    """The same as a response_format: an object of strings, those with options as an enum."""
-    enums = [{"enum": [option.strip() for option in asked.options]} if asked.options else {} for asked in fields]
-    properties = {name: {"type": "string", **enum} for name, enum in zip(_names(fields), enums, strict=True)}
+    """Return the same as a response_format: an object of strings, one of several options as an enum."""
+    properties: dict[str, Any] = {asked.name: {"type": "string"} for asked in fields}
+    for asked in fields:
+        if isinstance(asked.kind, OneOf | Number):
+            properties[asked.name]["enum"] = [option.strip() for option in asked.options or ()]
     inner = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
     return {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": inner}}
 
 
 def read_json(text: str, fields: Sequence[Field]) -> tuple[str, ...] | str:
     """The values of a JSON object by the rule of `read_values`, or why they cannot be read."""
-    names = _names(fields)
+    names = [asked.name for asked in fields]
     try:
         pairs = json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str)
         values = dict(pairs) if isinstance(pairs, tuple) and len(pairs) == len(names) else {}

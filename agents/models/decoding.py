@@ -1,10 +1,6 @@
-"""Completion: the sampled tokens of one reply, with their log-probabilities; and the decode loop that makes them.
+"""Completion: the sampled tokens of one reply, with their log-probabilities; and the decode loop that makes them."""
 
-One cache per side holds all dialogues of a batch and is carried over their turns. A token's keys and values stand in
-the column of its position, so rows of unequal length leave no holes: a query at position p sees the columns up to p.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
@@ -13,20 +9,38 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
 
 from agents.models.backbones.backbone import body, check_context, project
+from agents.models.column_cache import ColumnCache
+from agents.models.fields import check_lengths
 from coars_env import ConfigError
 
-Allowed = tuple[int, ...] | None
-"""Token ids a position may hold: None where any text may stand, else the choices left."""
+
+@dataclass(frozen=True)
+class AnyBut:
+    """Any free text except these tokens: those that end the line, before a text has its least length."""
+
+    tokens: frozenset[int]
+
+
+Allowed = tuple[int, ...] | AnyBut | None
+"""Token ids a position may hold: None for any free text, the end of the line included; else the choices left."""
 
 
 @dataclass(frozen=True)
 class Free:
-    """Free text up to the end of the line, at most `max_tokens` long; the newline is added if the model does not."""
+    """Free text up to the end of the line, from `min_tokens` to `max_tokens` long; the newline is added if the model
+    does not write it.
+
+    Raises:
+        ConfigError: a negative length, or a least length above the greatest.
+    """
 
     max_tokens: int
+    min_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        check_lengths(self.min_tokens, self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ class Completion:
 
     def add(self, token: int, logprob: float, allowed: Allowed) -> None:
         self.token_ids.append(token)
-        self.sampled.append(allowed is None or len(allowed) > 1)
+        self.sampled.append(not isinstance(allowed, tuple) or len(allowed) > 1)
         self.logprobs.append(logprob)
         self.allowed.append(allowed)
 
@@ -90,10 +104,21 @@ class Completion:
 class Form:
     """The state of one reply being written: which tokens may come next."""
 
-    def __init__(self, parts: Sequence[Part], newline_ids: frozenset[int], newline: int) -> None:
+    def __init__(
+        self, parts: Sequence[Part], newline_ids: frozenset[int], newline: int, given: Mapping[int, int] | None = None
+    ) -> None:
+        """Start with the tokens that follow from no choice.
+
+        Args:
+            parts: stretches of the reply, in order.
+            newline_ids: tokens that end a line.
+            newline: the one that ends a text of greatest length.
+            given: by number of the part, the option that is taken instead of sampled: with log-probability 0, and
+                recorded with the choices there were.
+        """
         assert newline in newline_ids
-        self._parts = parts
-        self._newline_ids, self._newline = newline_ids, newline
+        self._parts, self._given = parts, given or {}
+        self._newline, self._goes_on = newline, AnyBut(newline_ids)
         self._inside: tuple[int, ...] = ()  # tokens of the current part
         self.written: list[tuple[int, ...]] = []
         """Tokens of the finished parts."""
@@ -126,26 +151,27 @@ class Form:
         assert part is not None
         if isinstance(part, Choice):
             return part.following[self._inside]
+        if len(self._inside) < part.min_tokens:
+            return self._goes_on
         return None if len(self._inside) < part.max_tokens else (self._newline,)
 
     @property
     def room(self) -> int:
-        """How many tokens may be sampled before `allowed` is asked again: what is left of a free text, else one."""
-        part = self._part
-        return max(1, part.max_tokens - len(self._inside)) if isinstance(part, Free) else 1
+        """How many tokens may be sampled before `allowed` must be asked again: what is left of a free text, or of its
+        least length; else one.
+        """
+        part, length = self._part, len(self._inside)
+        if not isinstance(part, Free):
+            return 1
+        return max(1, (part.min_tokens if length < part.min_tokens else part.max_tokens) - length)
 
     def push(self, token: int, logprob: float) -> None:
         """Take the token sampled at this position, then every one that follows without a choice."""
         allowed = self.allowed()
-        assert allowed is None or token in allowed
+        assert not isinstance(allowed, tuple) or token in allowed
+        assert not isinstance(allowed, AnyBut) or token not in allowed.tokens
         self._take(token, logprob, allowed)
         self._skip_forced()
-
-    def choose(self, option: tuple[int, ...]) -> None:
-        """Take this option of the part being written, with log-probability 0: it is given, not sampled."""
-        number = len(self.written)
-        while len(self.written) == number:
-            self.push(option[len(self._inside)], 0.0)
 
     def _next_part(self) -> Free | Choice | None:
         if len(self.written) == len(self._parts):
@@ -159,7 +185,7 @@ class Form:
         self._inside = (*self._inside, token)
         part = self._part
         choice = part if isinstance(part, Choice) else None
-        ended = token in self._newline_ids if choice is None else self._inside not in choice.following
+        ended = token in self._goes_on.tokens if choice is None else self._inside not in choice.following
         if ended:
             self.written.append(self._inside)
             self.choices.append(choice)
@@ -167,65 +193,14 @@ class Form:
             self._part = self._next_part()
 
     def _skip_forced(self) -> None:
-        while not self.finished and (allowed := self.allowed()) is not None and len(allowed) == 1:
-            self._take(allowed[0], 0.0, allowed)
-
-
-class ColumnCache(Cache):
-    """Keys and values by position. Set `rows`, `columns` and `limit` before a forward pass, then pass it as the cache.
-
-    Tokens that only pad a row go to the last column, which nothing may see.
-    """
-
-    def __init__(self, num_layers: int, num_rows: int) -> None:
-        super().__init__(layers=[])
-        self.num_rows = num_rows
-        self.capacity = 0
-        self.rows: Tensor | None = None  # [b] rows that take part in the pass, or None for all
-        self.columns = torch.empty(0)  # [b, n] where each token goes
-        self.limit = 0
-        self._store: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
-
-    def reserve(self, length: int) -> None:
-        """Make room for columns 0..length-1 and the one for padding."""
-        if length + 1 <= self.capacity:
-            return
-        wanted = max(length + 1, self.capacity + self.capacity // 2)
-        for layer, pair in enumerate(self._store):
-            if pair is not None:
-                more = pair[0].new_zeros(*pair[0].shape[:2], wanted - self.capacity, pair[0].shape[3])
-                keys, values = (torch.cat((store, more), 2) for store in pair)
-                self._store[layer] = (keys, values)
-        self.capacity = wanted
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """[b, H, n, D] twice -> [b, H, limit, D] twice."""
-        pair = self._store[layer_idx]
-        if pair is None:
-            shape = (self.num_rows, key_states.shape[1], self.capacity, key_states.shape[3])
-            pair = self._store[layer_idx] = (key_states.new_zeros(shape), value_states.new_zeros(shape))
-        if self.rows is None:
-            index = self.columns[:, None, :, None].expand_as(key_states)
-            for store, new in zip(pair, (key_states, value_states), strict=True):
-                store.scatter_(2, index, new)
-            return pair[0][:, :, : self.limit], pair[1][:, :, : self.limit]
-        for store, new in zip(pair, (key_states, value_states), strict=True):
-            store[self.rows[:, None], :, self.columns] = new.transpose(1, 2)
-        return pair[0][self.rows, :, : self.limit], pair[1][self.rows, :, : self.limit]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0
-
-    def keep(self, rows: Sequence[int | None]) -> None:
-        """Forget all rows but these; None stands for a new one, to be read from position 0 on."""
-        kept = [row or 0 for row in rows]  # what a new row copies is written over before it can be seen
-        for layer, pair in enumerate(self._store):
-            if pair is not None:
-                index = torch.tensor(kept, device=pair[0].device)
-                self._store[layer] = (pair[0][index], pair[1][index])
-        self.num_rows = len(rows)
+        while not self.finished:
+            allowed, part, number = self.allowed(), self._part, self._given.get(len(self.written))
+            if isinstance(part, Choice) and number is not None:
+                self._take(part.options[number][len(self._inside)], 0.0, allowed)
+            elif isinstance(allowed, tuple) and len(allowed) == 1:
+                self._take(allowed[0], 0.0, allowed)
+            else:
+                break
 
 
 @torch.no_grad()
@@ -314,14 +289,17 @@ def unique_prefixes(prefixes: Sequence[Sequence[int]]) -> tuple[list[tuple[int, 
 
 
 def choice_mask(allowed: Sequence[Allowed], free_mask: Tensor) -> Tensor:
-    """Which tokens each position may hold. [N, V] bool; `free_mask` where the text is free."""
-    free = [choices is None for choices in allowed]
-    if all(free):
+    """Return which tokens each position may hold, [N, V] bool: `free_mask` where the text is free."""
+    if all(choices is None for choices in allowed):
         return free_mask.expand(len(allowed), -1)
+    free = [not isinstance(choices, tuple) for choices in allowed]
     mask = free_mask & torch.tensor(free, device=free_mask.device)[:, None]
-    rows = [n for n, choices in enumerate(allowed) if choices is not None for _ in choices]
-    columns = [token for choices in allowed if choices is not None for token in choices]
+    rows = [n for n, choices in enumerate(allowed) if isinstance(choices, tuple) for _ in choices]
+    columns = [token for choices in allowed if isinstance(choices, tuple) for token in choices]
     mask[rows, columns] = True
+    for excluded in {choices for choices in allowed if isinstance(choices, AnyBut)}:
+        shorter = torch.tensor([n for n, choices in enumerate(allowed) if choices == excluded])
+        mask[shorter[:, None], torch.tensor(sorted(excluded.tokens))] = False
     return mask
 
 

@@ -4,7 +4,6 @@ Agents that learn in text stand on this alone. What answers is a model of this p
 (`agents.models.api`) or, in tests, a script.
 """
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,38 +13,31 @@ import numpy as np
 import torch
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.decoding import Choice, Form, Free, Part, decode, open_cache
-from agents.models.prompts import Pieces, parse_fields
+from agents.models.decoding import decode, open_cache
+from agents.models.fields import Field, check_fields
+from agents.models.forms import FieldForms
+from agents.models.prompts import Pieces
 from agents.models.usage import Usage
 
 
 @dataclass(frozen=True)
-class Field:
-    """One line of a reply: a label, then free text or one of some options.
-
-    Example: `Field("Item:", (" Heat (1995)", " Fargo (1996)"))`, as in "Item: Fargo (1996)".
-    """
-
-    label: str
-    options: tuple[str, ...] | None = None
-    """Each begins with a blank, and none begins another; None for free text."""
-    max_tokens: int | None = None
-    """Longest free text; None for the model's own limit."""
-    number: bool = False
-    """Whether any number in the range of the options is as good as one of them. A constraint knows the options only."""
-
-
-@dataclass(frozen=True)
 class Request:
-    """One question to a language model. It knows nothing of other requests; what is remembered stands in it."""
+    """One question to a language model. It knows nothing of other requests; its messages hold what is remembered.
+
+    Raises:
+        ConfigError: no fields, or fields that a reply cannot be read by.
+    """
 
     system: str
     messages: tuple[Pieces, ...]
     """What the other side said and what this side replied, in turn; first and last are the other side's."""
     fields: tuple[Field, ...]
-    """Lines that are asked for, in this order."""
+    """What is asked for, in this order, with fixed options; see `ReplyFormat.bind`."""
     seed: tuple[int, ...] = (0,)
     """Of the reply's chance."""
+
+    def __post_init__(self) -> None:
+        check_fields(self.fields)
 
 
 @dataclass(frozen=True)
@@ -79,40 +71,6 @@ class LanguageModel(Protocol):
         ...
 
 
-def written(request: Request, values: Sequence[str]) -> Pieces:
-    """A reply as pieces, for the message in which it is remembered."""
-    return tuple(
-        piece for asked, value in zip(request.fields, values, strict=True) for piece in (asked.label, f" {value}", "\n")
-    )
-
-
-def read_values(text: str, fields: Sequence[Field]) -> tuple[str, ...] | str:
-    """The values of labelled lines, or why they cannot be read.
-
-    The rule: each label stands once, in the order asked for; a field with options holds one of them, letter for letter,
-    blanks around it left out, or a number between them if it asks for one. What fits in two ways or none is refused,
-    never guessed.
-    """
-    found = parse_fields(text, [asked.label for asked in fields])
-    if found.fields is None:
-        return found.error or ""
-    values = tuple(found.fields[asked.label] for asked in fields)
-    for asked, value in zip(fields, values, strict=True):
-        if asked.options is None or (asked.number and _in_range(value, asked.options)):
-            continue
-        if (fits := sum(option.strip() == value for option in asked.options)) != 1:
-            return (
-                f"expected one of {len(asked.options)} options after {asked.label!r}, found {value[:80]!r}, which fits "
-                f"{fits}"
-            )
-    return values
-
-
-def _in_range(value: str, options: Sequence[str]) -> bool:
-    limits = [float(option) for option in options]
-    return re.fullmatch(r"[0-9]*\.?[0-9]+", value) is not None and min(limits) <= float(value) <= max(limits)
-
-
 class LocalModel:
     """A backbone that answers as it is, without adapters, under constraint: its replies can always be read."""
 
@@ -126,7 +84,7 @@ class LocalModel:
             rows_at_once: replies written side by side, a limit to memory.
         """
         self.backbone, self.name, self.temperature, self.rows_at_once = backbone, name, temperature, rows_at_once
-        self._choices: dict[tuple[str, ...], Choice] = {}
+        self._forms = FieldForms(backbone)
 
     @property
     def separator(self) -> str:
@@ -152,7 +110,7 @@ class LocalModel:
 
     def _write(self, requests: Sequence[Request], contexts: Sequence[list[int]]) -> list[Reply]:
         started, backbone = time.perf_counter(), self.backbone
-        forms = [Form(self._parts(request.fields), backbone.newline_ids, backbone.newline) for request in requests]
+        forms = [self._forms.start(request.fields) for request in requests]
         with torch.no_grad():
             cache, starts = open_cache(backbone.model, [() for _ in requests])
             rngs = [np.random.default_rng(request.seed) for request in requests]
@@ -162,30 +120,10 @@ class LocalModel:
         seconds = (time.perf_counter() - started) / len(requests)
         return [
             Reply(
-                tuple(backbone.decode(part).strip() for part in form.written[1::2]),
+                self._forms.values(request.fields, form),
                 None,
                 backbone.decode(form.completion.token_ids),
                 Usage(1, len(context), sum(form.completion.sampled), seconds),
             )
-            for form, context in zip(forms, contexts, strict=True)
+            for request, form, context in zip(requests, forms, contexts, strict=True)
         ]
-
-    def _parts(self, fields: Sequence[Field]) -> list[Part]:
-        """A label and what follows it, for each field."""
-        parts: list[Part] = []
-        for asked in fields:
-            limit = asked.max_tokens or self.backbone.max_reason_tokens
-            parts += [
-                self._choice((asked.label,), ""),
-                Free(limit) if asked.options is None else self._choice(asked.options),
-            ]
-        return parts
-
-    def _choice(self, texts: tuple[str, ...], end: str = "\n") -> Choice:
-        key = (*texts, end)
-        if key not in self._choices:
-            if len(self._choices) > 10_000:
-                self._choices.clear()
-            last = (self.backbone.newline,) if end else ()
-            self._choices[key] = Choice(tuple((*self.backbone.encode(text), *last) for text in texts))
-        return self._choices[key]

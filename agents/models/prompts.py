@@ -1,16 +1,16 @@
-"""Prompt pieces and parsed replies: what each side is told, what it may answer, and how an answer is read.
+"""Prompt pieces: what each side reads before a reply, and the hindsight of a teacher.
 
 A prompt is a tuple of short strings. A backbone encodes each piece by itself, so an ending that is added later never
-changes the tokens before it, and frequent pieces (titles, fixed phrases) are encoded once. The wording is ours, in the
-manner of AFL (arXiv:2410.20027); the CoARS paper publishes none.
+changes the tokens before it, and frequent pieces (titles, fixed phrases) are encoded once. The wording is our choice,
+in the manner of AFL (arXiv:2410.20027); the CoARS paper publishes none.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from agents.models.replies import DEFAULT_FORMATS, RECOMMENDER_FORMAT, SCORE_RANGE, USER_FORMAT, ReplyFormat
 from coars_env import (
     ACTIONS,
     LIKENESS,
@@ -21,6 +21,7 @@ from coars_env import (
     Role,
     Task,
     Turn,
+    history_of,
     opinions_heard,
 )
 
@@ -30,7 +31,7 @@ RECOMMENDER_SYSTEM = "You recommend. Propose one candidate at a time and say why
 USER_SYSTEM = "You are the user who took these items. Answer each recommendation as your taste tells you."
 TAKEN = "Taken so far, oldest first:"
 CANDIDATES = "\nCandidates:"
-ASK_RECOMMENDER = "\nReply with a Reason and one Item of the candidates."
+ASK_RECOMMENDER = RECOMMENDER_FORMAT.ask
 RECOMMENDED = "Recommended:"
 BECAUSE = "\nBecause:"
 NOTHING = " nothing from the list"
@@ -38,11 +39,12 @@ PEER = tuple(f"\nA peer {words} took it" for words in LIKENESS)
 PEER_AFTER = tuple(f"{text} after" for text in PEER)
 """How an opinion begins, by its level; the second where the peer took something before."""
 AND = " and"
-ASK_USER = "\nReply with a Reason, an Action and a Score."
+ASK_USER = USER_FORMAT.ask
 ANSWER = "The user's answer:"
 NO_ANSWER = " none that could be read"
 ASK_AGAIN = "\nPropose again."
-REASON, ITEM, ACTION, SCORE = "Reason:", "Item:", "Action:", "Score:"
+REASON, ITEM = (field.label for field in RECOMMENDER_FORMAT.fields)
+ACTION, SCORE = (field.label for field in USER_FORMAT.fields[1:])
 HINDSIGHT = "\nHindsight."
 HIT, MISS = " hit.", " miss."
 TAKEN_NEXT = "\nThe item taken next was"
@@ -56,30 +58,36 @@ PHRASES = (
     *(ANSWER, NO_ANSWER, ASK_AGAIN, REASON, ITEM, ACTION, SCORE, HINDSIGHT, HIT, MISS, TAKEN_NEXT, PROPOSAL_RIGHT),
     *(PROPOSAL_WRONG, ACCEPT_RIGHT, REJECT_RIGHT, SHARES, WITH, DOES_NOT, ASK_DIAGNOSIS, *PEER, *PEER_AFTER, AND),
 )
-"""Fixed wording. The pocket tokenizer gives each one token."""
-
-SCORE_STEP = 0.05
-"""A score is written with two decimals in steps of .05; ours."""
+"""Default wording, each phrase one token of pocket; see `agents.models.backbones.pocket_wording`."""
 
 
 def score_texts(action: int) -> Pieces:
-    """The scores an action may carry: " 0.75", " 0.80", ... for a click. See `coars_env.clamp_strength`."""
-    quarter = round(0.25 / SCORE_STEP)
-    steps = range(quarter * action, quarter * (action + 1) + (action == len(ACTIONS) - 1))
-    return tuple(f" {SCORE_STEP * step:.2f}" for step in steps)
+    """Return the scores an action may have: " 0.75", " 0.80", ... for a click. See `coars_env.clamp_strength`."""
+    return tuple(f" {text}" for text in SCORE_RANGE.quarters[action])
 
 
 ACTION_TEXTS = tuple(f" {action}" for action in ACTIONS)
 
 
+Notes = Callable[[Observation], Pieces]
+"""What an agent reads of its memory before it answers: pieces that begin with a line break, or nothing. Called in every
+turn."""
+
+
+def no_notes(observation: Observation) -> Pieces:
+    """Return nothing: an agent without a memory."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """What one side is told before a reply: `system` once, then `content` as a chat message of the other side."""
+    """What one side reads before a reply: `system` once, then `content` as a chat message of the other side."""
 
     system: str
     content: Pieces
     opening: int = 0
-    """How many pieces of the first content the task alone decides: all dialogues of a task begin with them."""
+    """How many pieces of the first content the task alone decides: all dialogues of a task begin with them. Notes and
+    what follows them do not count."""
 
 
 def title(items: Sequence[Item], index: int) -> str:
@@ -97,27 +105,49 @@ def titles(items: Sequence[Item], indices: Sequence[int], separator: str) -> Pie
     return tuple(pieces)
 
 
-def prompt(role: Role, observation: Observation, items: Sequence[Item], separator: str) -> Prompt:
-    """The message that asks `role` for its next reply. Later turns hold only what is new: a dialogue is append-only."""
+def prompt(
+    role: Role,
+    observation: Observation,
+    items: Sequence[Item],
+    separator: str,
+    *,
+    reply_format: ReplyFormat | None = None,
+    notes: Pieces = (),
+) -> Prompt:
+    """Return the message that asks `role` for its next reply. Later turns hold only what is new: a dialogue is
+    append-only.
+
+    Args:
+        role: who is asked.
+        observation: what it sees.
+        items: the catalogue.
+        separator: goes before each title of a list.
+        reply_format: fields that the message asks for; None for the default of the role.
+        notes: go before the request.
+    """
+    ask = (reply_format or DEFAULT_FORMATS[role]).ask
     turn = int(observation["turn"])
     if role == RECOMMENDER:
+        system = RECOMMENDER_SYSTEM
+        content = (*opening_recommender(observation, items, separator), ask)
+        opening = len(content)
+        if turn > 0:
+            content, opening = answer_of_user(observation, turn - 1), 0
+    else:
+        system, opening = USER_SYSTEM, 0
+        content = (*proposal_of_recommender(observation, turn, items), ask)
         if turn == 0:
-            opening = opening_recommender(observation, items, separator)
-            return Prompt(RECOMMENDER_SYSTEM, opening, len(opening))
-        return Prompt(RECOMMENDER_SYSTEM, answer_of_user(observation, turn - 1))
-    proposal = proposal_of_recommender(observation, turn, items)
-    if turn == 0:
-        history = [int(i) for i in observation["history"] if i >= 0]
-        opening = (TAKEN, *titles(items, history, separator), "\n")
-        return Prompt(USER_SYSTEM, (*opening, *proposal), len(opening))
-    return Prompt(USER_SYSTEM, proposal)
+            history = history_of(observation)
+            taken = (TAKEN, *titles(items, history, separator), "\n")
+            content, opening = (*taken, *content), len(taken)
+    *before, last = content
+    return Prompt(system, (*before, *notes, last), min(opening, len(before)) if notes else opening)
 
 
 def opening_recommender(observation: Observation, items: Sequence[Item], separator: str) -> Pieces:
-    history = [int(i) for i in observation["history"] if i >= 0]
+    history = history_of(observation)
     candidates = [int(i) for i in observation["candidates"]]
-    listed = titles(items, candidates, separator)
-    return (TAKEN, *titles(items, history, separator), CANDIDATES, *listed, ASK_RECOMMENDER)
+    return (TAKEN, *titles(items, history, separator), CANDIDATES, *titles(items, candidates, separator))
 
 
 def answer_of_user(observation: Observation, turn: int) -> Pieces:
@@ -132,7 +162,7 @@ def proposal_of_recommender(observation: Observation, turn: int, items: Sequence
     item, rationale = int(observation["proposals"][turn]), str(observation["rationales"][turn])
     named = NOTHING if item < 0 else title(items, item)
     peers = (piece for opinion in opinions_heard(observation, turn) for piece in opinion_of_peer(opinion, items))
-    return (RECOMMENDED, named, *because(rationale), *peers, ASK_USER)
+    return (RECOMMENDED, named, *because(rationale), *peers)
 
 
 def without_opinions(observation: Observation) -> Observation:
@@ -174,8 +204,7 @@ def verdict(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Item]
             pieces.append(NOTHING)
         else:
             pieces.append(title(items, turn.proposal))
-        if turn.action is not None:
-            pieces += [ACTION_TEXTS[turn.action]]
+        pieces += [ACTION_TEXTS[answer.action] for answer in turn.answers if answer.action is not None]
         pieces.append(HIT if turn.proposal == task.target else MISS)
     hit = turns[-1].proposal == task.target
     pieces += [TAKEN_NEXT, title(items, task.target), "."]
@@ -203,59 +232,3 @@ def diagnosis(task: Task, proposed: int | None, items: Sequence[Item]) -> Pieces
     if proposed is None or proposed == task.target:
         return pieces
     return (*pieces[:-1], ";", title(items, proposed), DOES_NOT)
-
-
-# --- replies ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ParsedReply:
-    """A reply that could be read, or the reason why not: exactly one of `fields` and `error` is set."""
-
-    fields: dict[str, str] | None
-    error: str | None
-
-
-def parse_fields(text: str, labels: Sequence[str]) -> ParsedReply:
-    """Read labelled lines, each label once and in order. A reply that fits in two ways is refused, never guessed."""
-    for label in labels:
-        if (found := text.count(label)) != 1:
-            return ParsedReply(None, f"expected {label!r} once, found it {found} times")
-    places = [text.index(label) for label in labels]
-    if places != sorted(places):
-        return ParsedReply(None, f"expected the labels in the order {list(labels)}")
-    ends = [*places[1:], len(text)]
-    values = {
-        label: text[start + len(label) : end].strip() for label, start, end in zip(labels, places, ends, strict=True)
-    }
-    return ParsedReply(values, None)
-
-
-def parse_recommendation(text: str, candidates: Sequence[str]) -> dict[str, object]:
-    """An action of the recommender from "Reason: ... Item: <title>". The title must be one candidate's, letter for
-    letter; otherwise `item` is len(candidates) and `error` says why.
-    """
-    nothing = len(candidates)
-    reply = parse_fields(text, (REASON, ITEM))
-    if reply.fields is None:
-        return {"item": nothing, "message": text, "error": reply.error}
-    named = reply.fields[ITEM]
-    places = [n for n, candidate in enumerate(candidates) if candidate.strip() == named]
-    if len(places) != 1:
-        error = f"expected the title of one candidate, found {named[:80]!r}, which fits {len(places)}"
-        return {"item": nothing, "message": reply.fields[REASON], "error": error}
-    return {"item": places[0], "message": reply.fields[REASON]}
-
-
-def parse_answer(text: str) -> dict[str, object]:
-    """An action of the user from "Reason: ... Action: <word> Score: <number>"; `action` is 4 if it cannot be read."""
-    reply = parse_fields(text, (REASON, ACTION, SCORE))
-    unread: dict[str, object] = {"action": len(ACTIONS), "strength": 0.0}
-    if reply.fields is None:
-        return {**unread, "message": text, "error": reply.error}
-    word, number, message = reply.fields[ACTION].lower(), reply.fields[SCORE], reply.fields[REASON]
-    if word not in ACTIONS:
-        return {**unread, "message": message, "error": f"expected one of {ACTIONS} as action, found {word[:80]!r}"}
-    if not re.fullmatch(r"[0-9]*\.?[0-9]+", number) or not 0 <= float(number) <= 1:
-        return {**unread, "message": message, "error": f"expected a number in [0, 1] as score, found {number[:80]!r}"}
-    return {"action": ACTIONS.index(word), "strength": float(number), "message": message}

@@ -1,17 +1,17 @@
-"""Demonstrator: a side with reasons of its own that makes the choice the logs say is right; for supervised training."""
+"""Demonstrator: a side with reasons of its own that makes the choice the logs call right; for supervised training."""
 
 from collections.abc import Mapping, Sequence
 
-from agents.models.decoding import Choice, Form
-from agents.players.llm_agent import PLACE_OF_CHOICE, LLMAgent
-from coars_env import ACTIONS, RECOMMENDER, Action, Observation, Task
+from agents.models.fields import Field
+from agents.players.llm_agent import LLMAgent
+from coars_env import ACTIONS, RECOMMENDER, Observation, Task
 
 
 class Demonstrator(LLMAgent):
-    """Proposes the item truly taken; clicks at it with the highest score, and dislikes all others with the lowest.
+    """Proposes the item truly taken; clicks at it with the highest strength, and dislikes all others with the lowest.
 
-    An upper control: it is told what no dialogue tells. The reason is sampled. The choice has log-probability 0 in the
-    record, since nobody sampled it.
+    An upper control: it knows what no dialogue reveals. All other fields are sampled, those after the choice given the
+    choice. The choice has log-probability 0 in the record, since it is not sampled.
     """
 
     demonstrates = True
@@ -21,28 +21,10 @@ class Demonstrator(LLMAgent):
         """Take the tasks of a batch, by number of the dialogue."""
         self._tasks = tasks
 
-    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        self._seen = observations
-        return super().act(observations)
-
-    def _fill(self, forms: Mapping[int, Form]) -> dict[int, str]:
-        reasons = {number: self._forms.reason() for number in forms}
-        causes = super()._fill(reasons)
-        for number, form in forms.items():
-            reason = reasons[number].completion
-            for token, logprob, sampled in zip(reason.token_ids, reason.logprobs, reason.sampled, strict=True):
-                if sampled:
-                    form.push(token, logprob)
-            while isinstance(part := form.part, Choice):
-                form.choose(part.options[self._right(number, len(form.written))])
-        return causes
-
-    def _right(self, number: int, place: int) -> int:
-        """Number of the right option."""
-        task, seen = self._tasks[number], self._seen[number]
+    def _given(self, number: int, observation: Observation, fields: Sequence[Field]) -> Mapping[str, int]:
+        task, choice = self._tasks[number], self.reply_format.deciding(self.role).name
         if self.role == RECOMMENDER:
-            return int(seen["candidates"].tolist().index(task.target))
-        hit = int(seen["proposals"][int(seen["turn"])]) == task.target
-        if place == PLACE_OF_CHOICE:
-            return ACTIONS.index("click" if hit else "dislike")
-        return -1 if hit else 0
+            return {choice: observation["candidates"].tolist().index(task.target)}
+        hit = int(observation["proposals"][int(observation["turn"])]) == task.target
+        given = {choice: ACTIONS.index("click" if hit else "dislike")}
+        return given if self.reply_format.strength is None else {**given, self.reply_format.strength: -1 if hit else 0}

@@ -8,7 +8,8 @@ and confidence, so its grades are to be compared with Hit@1.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agents.models.language_model import Field, LocalModel, Request
+from agents.models.fields import Field, Number
+from agents.models.language_model import LocalModel, Request
 from agents.models.policy import Policy
 from agents.models.prompts import (
     ACTION_TEXTS,
@@ -25,8 +26,8 @@ from agents.models.prompts import (
 )
 from coars_env import RECOMMENDER, ROLES, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
 
-GRADES = (" 0.00", " 0.25", " 0.50", " 0.75", " 1.00")
-RUBRIC = tuple(Field(label, GRADES) for label in ("Fits the history:", "Honest reasons:", "Heeds the other:"))
+GRADES = Number(0, 1, 0.25)
+RUBRIC = tuple(Field(name, GRADES) for name in ("Fits the history", "Honest reasons", "Heeds the other"))
 JUDGE_SYSTEM = "You judge one side of a dialogue. Grade it from 0 to 1 by each line."
 JUDGED = {RECOMMENDER: "\nGrade the recommender.", USER: "\nGrade the user."}
 
@@ -60,9 +61,7 @@ class Judge:
         }
         return [
             [
-                replace(term, recommender=grades.get((n, RECOMMENDER), 0.0), user=grades.get((n, USER), 0.0))
-                if turn.proposal is not None and turn.strength is not None
-                else term
+                replace(term, rewards={role: grades.get((n, role), 0.0) for role in ROLES}) if turn.usable else term
                 for turn, term in zip(one.turns, turn_outcome_terms(one), strict=True)
             ]
             for n, one in enumerate(transcripts)
@@ -77,9 +76,10 @@ class Judge:
         )
         for turn in transcript.turns:
             named = NOTHING if turn.proposal is None else title(self.items, turn.proposal)
-            answer: Pieces = (NO_ANSWER,)
-            if turn.action is not None and turn.strength is not None:
-                answer = (ACTION_TEXTS[turn.action], f" {turn.strength:.2f}")
-            said = ("\n", RECOMMENDED, named, *because(turn.rationale), "\n", ANSWER, *answer, *because(turn.reply))
-            pieces = (*pieces, *said)
+            pieces = (*pieces, "\n", RECOMMENDED, named, *because(turn.rationale))
+            for answer in turn.answers:
+                said: Pieces = (NO_ANSWER,)
+                if answer.action is not None and answer.strength is not None:
+                    said = (ACTION_TEXTS[answer.action], f" {answer.strength:.2f}")
+                pieces = (*pieces, "\n", ANSWER, *said, *because(answer.message))
         return Request(JUDGE_SYSTEM, ((*pieces, JUDGED[role]),), RUBRIC)

@@ -8,21 +8,15 @@ from typing import ClassVar
 import numpy as np
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.decoding import Allowed, Choice, ColumnCache, Form, Free, Part, decode, open_cache
+from agents.models.column_cache import ColumnCache
+from agents.models.decoding import Allowed, Form, decode, open_cache
+from agents.models.fields import Field
+from agents.models.forms import FieldForms
 from agents.models.policy import Policy
-from agents.models.prompts import (
-    ACTION,
-    ACTION_TEXTS,
-    ITEM,
-    REASON,
-    SCORE,
-    prompt,
-    score_texts,
-    title,
-    without_opinions,
-)
+from agents.models.prompts import Notes, Pieces, no_notes, prompt, without_opinions
+from agents.models.replies import DEFAULT_FORMATS, ReplyFormat
 from agents.models.usage import Usage
-from coars_env import ACTIONS, RECOMMENDER, Action, ConfigError, Item, Observation, Role, Task
+from coars_env import Action, ConfigError, Item, Observation, Role, Task
 
 
 @dataclass
@@ -78,17 +72,36 @@ class LLMAgent:
         *,
         temperature: float = 1.0,
         opinions: bool = True,
+        reply_format: ReplyFormat | None = None,
+        notes: Notes = no_notes,
     ) -> None:
+        """Prepare to play.
+
+        Args:
+            policy: its adapter of the role writes.
+            role: side that is played.
+            items: the catalogue.
+            temperature: 1 for training, 0 (greedy) for evaluation.
+            opinions: whether a user reads what peers say.
+            reply_format: fields of a reply; None for the default of the role.
+            notes: pieces that go before the request in every turn, for instance from a memory.
+
+        Raises:
+            ConfigError: a format without a field that is the proposal or the action of this role, or one that the
+                backbone cannot write.
+        """
         self.policy = policy
         self.role = role
         self.items = items
         self.temperature = temperature
-        """1 for training, 0 (greedy) for evaluation."""
         self.opinions = opinions
-        """Whether a user is told what peers say."""
+        self.reply_format = reply_format or DEFAULT_FORMATS[role]
+        self.notes = notes
         self.usage = Usage()
         """Of all dialogues so far."""
-        self._forms = ReplyForms(policy.backbone, role, items)
+        self._forms = FieldForms(policy.backbone)
+        self.reply_format.deciding(role)
+        self._forms.check(self.reply_format.fields)
         self.start(())
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
@@ -111,15 +124,18 @@ class LLMAgent:
         numbers = sorted(observations)
         if not numbers:
             return {}
-        began, told = time.perf_counter(), 0
+        began, read = time.perf_counter(), 0
+        fields: dict[int, tuple[Field, ...]] = {}
         forms: dict[int, Form] = {}
         for number in numbers:
-            observation = observations[number] if self.opinions else without_opinions(observations[number])
-            row = self._row(number, observation)
-            told -= len(row.token_ids)
-            read_context(row, self.policy.backbone, self.role, observation, self.items)
-            told += len(row.token_ids)
-            forms[number] = self._forms(observation)
+            seen = observations[number] if self.opinions else without_opinions(observations[number])
+            row = self._row(number, seen)
+            read -= len(row.token_ids)
+            notes = self.notes(seen)
+            read_context(row, self.policy.backbone, self.role, seen, self.items, self.reply_format, notes)
+            read += len(row.token_ids)
+            fields[number] = self.reply_format.bind(seen, self.items)
+            forms[number] = self._forms.start(fields[number], self._given(number, seen, fields[number]))
         causes = self._fill(forms)
         actions: dict[int, Action] = {}
         for number, form in forms.items():
@@ -127,10 +143,15 @@ class LLMAgent:
                 actions[number] = {"error": causes[number]}  # no action: `play` ends this dialogue as failed, and why
             else:
                 self.rows[number].write(form)
-                actions[number] = read_reply(self.policy.backbone, self.role, form)
+                values = self._forms.values(fields[number], form)
+                actions[number] = self.reply_format.action(self.role, fields[number], values)
         written = sum(sum(form.completion.sampled) for form in forms.values())
-        self.usage += Usage(len(forms), told, written, time.perf_counter() - began)
+        self.usage += Usage(len(forms), read, written, time.perf_counter() - began)
         return actions
+
+    def _given(self, number: int, observation: Observation, fields: Sequence[Field]) -> Mapping[str, int]:
+        """Return the options that are taken instead of sampled, by name of the field."""
+        return {}
 
     def _fill(self, forms: Mapping[int, Form]) -> dict[int, str]:
         """Write the reply of each dialogue number, in place. Returns why, for those that could not be written."""
@@ -177,9 +198,17 @@ class LLMAgent:
         return self._cache
 
 
-def read_context(row: Row, backbone: Backbone, role: Role, observation: Observation, items: Sequence[Item]) -> None:
-    """Append what the other side said, and the reply header."""
-    told = prompt(role, observation, items, backbone.list_separator)
+def read_context(
+    row: Row,
+    backbone: Backbone,
+    role: Role,
+    observation: Observation,
+    items: Sequence[Item],
+    reply_format: ReplyFormat | None = None,
+    notes: Pieces = (),
+) -> None:
+    """Append what the other side said, the notes, the request for the fields, and the reply header."""
+    told = prompt(role, observation, items, backbone.list_separator, reply_format=reply_format, notes=notes)
     if row.token_ids:
         row.read(backbone.go_on(told.content))
     else:
@@ -187,57 +216,3 @@ def read_context(row: Row, backbone: Backbone, role: Role, observation: Observat
         row.opening = len(backbone.begin(told.system, told.content[: told.opening]))
     row.context_ends.append(len(row.token_ids))
     row.read(backbone.header)
-
-
-class ReplyForms:
-    """What a side may write: a reason in free text, then fields that are always valid. Made anew for each reply."""
-
-    def __init__(self, backbone: Backbone, role: Role, items: Sequence[Item]) -> None:
-        self._backbone, self._role, self._items = backbone, role, items
-        self._reason: list[Part] = [self._label(REASON), Free(backbone.max_reason_tokens)]
-        self._item, self._action, self._score = (self._label(text) for text in (ITEM, ACTION, SCORE))
-        self._actions = self._choice(ACTION_TEXTS)
-        self._scores = [self._choice(score_texts(action)) for action in range(len(ACTIONS))]
-        self._lists: dict[tuple[int, ...], Choice] = {}  # by candidates, which stay the same over the turns
-
-    def forget(self) -> None:
-        self._lists.clear()
-
-    def __call__(self, observation: Observation) -> Form:
-        fields: list[Part]
-        if self._role == RECOMMENDER:
-            candidates = tuple(observation["candidates"].tolist())
-            if candidates not in self._lists:
-                self._lists[candidates] = self._choice([title(self._items, i) for i in candidates])
-            fields = [self._item, self._lists[candidates]]
-        else:
-            fields = [self._action, self._actions, self._score, self._scores_of]
-        return Form([*self._reason, *fields], self._backbone.newline_ids, self._backbone.newline)
-
-    def reason(self) -> Form:
-        """The free text alone."""
-        return Form(self._reason, self._backbone.newline_ids, self._backbone.newline)
-
-    def _scores_of(self, written: Sequence[tuple[int, ...]]) -> Choice:
-        return self._scores[self._actions.options.index(written[PLACE_OF_CHOICE])]
-
-    def _label(self, text: str) -> Choice:
-        return Choice((tuple(self._backbone.encode(text)),))
-
-    def _choice(self, texts: Sequence[str]) -> Choice:
-        return Choice(tuple((*self._backbone.encode(text), self._backbone.newline) for text in texts))
-
-
-PLACE_OF_REASON, PLACE_OF_CHOICE, PLACE_OF_SCORE = 1, 3, 5
-"""Parts of a form: label, reason, label, item or action, and for the user label, score."""
-
-
-def read_reply(backbone: Backbone, role: Role, form: Form) -> Action:
-    """The action a finished form stands for. Its parts are known, so a reason that speaks of items or scores, or spells
-    out a label, changes nothing.
-    """
-    message = backbone.decode(form.written[PLACE_OF_REASON]).strip()
-    chosen = form.chosen(PLACE_OF_CHOICE)
-    if role == RECOMMENDER:
-        return {"item": chosen, "message": message}
-    return {"action": chosen, "strength": float(score_texts(chosen)[form.chosen(PLACE_OF_SCORE)]), "message": message}

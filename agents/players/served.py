@@ -1,7 +1,8 @@
 """ServedAgent: an LLMAgent whose replies a server writes, one that speaks vLLM's protocol; see docs/serving.md.
 
-A reply is the form of the local decode loop, asked for stretch by stretch: its free text in one request, and each token
-that has several ways to go on in a request of its own, whose `allowed_token_ids` are these ways. So server and trainer
+A reply is the form of the local decode loop, asked for stretch by stretch: its free text in one request, or two where
+it has a least length, and each token that has several ways to go on in a request of its own, whose `allowed_token_ids`
+are these ways. So server and trainer
 sample from one distribution. A constraint on text, vLLM's `structured_outputs`, would be another: it lets a title be
 spelt in tokens that no option has.
 """
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from agents.models.decoding import Allowed, Form
+from agents.models.decoding import Allowed, AnyBut, Form
 from agents.models.policy import ADAPTERS, Policy
-from agents.models.prompts import ASK_RECOMMENDER, RECOMMENDER_SYSTEM
+from agents.models.prompts import ASK_RECOMMENDER, RECOMMENDER_SYSTEM, Notes, no_notes
+from agents.models.replies import ReplyFormat
 from agents.players.llm_agent import LLMAgent
 from coars_env import ROLES, BackboneError, ConfigError, Item, Role, Task
 
@@ -169,7 +171,7 @@ class Server:
         Args:
             role: whose adapter writes.
             prompt: tokens of the dialogue so far.
-            allowed: what the token may be; None for a free text.
+            allowed: what the token may be; a free text for None, and without a line end for `AnyBut`.
             room: most tokens.
             seed: of the sampling.
             temperature: 0 for the likeliest.
@@ -190,7 +192,7 @@ class Server:
             "return_token_ids": True,
             "ignore_eos": True,
             **FULL_SUPPORT,
-            **(self._free_text if allowed is None else {"allowed_token_ids": list(allowed)}),
+            **self._constraint(allowed, room),
         }
         text = self._post("/v1/completions", body).text
         try:
@@ -204,10 +206,21 @@ class Server:
         self._check_stretch([token for token, _ in written], allowed, room)
         return written
 
+    def _constraint(self, allowed: Allowed, room: int) -> dict[str, Any]:
+        """Return the keys of a request that hold its tokens to what is allowed."""
+        if isinstance(allowed, tuple):
+            return {"allowed_token_ids": list(allowed)}
+        if isinstance(allowed, AnyBut):  # of least length: until then vLLM samples no token that stops
+            return {**self._free_text, "stop_token_ids": sorted(allowed.tokens), "min_tokens": room}
+        return self._free_text
+
     def _check_stretch(self, tokens: Sequence[int], allowed: Allowed, room: int) -> None:
         """Refuse what the form could not take."""
-        if allowed is not None:
+        if isinstance(allowed, tuple):
             fits, expected = len(tokens) == 1 and tokens[0] in allowed, f"one of {len(allowed)} tokens"
+        elif isinstance(allowed, AnyBut):
+            fits = len(tokens) == room and (self._free - allowed.tokens).issuperset(tokens)
+            expected = "text that goes on"
         else:
             line_ends = [token in self.policy.backbone.newline_ids for token in tokens]
             whole = len(tokens) == room or (0 < len(tokens) < room and line_ends[-1])
@@ -293,8 +306,18 @@ class ServedAgent(LLMAgent):
         *,
         temperature: float = 1.0,
         opinions: bool = True,
+        reply_format: ReplyFormat | None = None,
+        notes: Notes = no_notes,
     ) -> None:
-        super().__init__(server.policy, role, items, temperature=temperature, opinions=opinions)
+        super().__init__(
+            server.policy,
+            role,
+            items,
+            temperature=temperature,
+            opinions=opinions,
+            reply_format=reply_format,
+            notes=notes,
+        )
         self._server = server
 
     def prepare(self, tasks: Sequence[Task]) -> None:

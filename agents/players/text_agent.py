@@ -1,35 +1,22 @@
-"""TextAgent: a language model that plays a side by its prompt alone; what it is told besides is for others to say."""
+"""TextAgent: a language model that plays a side by its prompt alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from agents.models.language_model import Field, LanguageModel, Request, written
-from agents.models.prompts import (
-    ACTION,
-    ACTION_TEXTS,
-    ITEM,
-    REASON,
-    SCORE,
-    SCORE_STEP,
-    Pieces,
-    prompt,
-    title,
-    without_opinions,
-)
+from agents.models.fields import Field, Number
+from agents.models.language_model import LanguageModel, Request
+from agents.models.prompts import Notes, Pieces, no_notes, prompt, without_opinions
+from agents.models.replies import ACTION_FIELD, REASON_FIELD, RECOMMENDER_FORMAT, ReplyFormat, written
 from agents.models.usage import Usage
-from coars_env import ACTIONS, RECOMMENDER, Action, ConfigError, Item, Observation, Role
+from coars_env import ACTIONS, RECOMMENDER, USER, Action, ConfigError, Item, Observation, Role
 
-Notes = Callable[[Observation], Pieces]
-"""What an agent is told of its memory before it answers: pieces that begin with a line break, or nothing."""
-
-SCORES = tuple(f" {SCORE_STEP * step:.2f}" for step in range(round(1 / SCORE_STEP) + 1))
-REASONED = Field(REASON)
-
-
-def nothing(observation: Observation) -> Pieces:
-    """No memory."""
-    return ()
+PROMPTED_FORMATS: dict[Role, ReplyFormat] = {
+    RECOMMENDER: RECOMMENDER_FORMAT,
+    USER: ReplyFormat((REASON_FIELD, ACTION_FIELD, Field("Score", Number(0, 1, 0.05))), strength="Score"),
+}
+"""Default formats of agents that live by prompts: their user may write any score, and the game moves it into the
+quarter of the action (our choice)."""
 
 
 def without_history(observation: Observation) -> Observation:
@@ -38,10 +25,10 @@ def without_history(observation: Observation) -> Observation:
 
 
 class TextAgent:
-    """One side, played by a language model that is told what CoARS's agents are told, and what `notes` adds.
+    """One side, played by a language model that reads what CoARS's agents read, and what `notes` adds.
 
-    Replies that could not be read are turns without proposal or answer, with the cause; what the model was asked and
-    said stands in its messages of the dialogue, append-only.
+    Replies that could not be read are turns without proposal or answer, with the cause. What the model was asked and
+    said remains in its messages of the dialogue, append-only.
     """
 
     def __init__(
@@ -50,24 +37,29 @@ class TextAgent:
         role: Role,
         items: Sequence[Item],
         *,
-        notes: Notes = nothing,
-        first: Field = REASONED,
+        notes: Notes = no_notes,
+        reply_format: ReplyFormat | None = None,
         opinions: bool = True,
         history: bool = True,
     ) -> None:
-        """Nothing is asked yet.
+        """Prepare to play; nothing is asked yet.
 
         Args:
             model: answers.
             role: side that is played.
             items: the catalogue.
-            notes: what is told besides, before what is asked; called in every turn.
-            first: free text that is written before the choice, and told to the other side if it is the reason.
-            opinions: whether a user is told what peers say.
-            history: whether it is told what was taken; notes know it in any case.
+            notes: pieces that go before the request; called in every turn.
+            reply_format: fields of a reply; None for `PROMPTED_FORMATS` of the role.
+            opinions: whether a user reads what peers say.
+            history: whether it reads what was taken; notes know it in any case.
+
+        Raises:
+            ConfigError: a format without a field that is the proposal or the action of this role.
         """
         self.model, self.role, self.items = model, role, items
-        self.notes, self.first, self.opinions, self.history = notes, first, opinions, history
+        self.notes, self.opinions, self.history = notes, opinions, history
+        self.reply_format = reply_format or PROMPTED_FORMATS[role]
+        self.reply_format.deciding(role)
         self.usage = Usage()
         """Of all dialogues so far."""
         self.start(())
@@ -86,8 +78,8 @@ class TextAgent:
                 self._messages[number].append((reply.text,))
                 actions[number] = self._unread(observations[number], reply.text, reply.error)
             else:
-                self._messages[number].append(written(request, reply.values))
-                actions[number] = self._action(request, reply.values)
+                self._messages[number].append(written(request.fields, reply.values))
+                actions[number] = self.reply_format.action(self.role, request.fields, reply.values)
         return actions
 
     def conversation(self, number: int) -> tuple[Pieces, ...]:
@@ -102,30 +94,18 @@ class TextAgent:
             )
         observation = observation if self.opinions else without_opinions(observation)
         shown = observation if self.history else without_history(observation)
-        told = prompt(self.role, shown, self.items, self.model.separator)
-        *before, ask = told.content
+        told = prompt(
+            self.role,
+            shown,
+            self.items,
+            self.model.separator,
+            reply_format=self.reply_format,
+            notes=self.notes(observation),
+        )
         messages = self._messages[number]
-        messages.append((*before, *self.notes(observation), ask))
+        messages.append(told.content)
         seed = (*self._seeds[number], int(observation["turn"]))
-        return Request(told.system, tuple(messages), self._fields(observation), seed)
-
-    def _fields(self, observation: Observation) -> tuple[Field, ...]:
-        if self.role == RECOMMENDER:
-            choice = Field(ITEM, tuple(title(self.items, int(i)) for i in observation["candidates"]))
-            return (*self._before, choice)
-        return (*self._before, Field(ACTION, ACTION_TEXTS), Field(SCORE, SCORES, number=True))
-
-    @property
-    def _before(self) -> tuple[Field, ...]:
-        return (self.first,) if self.first == REASONED else (self.first, REASONED)
-
-    def _action(self, request: Request, values: Sequence[str]) -> Action:
-        place = len(self._before)
-        options = [option.strip() for option in request.fields[place].options or ()]
-        chosen, message = options.index(values[place]), values[place - 1]
-        if self.role == RECOMMENDER:
-            return {"item": chosen, "message": message}
-        return {"action": chosen, "strength": float(values[place + 1]), "message": message}
+        return Request(told.system, tuple(messages), self.reply_format.bind(observation, self.items), seed)
 
     def _unread(self, observation: Observation, text: str, error: str | None) -> Action:
         if self.role == RECOMMENDER:

@@ -1,13 +1,13 @@
-"""TextSystem: two agents that live by prompts, what their lessons cost, and the training dialogues these come from.
+"""Walks: training dialogues from which systems with a memory learn in words, and what these cost.
 
-A system has one file. Its `fit` plays training dialogues in batches; after each it may write to its memory, and nothing
-is written after `fit`: what is known of a held-out user is the history that every system sees.
+The `fit` of such a system plays training dialogues in batches; after each it may write to its memory, and nothing is
+written after `fit`: what is known of a held-out user is the history that every system sees.
 """
 
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from coars_env import (
     RECOMMENDER,
     Dialogue,
     Item,
-    Observation,
     Role,
     Split,
     Task,
@@ -30,30 +29,10 @@ from coars_env import (
 
 _log = logging.getLogger("coars_env")
 
-EPISODES = 192
-"""Training dialogues of a system that learns from some; ours: those of one update of CoARS."""
 BATCH = 32
 """Dialogues that are played before the memory is written to; ours."""
 STEPS = 3
 """Successive items of one training user that a system with memory walks through; ours."""
-
-
-@dataclass(eq=False)
-class TextSystem:
-    """Both sides of a system. `user` is tested, too."""
-
-    recommender: TextAgent
-    user: TextAgent
-    learning: Usage = field(default_factory=Usage)
-    """What `fit` asked of the language model."""
-
-
-@dataclass(eq=False)
-class MemorySystem(TextSystem):
-    """A system whose sides are told from what training has written."""
-
-    memory: Memory = field(kw_only=True)
-    """Frozen."""
 
 
 Walk = list[Task]
@@ -61,7 +40,7 @@ Walk = list[Task]
 
 
 def training_walks(
-    build: TaskBuilder, *, seed: int, episodes: int = EPISODES, steps: int = STEPS, batch: int = BATCH
+    build: TaskBuilder, *, seed: int, episodes: int, steps: int = STEPS, batch: int = BATCH
 ) -> Iterator[list[Walk]]:
     """Walks of distinct training users, batch after batch; users come again once all have been.
 
@@ -140,11 +119,6 @@ def finish_batch(memory: Memory, learning: Usage) -> None:
 def situation(items: Sequence[Item], taken: Sequence[int]) -> str:
     """Titles as a memory is searched by: "Heat (1995); Fargo (1996)"."""
     return "; ".join(items[int(index)].title for index in taken)
-
-
-def history_of(observation: Observation) -> list[int]:
-    """What was taken, oldest first."""
-    return [int(index) for index in observation["history"] if index >= 0]
 
 
 def side_of(role: Role) -> int:

@@ -12,7 +12,7 @@ from agents.models.backbones.backbone import Backbone
 from agents.models.decoding import Allowed, unique_prefixes
 from agents.models.prompts import hindsight, verdict
 from agents.players.llm_agent import Row
-from coars_env import RECOMMENDER, Item, RewardTerms, Role, ShapeError, Transcript
+from coars_env import Item, RewardTerms, Role, ShapeError, Transcript
 
 PADDING = 2**30
 """A position nobody sees."""
@@ -97,7 +97,7 @@ def training_sample(
                 start,
                 end,
                 tuple(c for c in range(start, end) if row.sampled[c]),
-                term.recommender if role == RECOMMENDER else term.user,
+                term.rewards[role],
                 tuple(backbone.encode_all(told)),
                 term.hit,
                 number=number,

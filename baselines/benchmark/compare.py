@@ -8,8 +8,8 @@ docs/compare.md.
 import json
 import shlex
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 from multiprocessing.connection import wait
@@ -17,39 +17,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from baselines.benchmark.cell import Cell, FloatArray, Game, Playing
+from baselines.benchmark.cell import Cell, plain
+from baselines.benchmark.game import Game
+from baselines.benchmark.page import to_csv, to_markdown
+from baselines.benchmark.playing import Playing
 from baselines.benchmark.plots import draw_cost, draw_curves, draw_forest
-from baselines.benchmark.tables import (
-    RANKING,
-    SHOWN_OF_PLAY,
-    Cost,
-    Row,
-    printed,
-    to_csv,
-    to_markdown,
-    user_lines,
-)
-from baselines.system import baseline_path
+from baselines.system import FIXED_USER, UPDATES, System, load_system, load_user, system_path
 from coars_env import (
     CandidateRule,
     ConfigError,
-    Estimate,
+    Scores,
+    ScoreTable,
     Source,
     SplitName,
-    bootstrap_interval,
     builder,
-    counted_difference,
     environment_info,
     freeze,
-    holm,
     load_split,
-    paired_difference,
-    simulation_estimates,
 )
 
 
@@ -74,14 +63,17 @@ class CompareConfig:
     data_dir: Path | None = None
     """Where the files lie; else COARS_DATA, else the user cache."""
     systems: tuple[str, ...] = ("random", "popularity", "markov", "item_knn")
-    """Baselines by name, or classes of your own as module:Class. The default ones need no extra."""
+    """Systems by name, or classes of your own as module:Class. The default ones need no extra."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of training, and of ties in play."""
     reference: str = "item_knn"
     """System that the others are compared with; it is played, too."""
+    user: str = FIXED_USER
+    """Who answers the systems that play the recommender alone: "fixed" clicks whatever comes first; a system that plays
+    the user, by name; or an agent or a system of your own as module:Class."""
     backbone: str = "pocket"
     """Language model of the systems that talk to one or train one: "pocket", a folder or a name on the hub."""
-    updates: int = 60
+    updates: int = UPDATES
     """Of the systems that train a language model."""
     afl_users: bool = False
     """Whether users are tested by AFL's own 60 of LastFM, variant afl, in place of those of the split."""
@@ -95,12 +87,32 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         for name in (*self.systems, self.reference):
-            baseline_path(name)
+            system_path(name)
         if self.draws < 1 or self.jobs < 1 or not self.seeds or min(self.seeds) < 0:
             raise ConfigError(
                 f"Something must be played. Expected draws and jobs >= 1 and seeds that are >= 0, found {self.draws}, "
                 f"{self.jobs} and {self.seeds}. Raise them."
             )
+
+    def kinds(self) -> dict[str, type[System]]:
+        """Import all systems and the partner, and check what can be checked before anything is played.
+
+        Raises:
+            ConfigError: what is wrong with each of those that are refused.
+        """
+        kinds, errors = {}, []
+        for name in self.played:
+            try:
+                kinds[name] = load_system(name)
+            except ConfigError as error:
+                errors.append(str(error))
+        try:
+            load_user(self.user)
+        except ConfigError as error:
+            errors.append(f"--user: {error}")
+        if errors:
+            raise ConfigError("\n".join(errors))
+        return kinds
 
     def game(self) -> Game:
         """The data, divided, and the episodes, frozen.
@@ -118,6 +130,7 @@ class CompareConfig:
             draws,
             self.backbone,
             self.updates,
+            self.user,
             afl_users=self.afl_users,
             data_dir=self.data_dir,
             api=self._endpoint(),
@@ -156,6 +169,7 @@ class CompareConfig:
             "systems": systems,
             "seeds": self.seeds,
             "reference": [self.reference],
+            "user": [None if self.user == FIXED_USER else self.user],
             "backbone": [self.backbone],
             "updates": [self.updates],
             "afl-users": [] if self.afl_users else [None],
@@ -166,38 +180,31 @@ class CompareConfig:
         return shlex.join(["coars", "compare", *chain.from_iterable(words)])
 
 
-def _plain(system: str) -> str:
-    """A name for files."""
-    return system.replace(":", ".")
-
-
 def main(argv: Sequence[str]) -> None:
     """`coars compare`."""
     config = tyro.cli(CompareConfig, prog="coars compare", args=list(argv))
+    config.kinds()  # before the data are read
     compare(config, config.game(), console=Console())
 
 
-def compare(config: CompareConfig, game: Game, *, console: Console) -> list[Row]:
-    """Play what is missing, then write table.csv, table.md and forest.png and print the table.
+def compare(config: CompareConfig, game: Game, *, console: Console) -> ScoreTable:
+    """Play what is missing, then write table.csv, table.md and pictures, and print the table.
 
     Raises:
-        ConfigError: the folder holds cells that were made with other data, episodes or code.
+        ConfigError: a system or the partner cannot be played, see `CompareConfig.kinds`; or the folder holds cells that
+            were made with other data, episodes, partner or code.
     """
-    cells = [
-        Cell(system, seed, config.out / "cells" / f"{_plain(system)}-s{seed}")
-        for system in config.played
-        for seed in dict.fromkeys(config.seeds)
-    ]
+    kinds = config.kinds()
+    cells = [Cell.of(config.out, name, seed) for name in config.played for seed in dict.fromkeys(config.seeds)]
     for cell in cells:
-        cell.refuse_other_settings(game.settings())
+        cell.refuse_other_settings(game.settings(kinds[cell.system].plays))
     _play(cells, game, config, console)
-    rows = table_rows(config, cells, game.split.dataset.provenance.source)
-    without_picture = _write(config, game, rows, cells)
-    _show(rows, config.reference, console)
-    console.print(
-        f"table.csv, table.md{', ' + without_picture if without_picture else ' and forest.png'} in {config.out}"
-    )
-    return rows
+    table = score_table(config, cells)
+    without_picture = _write(config, game, table, cells)
+    table.show(console)
+    pictures = f", {without_picture}" if without_picture else " and forest.png"
+    console.print(f"table.csv, table.md{pictures} in {config.out}")
+    return table
 
 
 def _play(cells: Sequence[Cell], game: Game, config: CompareConfig, console: Console) -> None:
@@ -231,109 +238,30 @@ def _told(cell: Cell) -> str:
     record = cell.record()
     if record["cause"] is not None:
         return f"failed. {record['cause']}"
-    return f"Hit@1 {cell.values()['hit_final'].mean():.3f}"
+    return f"Hit@1 {cell.scores().metrics['hit_final'].mean():.3f}"
 
 
-def table_rows(config: CompareConfig, cells: Sequence[Cell], source: str) -> list[Row]:
-    """One row a system, from the cells as they lie there.
-
-    Args:
-        config: which systems, and which of them is the reference.
-        cells: of all of them, played.
-        source: of the data, for the commands.
-    """
-    done = {name: [c for c in cells if c.system == name and c.finished()] for name in config.played}
-    values = {name: [cell.values() for cell in own] for name, own in done.items() if own}
-    hits = {name: np.stack([v["hit_final"] for v in own]) for name, own in values.items()}  # [S, D, N]
-    others = [name for name in hits if name != config.reference and config.reference in hits]
-    differences = {name: paired_difference(hits[name], hits[config.reference]) for name in others}
-    users = {name: _user(own) for name, own in values.items()}
-    leader = next((name for name, user in users.items() if user), None)
-    adjusted = dict(zip(others, holm([differences[name].p_value for name in others]).tolist(), strict=True))
-    return [
-        Row(
-            system=name,
-            seeds=tuple(cell.seed for cell in done[name]),
-            hit=bootstrap_interval(hits[name]) if name in hits else None,
-            difference=differences.get(name),
-            p_holm=adjusted.get(name, np.nan),
-            ranking=_ranking(values.get(name, [])),
-            cost=_cost([cell.record() for cell in done[name]]),
-            played={kind: _mean(values.get(name, []), kind) for kind in SHOWN_OF_PLAY},
-            user={ratio: simulation_estimates(counts) for ratio, counts in users.get(name, {}).items()},
-            user_differences={
-                ratio: counted_difference(counts, users[leader][ratio])
-                for ratio, counts in users.get(name, {}).items()
-                if leader is not None and name != leader
-            },
-            command=config.command([name], source, Path("runs") / f"again-{_plain(name)}"),
-            notes=tuple(note for cell in cells if cell.system == name for note in _notes(cell)),
-        )
-        for name in config.played
-    ]
+def score_table(config: CompareConfig, cells: Sequence[Cell]) -> ScoreTable:
+    """Lay out the cells of a comparison, all of them played: one row a system."""
+    systems = []
+    for name in config.played:
+        found = [(cell.finished(), cell.scores()) for cell in cells if cell.system == name]
+        joined = Scores.joined(name, [scores for finished, scores in found if finished])
+        systems.append(replace(joined, notes=tuple(note for _, scores in found for note in scores.notes)))
+    return ScoreTable.of(systems, config.reference)
 
 
-def _ranking(values: Sequence[dict[str, FloatArray]]) -> dict[str, Estimate]:
-    """Of the seeds of a system that ranks all items; empty for others."""
-    names = [name for name in RANKING if all(name in seed for seed in values)] if values else []
-    return {name: bootstrap_interval(np.stack([seed[name][None] for seed in values])) for name in names}
-
-
-def _user(values: Sequence[dict[str, FloatArray]]) -> dict[str, FloatArray]:
-    """Counts of the user test by ratio, [S, U, C]; none where a system plays no user."""
-    names = [name for name in values[0] if name.startswith("user ")]
-    return {name.removeprefix("user "): np.stack([seed[name] for seed in values]) for name in names}
-
-
-def _mean(values: Sequence[dict[str, FloatArray]], name: str) -> Estimate | None:
-    """Of a metric of the dialogues; None where it was not kept."""
-    kept = [seed[name] for seed in values if name in seed]
-    return bootstrap_interval(np.stack(kept)) if kept and len(kept) == len(values) else None
-
-
-def _cost(records: Sequence[dict[str, Any]]) -> Cost | None:
-    """Over the seeds of a system: parameters of the first, mean seconds, highest memory; None if all failed."""
-    if not records:
-        return None
-    seconds = float(np.mean([record["training_seconds"] for record in records]))
-    episodes = sum(record.get("episodes", 0) for record in records)
-    spent = [record.get("episode_usage", {}) for record in records]
-    learnt = [record.get("learning_usage", {}) for record in records]
-    return Cost(
-        records[0]["parameters"],
-        seconds,
-        max(record["memory_mb"] for record in records),
-        {name: sum(one[name] for one in spent) / episodes for name in spent[0]},
-        sum(record.get("episode_seconds", 0.0) for record in records) / episodes if episodes else 0.0,
-        {name: sum(one[name] for one in learnt) / len(learnt) for name in learnt[0]},
-    )
-
-
-def _notes(cell: Cell) -> Iterator[str]:
-    record = cell.record()
-    if record["cause"] is not None:
-        yield f"seed {cell.seed}: {record['cause']}"
-    elif record["failed_dialogues"]:
-        yield f"seed {cell.seed}: {record['failed_dialogues']} dialogues broke and count as misses, see log.txt"
-
-
-def _write(config: CompareConfig, game: Game, rows: Sequence[Row], cells: Sequence[Cell]) -> str | None:
-    """The files; returns why there is no picture, None if there is one."""
+def _write(config: CompareConfig, game: Game, table: ScoreTable, cells: Sequence[Cell]) -> str | None:
+    """Write the files; returns why there is no picture, None if there is one."""
     dataset = game.split.dataset
-    provenance, made = (
-        dataset.provenance,
-        [cell.record()["made"] for cell in cells if cell.finished()] or [environment_info()],
-    )
+    provenance = dataset.provenance
+    made = [cell.record()["made"] for cell in cells if cell.finished()] or [environment_info()]
+    commands = {
+        name: config.command([name], provenance.source, Path("runs") / f"again-{plain(name)}") for name in config.played
+    }
     title = f"{dataset.name}, {game.split.name}, {game.subset}, {config.candidates} candidates"
-    (config.out / "table.csv").write_text(to_csv(rows, config.reference), encoding="utf-8")
-    try:
-        draw_forest(rows, config.reference, config.out / "forest.png", title=title)
-        draw_cost(rows, config.out / "cost.png", title=title)
-        learnt = draw_curves(_curves(cells), config.out / "curves.png", title=title)
-        missing = None
-    except ModuleNotFoundError as error:
-        learnt = False
-        missing = f'no picture, since {error.name} is not installed: pip install "coars-env[llm]"'
+    (config.out / "table.csv").write_text(to_csv(table, commands), encoding="utf-8")
+    pictures, missing = _draw(table, cells, config.out, title)
     libraries = sorted({f"{name} {number}" for one in made for name, number in one["versions"].items()})
     head = (
         f"{provenance.source.upper()} data {provenance.origin} ({provenance.sha256[:12]}), {len(game.episodes[0])} "
@@ -341,47 +269,44 @@ def _write(config: CompareConfig, game: Game, rows: Sequence[Row], cells: Sequen
         f"Command: `{config.command(config.systems, provenance.source, config.out)}`, commit {_all(made, 'commit')}, "
         f"{_all(made, 'machine')}, one thread, Python {_all(made, 'python')}, {', '.join(libraries)}.",
     )
+    clicks = "a user who clicks what comes first, so that turn 1 is all there is"
     page = to_markdown(
-        rows,
-        config.reference,
+        table,
         title=title,
         head=head,
-        pictures=[] if missing else ["forest.png", "cost.png", *(["curves.png"] if learnt else [])],
+        partner=clicks if config.user == FIXED_USER else f"the user of `{config.user}`",
+        pictures=pictures,
+        commands=commands,
         digests=[f"{draw.name}: `{draw.sha256[:12]}`" for draw in game.episodes],
     )
     (config.out / "table.md").write_text(page, encoding="utf-8")
     return missing
 
 
-def _curves(cells: Sequence[Cell]) -> dict[str, list[FloatArray]]:
+def _draw(table: ScoreTable, cells: Sequence[Cell], out: Path, title: str) -> tuple[list[str], str | None]:
+    """Draw what there is to draw; returns the names of the files, and why there are none."""
+    paths = {name: out / f"{name}.png" for name in ("forest", "cost", "curves")}
+    for path in paths.values():
+        path.unlink(missing_ok=True)  # of an earlier call with other systems
+    assert table.reference is not None
+    try:
+        draw_forest(table.rows, table.reference, paths["forest"], title=title)
+        draw_cost(table.rows, paths["cost"], title=title)
+        draw_curves(_curves(cells), paths["curves"], title=title)
+    except ModuleNotFoundError as error:
+        return [], f'no picture, since {error.name} is not installed: pip install "coars-env[llm]"'
+    return [path.name for path in paths.values() if path.exists()], None
+
+
+def _curves(cells: Sequence[Cell]) -> dict[str, list[npt.NDArray[np.float64]]]:
     """Hit@1 of the first proposal by update, [K] for each seed, of the systems that keep it."""
-    found: dict[str, list[FloatArray]] = {}
+    found: dict[str, list[npt.NDArray[np.float64]]] = {}
     for cell in cells:
-        path = cell.folder / "trained" / "model" / "history.json"
-        if cell.finished() and path.exists() and "hit_first" in (history := json.loads(path.read_text())):
-            found.setdefault(cell.system, []).append(np.array(history["hit_first"]))
+        if cell.finished() and (curve := cell.record().get("learning_curve")):
+            found.setdefault(cell.system, []).append(np.array(curve))
     return found
 
 
 def _all(made: Sequence[dict[str, Any]], what: str) -> str:
     """Cells of several commits or machines may stand in one table."""
     return " and ".join(sorted({one[what] for one in made}))
-
-
-def _show(rows: Sequence[Row], reference: str, console: Console) -> None:
-    """The table in three parts that fit a terminal of 80 columns, and what failed."""
-    lines = printed(rows, reference)
-    columns = list(lines[0])
-    for part in (columns[1:4], columns[4:6], columns[6:]):
-        table = Table("system", *part)
-        for line in lines:
-            table.add_row(line["system"], *(line[column] for column in part))
-        console.print(table)
-    if asked := user_lines(rows):
-        table = Table(*list(asked[0]))
-        for line in asked:
-            table.add_row(*line.values())
-        console.print(table)
-    for row in rows:
-        for note in row.notes:
-            console.print(f"{row.system}, {note}", markup=False, highlight=False)

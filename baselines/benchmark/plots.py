@@ -5,19 +5,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from baselines.benchmark.tables import FloatArray, Row
+from coars_env import TableRow
+
+FloatArray = npt.NDArray[np.float64]
 
 
-def draw_cost(rows: Sequence[Row], path: Path, *, title: str) -> None:
-    """Hit@1 against what an episode reads and writes; systems without a language model stand at 1 token."""
+def draw_cost(rows: Sequence[TableRow], path: Path, *, title: str) -> bool:
+    """Hit@1 against what an episode reads and writes, systems without a language model at 1 token.
+
+    Returns False, and draws nothing, if none has one.
+    """
     from matplotlib.figure import Figure
+
+    if not any(row.cost is not None and row.cost.usage for row in rows):
+        return False
 
     figure = Figure(figsize=(10, 6), layout="constrained")
     axis = figure.subplots()
     for number, row in enumerate(rows):
         if row.hit is not None and row.cost is not None:
-            tokens = max(1.0, row.cost.usage.get("tokens_read", 0) + row.cost.usage.get("tokens_written", 0))
+            usage = row.cost.of_an_episode()
+            tokens = max(1.0, usage.get("tokens_read", 0) + usage.get("tokens_written", 0))
             sides = [[row.hit.mean - row.hit.low], [row.hit.high - row.hit.mean]]
             colour, marker = f"C{number % 10}", "osD^v*"[number // 10 % 6]
             axis.errorbar([tokens], [row.hit.mean], sides, fmt=marker, color=colour, elinewidth=0.7, label=row.system)
@@ -28,10 +38,11 @@ def draw_cost(rows: Sequence[Row], path: Path, *, title: str) -> None:
     figure.legend(loc="outside right upper", fontsize=8)
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
+    return True
 
 
 def draw_curves(curves: Mapping[str, Sequence[FloatArray]], path: Path, *, title: str) -> bool:
-    """Hit@1 of the first proposal by update, mean over seeds and ten updates; False if nobody keeps any."""
+    """Hit@1 of the first proposal by update, mean over seeds and ten updates; False if none keeps any."""
     from matplotlib.figure import Figure
 
     if not curves:
@@ -52,7 +63,7 @@ def draw_curves(curves: Mapping[str, Sequence[FloatArray]], path: Path, *, title
     return True
 
 
-def draw_forest(rows: Sequence[Row], reference: str, path: Path, *, title: str) -> None:
+def draw_forest(rows: Sequence[TableRow], reference: str, path: Path, *, title: str) -> None:
     """Hit@1 with its interval on the left, the difference to the reference on the right; written as PNG.
 
     Raises:

@@ -2,27 +2,31 @@
 
     coars rescore dialogues.jsonl --check
     coars rescore dialogues.jsonl --out scores.jsonl --beta 0
+    coars rescore dialogues.jsonl --reward my_reward:Sparse
 
-A score is a pure function of a transcript, so equal transcripts have equal score lines, byte for byte, wherever and
-whenever they are computed; and each transcript holds what was paid.
+A score is a pure function of a transcript, so equal transcripts have equal score lines, byte for byte, on every
+machine; and each transcript holds what was paid.
 """
 
+import inspect
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import tyro
 
 from coars_env.errors import ConfigError, TranscriptError
-from coars_env.evaluation.metrics import episode_metrics
+from coars_env.evaluation.metrics import metrics_of
 from coars_env.evaluation.reports import markdown_table
 from coars_env.files import write_atomically
-from coars_env.rewards import CoarsReward, MirroredStage
+from coars_env.imports import import_object
+from coars_env.rewards import CoarsReward, MirroredStage, RewardTerms
+from coars_env.scoring import TranscriptReward, check_transcript_reward, score_transcripts
 from coars_env.transcript import Transcript, transcript_lines
 
 _MOST_ERRORS = 20
@@ -38,6 +42,9 @@ class RescoreConfig:
     """File for the scores, one JSON object a dialogue; nothing is written without."""
     check: bool = False
     """Fail unless every reward is, byte for byte, the one that was paid when the dialogue was played."""
+    reward: str | None = None
+    """A reward of your own as module:attribute, also from the working directory: an object, a class without required
+    arguments, or a function of a transcript, see `TranscriptReward`. CoARS's by default."""
     alpha: float = 0.1
     """Weight of the peer term."""
     beta: float = 1 / 3
@@ -46,30 +53,58 @@ class RescoreConfig:
     """Reward of a message that could not be used."""
 
 
-def score_line(transcript: Transcript, reward: CoarsReward) -> str:
-    """One line of JSON, keys sorted: whose dialogue, what each turn earned with every factor, each of `METRICS`.
+def reward_of(config: RescoreConfig) -> TranscriptReward:
+    """Make the reward that the command line asks for.
+
+    Raises:
+        ConfigError: it cannot be imported, is no reward, or has settings of CoARS's beside it.
+    """
+    if config.reward is None:
+        return CoarsReward(alpha=config.alpha, stage=MirroredStage(config.beta), invalid=config.invalid)
+    given = [name for name in ("alpha", "beta", "invalid") if getattr(config, name) != getattr(RescoreConfig, name)]
+    if given:
+        raise ConfigError(
+            f"--reward {config.reward} goes without --{given[0]}, a setting of CoARS's reward. Leave it out."
+        )
+    reward = import_object(config.reward)
+    if isinstance(reward, type):
+        try:
+            inspect.signature(reward).bind()
+        except TypeError as error:
+            raise ConfigError(
+                f"{config.reward} is a class that cannot be made without arguments ({error}). Name an object of it."
+            ) from error
+        reward = reward()
+    check_transcript_reward(reward)
+    return cast(TranscriptReward, reward)
+
+
+def score_line(transcript: Transcript, terms: Sequence[RewardTerms]) -> str:
+    """Return one line of JSON, keys sorted: the dialogue, what each turn earned with every factor, each of `METRICS`.
 
     A metric that is undefined is null.
     """
-    terms = [{**asdict(entry), "excluded": sorted(entry.excluded)} for entry in reward(transcript)]
-    metrics = {name: float(values[0]) for name, values in episode_metrics([transcript], reward=reward).items()}
+    metrics = {name: float(values[0]) for name, values in metrics_of([transcript], [terms]).items()}
     row = {
         "task_id": transcript.task.task_id,
         "seed": transcript.seed,
         "ending": transcript.ending,
-        "terms": terms,
+        "terms": [entry.to_row() for entry in terms],
         "metrics": {name: None if math.isnan(value) else value for name, value in metrics.items()},
     }
-    return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=float)
 
 
-def compare_paid(transcript: Transcript, reward: CoarsReward) -> list[str]:
-    """Whether what was paid is what is computed, byte for byte: a word for each turn."""
+def compare_paid(transcript: Transcript, terms: Sequence[RewardTerms]) -> list[str]:
+    """Compare what was paid with what is computed, byte for byte. Returns a word for each turn."""
     if not transcript.rewards:
         return ["not recorded"] * len(transcript.turns)
-    computed = [(float(terms.recommender), float(terms.user)) for terms in reward(transcript)]
-    pairs = zip(transcript.rewards, computed, strict=True)
-    return ["equal" if json.dumps(paid) == json.dumps(now) else "different" for paid, now in pairs]
+    pairs = zip(transcript.rewards, terms, strict=True)
+    return ["equal" if _bytes(paid) == _bytes(now.rewards) else "different" for paid, now in pairs]
+
+
+def _bytes(rewards: Mapping[str, float]) -> str:
+    return json.dumps({agent: float(reward) for agent, reward in rewards.items()}, sort_keys=True)
 
 
 def read_all(path: Path) -> list[Transcript]:
@@ -95,11 +130,11 @@ def read_all(path: Path) -> list[Transcript]:
     return transcripts
 
 
-def summary(transcripts: Sequence[Transcript], reward: CoarsReward, compared: Iterable[str]) -> str:
-    """Means of the metrics over all dialogues, and how the turns compare with what was paid."""
+def summary(transcripts: Sequence[Transcript], scored: Sequence[Sequence[RewardTerms]], compared: Iterable[str]) -> str:
+    """Return the means of the metrics over all dialogues, and how the turns compare with what was paid."""
     counts = Counter(compared)
     rows = []
-    for name, values in episode_metrics(transcripts, reward=reward).items():
+    for name, values in metrics_of(transcripts, scored).items():
         defined = values[~np.isnan(values)]
         rows.append((name, f"{defined.mean():.3f}" if len(defined) else "-", len(values) - len(defined)))
     turns = ", ".join(f"{counts[kind]} {kind}" for kind in ("equal", "different", "not recorded"))
@@ -111,23 +146,24 @@ def summary(transcripts: Sequence[Transcript], reward: CoarsReward, compared: It
 def main(argv: Sequence[str]) -> None:
     """`coars rescore dialogues.jsonl`."""
     config = tyro.cli(RescoreConfig, prog="coars rescore", args=list(argv))
-    reward = CoarsReward(alpha=config.alpha, stage=MirroredStage(config.beta), invalid=config.invalid)
+    reward = reward_of(config)
     if config.out is not None and config.out.resolve() == config.path.resolve():
         raise ConfigError(
             f"Scores must not overwrite the dialogues. Expected another file than {config.path} as --out, found the "
             "same. Name another."
         )
     transcripts = read_all(config.path)
-    compared = [compare_paid(transcript, reward) for transcript in transcripts]
+    scored = score_transcripts(reward, transcripts)
+    compared = list(map(compare_paid, transcripts, scored))
     if config.check:
         wrong = [number for number, kinds in enumerate(compared, start=1) if set(kinds) - {"equal"}]
         if wrong:
             raise TranscriptError(
                 f"With --check, rewards must be those that were paid. Expected that in every line of {config.path}, "
                 f"found other rewards, or none recorded, in {len(wrong)}: {', '.join(map(str, wrong[:_MOST_ERRORS]))}"
-                f"{', ...' if len(wrong) > _MOST_ERRORS else ''}. Set alpha, beta and invalid as they were."
+                f"{', ...' if len(wrong) > _MOST_ERRORS else ''}. Use the reward and the settings of that game."
             )
     if config.out is not None:
-        lines = "".join(score_line(transcript, reward) + "\n" for transcript in transcripts)
+        lines = "".join(line + "\n" for line in map(score_line, transcripts, scored))
         write_atomically(config.out, lines)
-    print(summary(transcripts, reward, (kind for kinds in compared for kind in kinds)))
+    print(summary(transcripts, scored, (kind for kinds in compared for kind in kinds)))

@@ -3,9 +3,12 @@
 Results have three axes: S seeds (of training, or of sampling), D candidate draws, N rows. A row is a user. `evaluate`
 plays them, `summarize` makes a `Report`, `paired_difference` compares two systems on the same rows, `user_simulation`
 asks a user agent about single items. `meter_report` shows what a good score may hide, `user_card` how far a user is to
-be trusted, `cross_play` how far a score depends on the partner. All but those that play read nothing but transcripts.
+be trusted, `cross_play` how far a score depends on the partner. A `Benchmark` is all of these questions, frozen; what a
+system did on it is `Played`, its figures are `Scores`, and a `ScoreTable` puts systems side by side. All but those that
+play read nothing but transcripts.
 """
 
+from coars_env.evaluation.benchmark import Benchmark, Played
 from coars_env.evaluation.calibration import ReliabilityBin
 from coars_env.evaluation.card import UserCard, user_card
 from coars_env.evaluation.crossplay import CrossPlay, cross_play
@@ -37,6 +40,16 @@ from coars_env.evaluation.reports import (
     metric_values,
     summarize,
 )
+from coars_env.evaluation.score_table import (
+    ScoreTable,
+    TableRow,
+    comparison_lines,
+    csv_text,
+    markdown_lines,
+    print_lines,
+    table_rows,
+)
+from coars_env.evaluation.scores import Cost, Scores
 from coars_env.evaluation.simulation import Simulation, user_simulation
 from coars_env.evaluation.simulation_report import (
     SIMULATION_METRICS,
@@ -53,18 +66,24 @@ __all__ = [
     "METERS",
     "METRICS",
     "SIMULATION_METRICS",
+    "Benchmark",
+    "Cost",
     "CrossPlay",
     "Difference",
     "Estimate",
     "MeterReport",
+    "Played",
     "PositionBias",
     "Ranker",
     "Ranks",
     "ReliabilityBin",
     "Report",
     "Runs",
+    "ScoreTable",
+    "Scores",
     "Simulation",
     "SimulationReport",
+    "TableRow",
     "TurnRates",
     "UserCard",
     "UserItems",
@@ -72,8 +91,10 @@ __all__ = [
     "afl_user_test",
     "bootstrap_interval",
     "by_turn",
+    "comparison_lines",
     "counted_difference",
     "cross_play",
+    "csv_text",
     "environment_info",
     "episode_meters",
     "episode_metrics",
@@ -82,17 +103,20 @@ __all__ = [
     "full_ranking",
     "holm",
     "joint_estimates",
+    "markdown_lines",
     "markdown_table",
     "meter_report",
     "metric_values",
     "paired_difference",
     "position_bias",
+    "print_lines",
     "ranking_metrics",
     "simulation_counts",
     "simulation_difference",
     "simulation_estimates",
     "simulation_report",
     "summarize",
+    "table_rows",
     "target_ranks",
     "user_card",
     "user_simulation",

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coars_env.datasets.dataset import FloatArray
-from coars_env.env import MAX_TURNS
+from coars_env.dialogue import MAX_TURNS
 from coars_env.errors import ConfigError, expect
 from coars_env.evaluation.intervals import Estimate, bootstrap_interval
 from coars_env.evaluation.metrics import METRICS
 from coars_env.evaluation.reports import Runs, evaluate, markdown_table, metric_values
 from coars_env.partners.agent import Agent, check_plays
+from coars_env.scoring import TranscriptReward
 from coars_env.tasks import EpisodeSet
 
 
@@ -20,23 +21,25 @@ class CrossPlay:
     runs: dict[tuple[str, str], Runs]
     """(recommender, user) -> runs[s][d][n], see `evaluate`."""
 
-    def values(self, metric: str) -> dict[tuple[str, str], FloatArray]:
-        """A metric of `METRICS` for each pair, shape [S, D, N]: two pairs can be given to `paired_difference`.
+    def values(self, metric: str, *, reward: TranscriptReward | None = None) -> dict[tuple[str, str], FloatArray]:
+        """Compute a metric of `METRICS` for each pair, shape [S, D, N]: `paired_difference` compares two pairs.
+
+        The reward scores the dialogues, `CoarsReward()` by default, see `episode_metrics`.
 
         Raises:
             ConfigError: there is no such metric.
         """
         if metric not in METRICS:
             raise ConfigError(f"Expected one of the metrics {list(METRICS)}, found {metric!r}. Name one.")
-        return {pair: metric_values(runs)[metric] for pair, runs in self.runs.items()}
+        return {pair: metric_values(runs, reward=reward)[metric] for pair, runs in self.runs.items()}
 
-    def estimates(self, metric: str) -> dict[tuple[str, str], Estimate]:
-        """Its mean and interval over users and seeds for each pair."""
-        return {pair: bootstrap_interval(values) for pair, values in self.values(metric).items()}
+    def estimates(self, metric: str, *, reward: TranscriptReward | None = None) -> dict[tuple[str, str], Estimate]:
+        """Estimate its mean and interval over users and seeds for each pair, see `values`."""
+        return {pair: bootstrap_interval(values) for pair, values in self.values(metric, reward=reward).items()}
 
-    def to_markdown(self, metric: str = "hit_final") -> str:
-        """One row a recommender, one column a user, each cell a mean with its 95 % interval."""
-        estimates = self.estimates(metric)
+    def to_markdown(self, metric: str = "hit_final", *, reward: TranscriptReward | None = None) -> str:
+        """Return a table: one row a recommender, one column a user, each cell a mean with its 95 % interval."""
+        estimates = self.estimates(metric, reward=reward)
         recommenders = dict.fromkeys(recommender for recommender, _ in estimates)
         users = dict.fromkeys(user for _, user in estimates)
         rows = [(name, *(estimates[name, user] for user in users)) for name in recommenders]

@@ -11,7 +11,7 @@ from coars_env.datasets.dataset import FloatArray, IntArray, Item, Provenance
 from coars_env.errors import ShapeError, whole_number
 from coars_env.evaluation.intervals import Estimate, own_rng
 from coars_env.evaluation.reports import Runs, joint_estimates, markdown_table, metric_values
-from coars_env.transcript import ACTIONS, Transcript
+from coars_env.transcript import Transcript
 
 METERS = {
     "target_named": "target leak: 1 if a reply of the user holds the title of the target before any turn proposed it",
@@ -55,9 +55,10 @@ def episode_meters(
 
 def _episode(transcript: Transcript, items: Sequence[Item], counts: FloatArray) -> dict[str, float]:
     task, turns = transcript.task, transcript.turns
+    replies = [answer.message for turn in turns for answer in turn.answers]
     named = {item: _named_early(transcript, item, items[item].title) for item in {*task.candidates, task.target}}
-    hits = [number for number, turn in enumerate(turns) if _clicked(turn.action) and turn.proposal == task.target]
-    usable = [turn.positive for turn in turns if turn.action is not None]
+    hits = [number for number, turn in enumerate(turns) if turn.accepted and turn.proposal == task.target]
+    usable = [turn.positive for turn in turns if turn.answer and turn.answer.action is not None]
     first = turns[0].proposal if turns else None
     missed_first = first not in (None, task.target)
     return {
@@ -69,21 +70,17 @@ def _episode(transcript: Transcript, items: Sequence[Item], counts: FloatArray) 
         "popularity_first": np.nan if first is None else _popularity_place(task.candidates, first, counts),
         "popularity_target": _popularity_place(task.candidates, task.target, counts),
         "length_recommender": float(np.mean([len(turn.rationale) for turn in turns])) if turns else np.nan,
-        "length_user": float(np.mean([len(turn.reply) for turn in turns])) if turns else np.nan,
+        "length_user": float(np.mean(list(map(len, replies)))) if replies else np.nan,
     }
-
-
-def _clicked(action: int | None) -> bool:
-    return action == ACTIONS.index("click")
 
 
 def _named_early(transcript: Transcript, item: int, title: str) -> bool:
     """Whether a reply before the first proposal of the item holds its title."""
-    said = []
+    said: list[str] = []
     for turn in transcript.turns:
         if turn.proposal == item:
             break
-        said.append(turn.reply)
+        said.extend(answer.message for answer in turn.answers)
     return any(names(text, title) for text in said)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray
-from coars_env.errors import expect
-from coars_env.rewards import CoarsReward
+from coars_env.rewards import CoarsReward, RewardTerms
+from coars_env.scoring import TranscriptReward, score_transcripts
 from coars_env.transcript import RECOMMENDER, USER, Transcript
 
 METRICS = {
@@ -17,11 +17,11 @@ METRICS = {
     "turns": "finished turns, 0 to T",
     "accepted": "1 if the user clicked a proposal, else 0",
     "turns_to_accept": "turns of an accepted episode, 1 to T; NaN if nothing was accepted",
-    "reward_recommender": "mean of R_rec over the turns; NaN without turns",
-    "reward_user": "mean of R_user over the turns; NaN without turns",
+    "reward_recommender": "mean of the recommender's reward over the turns; NaN without turns",
+    "reward_user": "mean of the user's reward over the turns; NaN without turns",
     "acceptance_on_hits": "share of turns proposing the target that got a star or click, in [0, 1]; NaN without such",
     "acceptance_on_misses": "the same for turns that propose another item",
-    "excluded_recommender": "share of turns whose recommender message CoARS leaves out of training; NaN without turns",
+    "excluded_recommender": "share of turns whose recommender message is left out of training; NaN without turns",
     "excluded_user": "the same for the user's message",
     "parse_errors_recommender": "turns whose recommender message named no candidate, 0 to T",
     "parse_errors_user": "turns whose user message held no action, 0 to T",
@@ -31,21 +31,30 @@ METRICS = {
 """Each metric of an episode: formula, range and when it is undefined. NaN is left out of means and counted."""
 
 
-def episode_metrics(transcripts: Sequence[Transcript], *, reward: CoarsReward | None = None) -> dict[str, FloatArray]:
-    """Each of `METRICS`, shape [N], for N episodes. `reward` is the one to score with, CoARS's by default.
+def episode_metrics(
+    transcripts: Sequence[Transcript], *, reward: TranscriptReward | None = None
+) -> dict[str, FloatArray]:
+    """Compute each of `METRICS`, shape [N], for N episodes.
+
+    Args:
+        transcripts: the episodes.
+        reward: scores them, `CoarsReward()` by default; any `TranscriptReward`. The metrics `reward_*` and `excluded_*`
+            come from it, all others from the turns alone.
 
     Raises:
-        ConfigError: the reward is another than `CoarsReward`.
+        ConfigError: as `score_transcripts`.
     """
-    reward = CoarsReward() if reward is None else reward
-    expect(CoarsReward, reward, "Metrics read what the turns are made of.", "Pass a `CoarsReward`, or None.")
-    rows = [_episode(transcript, reward) for transcript in transcripts]
+    return metrics_of(transcripts, score_transcripts(CoarsReward() if reward is None else reward, transcripts))
+
+
+def metrics_of(transcripts: Sequence[Transcript], scored: Sequence[Sequence[RewardTerms]]) -> dict[str, FloatArray]:
+    """Compute each of `METRICS`, shape [N], for N episodes that `score_transcripts` has scored."""
+    rows = [_episode(transcript, terms) for transcript, terms in zip(transcripts, scored, strict=True)]
     return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in METRICS}
 
 
-def _episode(transcript: Transcript, reward: CoarsReward) -> dict[str, float]:
+def _episode(transcript: Transcript, terms: Sequence[RewardTerms]) -> dict[str, float]:
     turns, target = transcript.turns, transcript.task.target
-    terms = reward(transcript)
     accepted, failed = transcript.ending == "accepted", transcript.ending == "failed"
     proposals = [turn.proposal for turn in turns if turn.proposal is not None]
     return {
@@ -55,14 +64,14 @@ def _episode(transcript: Transcript, reward: CoarsReward) -> dict[str, float]:
         "turns": len(turns),
         "accepted": float(accepted),
         "turns_to_accept": len(turns) if accepted else np.nan,
-        "reward_recommender": _mean([term.recommender for term in terms]),
-        "reward_user": _mean([term.user for term in terms]),
+        "reward_recommender": _mean([term.rewards[RECOMMENDER] for term in terms]),
+        "reward_user": _mean([term.rewards[USER] for term in terms]),
         "acceptance_on_hits": _mean([turn.positive for turn in turns if turn.proposal == target]),
         "acceptance_on_misses": _mean([turn.positive for turn in turns if turn.proposal not in (None, target)]),
         "excluded_recommender": _mean([RECOMMENDER in term.excluded for term in terms]),
         "excluded_user": _mean([USER in term.excluded for term in terms]),
-        "parse_errors_recommender": sum(turn.recommender_error is not None for turn in turns),
-        "parse_errors_user": sum(turn.user_error is not None for turn in turns),
+        "parse_errors_recommender": sum(turn.error is not None for turn in turns),
+        "parse_errors_user": sum(answer.error is not None for turn in turns for answer in turn.answers),
         "repeats": len(proposals) - len(set(proposals)),
         "failed": float(failed),
     }

@@ -6,13 +6,13 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, Provenance
-from coars_env.env import MAX_TURNS, checked_seed
+from coars_env.dialogue import MAX_TURNS, checked_seed
 from coars_env.errors import ConfigError, ShapeError
 from coars_env.evaluation.intervals import Estimate, interval, mean_components, means, own_rng
 from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
 from coars_env.partners.agent import Agent
-from coars_env.rewards import CoarsReward
 from coars_env.rollout import rollout
+from coars_env.scoring import TranscriptReward
 from coars_env.tasks import EpisodeSet
 from coars_env.transcript import Transcript
 
@@ -134,12 +134,15 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
     return checked
 
 
-def metric_values(runs: Runs, *, reward: CoarsReward | None = None) -> dict[str, FloatArray]:
-    """Each of `METRICS`, shape [S, D, N]. Rows are taken as independent: one task per user, as `freeze` makes them.
+def metric_values(runs: Runs, *, reward: TranscriptReward | None = None) -> dict[str, FloatArray]:
+    """Compute each of `METRICS`, shape [S, D, N], see `episode_metrics`.
+
+    Rows are taken as independent: one task per user, as `freeze` makes them.
 
     Raises:
         ShapeError: the rows of the runs are not the same users and targets in the same order, or there are none, or
             the runs are nested otherwise.
+        ConfigError: as `score_transcripts`.
     """
     try:
         rows = {tuple((t.task.user, t.task.target) for t in draw) for seed in runs for draw in seed}
@@ -162,7 +165,7 @@ def summarize(
     system: str,
     runs: Runs,
     *,
-    reward: CoarsReward | None = None,
+    reward: TranscriptReward | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     rng: np.random.Generator | None = None,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, Item
-from coars_env.env import MAX_TURNS, Dialogue, checked_seed
+from coars_env.dialogue import MAX_TURNS, Dialogue, checked_seed
 from coars_env.errors import CoarsError, ConfigError, expect, whole_number
 from coars_env.evaluation.calibration import calibration_counts
 from coars_env.evaluation.user_test import UserTest
@@ -50,7 +50,8 @@ class Simulation:
 
 def _answer(transcript: Transcript) -> float:
     """Acceptance strength; NaN if there is no usable answer."""
-    strength = transcript.turns[0].strength if transcript.turns else None
+    answer = transcript.turns[0].answer if transcript.turns else None
+    strength = answer.strength if answer else None
     return np.nan if strength is None else strength
 
 

@@ -94,7 +94,7 @@ def simulation_report(
     Raises:
         ShapeError: the runs do not answer the same tests, or there are none.
     """
-    test, rng = tests_of(runs)[0], own_rng(rng)
+    test = tests_of(runs)[0]
     estimates = {
         ratio: simulation_estimates(simulation_counts(runs, ratio), level=level, resamples=resamples, rng=rng)
         for ratio in test.ratios

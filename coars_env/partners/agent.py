@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from coars_env.env import Action, Observation, checked_seed
+from coars_env.dialogue import Action, Observation, checked_seed
 from coars_env.errors import expect
 
 

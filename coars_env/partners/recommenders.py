@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from coars_env.datasets.dataset import IntArray
-from coars_env.env import Action, Observation
+from coars_env.dialogue import Action, Observation, history_of
 from coars_env.errors import ConfigError, expect, whole_number
-from coars_env.partners.scorers import visible_history
 from coars_env.tasks import Scorer, scores_of
 from coars_env.transcript import ACTIONS
 
@@ -84,7 +83,7 @@ class GreedyRecommender:
     def _best(self, n: int, observation: Observation) -> int:
         candidates = observation["candidates"]
         if n not in self._orders:
-            scores = scores_of(self._scorer, visible_history(observation), candidates)
+            scores = scores_of(self._scorer, history_of(observation), candidates)
             self._orders[n] = np.lexsort((self._rngs[n].permutation(len(candidates)), -scores))  # places, best first
         order = self._orders[n]
         answered = (observation["actions"] >= 0) & (observation["actions"] < ACTIONS.index("star"))

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from coars_env.env import Action, Observation
+from coars_env.dialogue import Action, Observation, history_of
 from coars_env.errors import expect
-from coars_env.partners.scorers import visible_history
 from coars_env.transcript import ACTIONS, RECOMMENDER, Role, Transcript, Turn, find_role
 
 
@@ -35,7 +34,7 @@ class Replay:
 
     def _say(self, observation: Observation) -> Action:
         candidates = observation["candidates"].tolist() if self._role == RECOMMENDER else []
-        history = tuple(visible_history(observation).tolist())
+        history = tuple(history_of(observation))
         stored = self._stored.get((history, tuple(candidates)), [])
         turn = next((t.turns[observation["turn"]] for t in stored if self._follows(observation, t.turns)), None)
         if self._role == RECOMMENDER:
@@ -45,7 +44,8 @@ class Replay:
     def _follows(self, observation: Observation, turns: Sequence[Turn]) -> bool:
         n = observation["turn"]
         proposals = [-1 if turn.proposal is None else turn.proposal for turn in turns]
-        actions = [-1 if turn.action is None else turn.action for turn in turns]
+        answers = [turn.answer.action if turn.answer else None for turn in turns]
+        actions = [-1 if action is None else action for action in answers]
         known = n + (self._role != RECOMMENDER)  # the user has seen the proposal of this turn, too
         seen = observation["proposals"][:known].tolist(), observation["actions"][:n].tolist()
         return len(turns) > n and seen == (proposals[:known], actions[:n])
@@ -56,13 +56,14 @@ _LEFT = "no stored dialogue went this way"
 
 def _proposal(turn: Turn | None, candidates: list[int]) -> Action:
     if turn is None or turn.proposal is None:
-        message, error = ("", _LEFT) if turn is None else (turn.rationale, turn.recommender_error)
+        message, error = ("", _LEFT) if turn is None else (turn.rationale, turn.error)
         return {"item": len(candidates), "message": message, "error": error}
     return {"item": candidates.index(turn.proposal), "message": turn.rationale}
 
 
 def _answer(turn: Turn | None) -> Action:
-    if turn is None or turn.action is None:
-        message, error = ("", _LEFT) if turn is None else (turn.reply, turn.user_error)
+    answer = turn.answer if turn else None
+    if answer is None or answer.action is None:
+        message, error = ("", _LEFT) if answer is None else (answer.message, answer.error)
         return {"action": len(ACTIONS), "strength": 0.0, "message": message, "error": error}
-    return {"action": turn.action, "strength": turn.strength, "message": turn.reply}
+    return {"action": answer.action, "strength": answer.strength, "message": answer.message}

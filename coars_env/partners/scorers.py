@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 
 from coars_env.datasets.dataset import FloatArray, IntArray
-from coars_env.env import Observation
 from coars_env.errors import ShapeError, expect
 from coars_env.tasks import Scorer, Split
 
@@ -55,9 +54,3 @@ def _popularity(counts: FloatArray, history: IntArray, items: IntArray) -> Float
 def _svd(directions: FloatArray, history: IntArray, items: IntArray) -> FloatArray:
     taste = directions[history].sum(0)
     return np.asarray(np.round(directions[items] @ taste / max(float(np.linalg.norm(taste)), 1e-12), 4))
-
-
-def visible_history(observation: Observation) -> IntArray:
-    """The items of an observation's history, without padding. Shape [H]."""
-    history: IntArray = observation["history"]
-    return history[history >= 0]

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from coars_env.env import Action, Observation
+from coars_env.dialogue import Action, Observation, history_of
 from coars_env.errors import ConfigError, TaskError, expect, number_or_nan
-from coars_env.partners.scorers import visible_history
 from coars_env.tasks import Scorer, Task, scores_of
 from coars_env.transcript import ACTIONS, STRENGTH_EDGES
 
@@ -72,7 +71,7 @@ class OracleUser:
         return {n: self._answer(n, observation) for n, observation in observations.items()}
 
     def _answer(self, n: int, observation: Observation) -> Action:
-        history = tuple(visible_history(observation).tolist())
+        history = tuple(history_of(observation))
         if history not in self._taken:
             raise TaskError(
                 f"An oracle must know the tasks it is asked about. Expected one of {len(self._taken)} histories, found "
@@ -131,7 +130,7 @@ class ScorerUser:
         item = _proposal(observation)
         if item < 0:
             return dict(_NOTHING)
-        score = float(scores_of(self._scorer, visible_history(observation), np.array([item]))[0])
+        score = float(scores_of(self._scorer, history_of(observation), np.array([item]))[0])
         strength = (1 + np.tanh((score - self.threshold) / self.scale / 2)) / 2  # the logistic function; no overflow
         action = sum(bool(strength >= edge) for edge in STRENGTH_EDGES) - 1
         message = "That goes with what I took." if strength >= STRENGTH_EDGES[2] else "That is not for me."

@@ -7,7 +7,7 @@ from coars_env.datasets.dataset import Item
 from coars_env.rendering.text import answer_text, dialogue_text, opinions_text, proposal_text
 from coars_env.rewards import RewardTerms
 from coars_env.tasks import Task
-from coars_env.transcript import RECOMMENDER, EndingKind, Turn
+from coars_env.transcript import RECOMMENDER, USER, EndingKind, Turn
 
 _ANSWER_STYLES = ("red", "yellow", "cyan", "green")
 
@@ -30,10 +30,10 @@ def dialogue_lines(
         lines.append(Line(proposal_text(number, turn, items), "bold" if turn.proposal is not None else "magenta"))
         lines += [Line(text, "dim") for text in opinions_text(number, task, turn, items)]
         if number <= len(terms):
-            style = "magenta" if turn.action is None else _ANSWER_STYLES[turn.action]
-            lines.append(Line(answer_text(number, turn), style))
-            earned = terms[number - 1]
-            rewards = f"recommender {earned.recommender:+.2f}, user {earned.user:+.2f}"
+            action = turn.answer.action if turn.answer else None
+            lines.append(Line(answer_text(number, turn), "magenta" if action is None else _ANSWER_STYLES[action]))
+            earned = terms[number - 1].rewards
+            rewards = f"recommender {earned[RECOMMENDER]:+.2f}, user {earned[USER]:+.2f}"
             lines.append(Line(f"Turn {number}. Rewards: {rewards}.", "dim"))
     if ending is not None:
         lines.append(Line(f"Ended: {ending}. Truly taken next: {items[task.target].title}.", "bold"))

@@ -11,14 +11,15 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
     """The episode so far as one side may see it. The list of candidates is the recommender's, what peers say of the
     proposals the user's; nobody is shown the target.
     """
+    role = find_role(role)
     lines = ["Recently taken, oldest first:", *(f"- {items[i].title}" for i in task.history)]
-    if find_role(role) == RECOMMENDER:
+    if role == RECOMMENDER:
         lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
     for number, turn in enumerate(turns, start=1):
         lines.append(proposal_text(number, turn, items))
         if role == USER:
             lines += opinions_text(number, task, turn, items)
-        if turn.action is not None or turn.user_error is not None:
+        if turn.answers:
             lines.append(answer_text(number, turn))
     return "\n".join(lines)
 
@@ -46,6 +47,7 @@ def peers_text(opinions: Sequence[Opinion], items: Sequence[Item]) -> str:
 
 def answer_text(number: int, turn: Turn) -> str:
     """One line: the second half of the `number`-th turn."""
-    if turn.action is None:
+    answer = turn.answer
+    if answer is None or answer.action is None:
         return f"Turn {number}. User gives no usable answer."
-    return f"Turn {number}. User answers {ACTIONS[turn.action]} ({turn.strength:.2f}): {turn.reply}"
+    return f"Turn {number}. User answers {ACTIONS[answer.action]} ({answer.strength:.2f}): {answer.message}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray, IntArray, Item
 from coars_env.errors import TaskError, expect, whole_number
@@ -56,13 +57,13 @@ Scorer = Callable[[IntArray, IntArray], FloatArray]
 """(history [H], oldest first; items [N]) -> scores [N], higher is better. All are catalogue indices; H may be 0."""
 
 
-def scores_of(scorer: Scorer, history: IntArray, items: IntArray) -> FloatArray:
+def scores_of(scorer: Scorer, history: npt.ArrayLike, items: IntArray) -> FloatArray:
     """What a scorer says of items, checked. Shape [N].
 
     Raises:
         TaskError: it does not say a number for each.
     """
-    found = scorer(history, items)
+    found = scorer(np.asarray(history, dtype=np.int64), items)
     try:
         scores = np.asarray(found, dtype=np.float64)
         wrong = scores.shape != items.shape or bool(np.isnan(scores).any())

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coars_env.env import Action, Dialogue, Observation, action_spaces, as_member
+from coars_env.dialogue import Action, Dialogue, Observation
+from coars_env.env import action_spaces, as_member
 from coars_env.partners.agent import Agent, check_plays, copy_agent
 from coars_env.rollout import play
 from coars_env.testing.toys import NUM_CANDIDATES, ScriptedAgent, toy_episodes

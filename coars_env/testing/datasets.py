@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from coars_env.datasets.dataset import Dataset, FloatArray, IntArray
+from coars_env.dialogue import history_of
 from coars_env.env import CoarsEnv
 from coars_env.errors import expect
-from coars_env.partners.scorers import visible_history
 from coars_env.tasks import (
     NUM_CANDIDATES,
     EpisodeSet,
@@ -55,7 +55,7 @@ def id_probe(episodes: EpisodeSet) -> dict[str, float]:
         observations, _ = env.reset(options={"task_id": task.task_id})
         shown = observations[RECOMMENDER]
         for name, rule in ID_RULES.items():
-            best = int(np.argmax(rule(visible_history(shown), shown["candidates"])))
+            best = int(np.argmax(rule(np.array(history_of(shown)), shown["candidates"])))
             hits[name] += int(shown["candidates"][best]) == task.target
     return {name: number / len(episodes) for name, number in hits.items()}
 

@@ -6,9 +6,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from coars_env.env import Action, CoarsEnv, Dialogue, Observation, as_member, asked_task
+from coars_env.dialogue import Action, Dialogue, Observation
+from coars_env.env import CoarsEnv, as_member, asked_task
 from coars_env.errors import ActionError, TaskError, expect, whole_number
-from coars_env.transcript import RECOMMENDER, ROLES, Role, Transcript
+from coars_env.transcript import RECOMMENDER, Role, Transcript
 from coars_env.vector.streams import ByRole, Streams
 
 
@@ -46,7 +47,7 @@ class VectorDialogueEnv:
         expect(CoarsEnv, env, "Dialogues are those of the game in words.", "Make one by coars_env.make(name).")
         self.num_envs = whole_number("A vector holds games.", "num_envs", num_envs, 1)
         self.episodes = env.episodes
-        self.possible_agents: list[str] = list(ROLES)
+        self.possible_agents: list[str] = list(env.possible_agents)
         self.dialogues: list[Dialogue] = []
         """Running and finished ones; `dialogues[n].terms` holds the rewards with all factors."""
         self._env = env
@@ -92,10 +93,7 @@ class VectorDialogueEnv:
         drawn = self._streams.draw(np.arange(self.num_envs))
         self._seeds = drawn[:, 0].tolist()
         tasks, env = self.episodes.tasks, self._env
-        self.dialogues = [
-            Dialogue(chosen or tasks[task], self.episodes.items, max_turns=env.max_turns, reward=env.reward)
-            for task in drawn[:, 1].tolist()
-        ]
+        self.dialogues = [env.new_dialogue(chosen or tasks[task]) for task in drawn[:, 1].tolist()]
         return self._observe(), self._infos()
 
     def step(
@@ -122,16 +120,16 @@ class VectorDialogueEnv:
                     f"An action must lie in its space. Expected a member of {space} from {speaker}, found "
                     f"{actions[n]!r} in dialogue {n}. No dialogue has changed: pass other actions."
                 )
-        rewards = np.zeros((len(ROLES), self.num_envs))
+        rewards = np.zeros((len(self.possible_agents), self.num_envs))
         for n, member in members.items():
             if member and (terms := self.dialogues[n].act(member)):
-                rewards[:, n] = terms.recommender, terms.user
+                rewards[:, n] = [terms.rewards[role] for role in self.possible_agents]
         ended = np.array([dialogue.ending is not None for dialogue in self.dialogues])
         return (
             self._observe(),
-            dict(zip(ROLES, rewards, strict=True)),
-            {role: ended.copy() for role in ROLES},
-            {role: np.zeros_like(ended) for role in ROLES},
+            dict(zip(self.possible_agents, rewards, strict=True)),
+            {role: ended.copy() for role in self.possible_agents},
+            {role: np.zeros_like(ended) for role in self.possible_agents},
             self._infos(),
         )
 
@@ -147,5 +145,5 @@ class VectorDialogueEnv:
                 "task_id": [dialogue.task.task_id for dialogue in self.dialogues],
                 "parse_error": [dialogue.parse_error(role) for dialogue in self.dialogues],
             }
-            for role in ROLES
+            for role in self.possible_agents
         }

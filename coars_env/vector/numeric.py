@@ -1,5 +1,6 @@
 """VectorNumericEnv: many games at once in arrays, for policies that think in numbers."""
 
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, cast
@@ -11,12 +12,12 @@ from gymnasium.vector.utils import batch_space
 
 from coars_env.datasets.dataset import FloatArray, IntArray
 from coars_env.env import asked_task
-from coars_env.errors import ActionError, ConfigError, expect, whole_number
-from coars_env.rewards import BatchReward, TurnArrays
+from coars_env.errors import ActionError, CoarsWarning, ConfigError, expect, whole_number
+from coars_env.rewards import BatchReward, TurnArrays, check_terms, reward_name
 from coars_env.tasks import HISTORY_LENGTH, Task
-from coars_env.transcript import ACTIONS, ROLES
+from coars_env.transcript import ACTIONS
 from coars_env.vector.streams import ByRole, Streams
-from coars_env.views.numeric import ACT_STRENGTHS, NUM_USER_ACTS, STEPS, Floats
+from coars_env.views.numeric import ACT_STRENGTHS, NUM_USER_ACTS, STEPS, Floats, turn_of_acts
 from coars_env.views.numeric_env import NumericEnv
 
 CLICK = ACTIONS.index("click")
@@ -65,22 +66,27 @@ class VectorNumericEnv:
             num_envs: N.
 
         Raises:
-            ConfigError: no games, or a reward that cannot pay many turns at once, see `BatchReward`.
+            ConfigError: no games; in `step`, a reward that returns what cannot be paid.
+
+        Warns:
+            CoarsWarning: the reward has no method `batch`, so each turn is scored in a Python loop.
         """
         expect(NumericEnv, env, "Arrays are those of the game in numbers.", "Make one by make(name, view='numeric').")
         game, self.encoder = env.env, env.encoder
         if not callable(getattr(game.reward, "batch", None)):
-            raise ConfigError(
-                f"Many turns are paid at once. Expected a reward with a method `batch`, see BatchReward, found "
-                f"{game.reward!r}. Give it one."
+            warnings.warn(
+                f"{reward_name(game.reward)} has no method `batch`, so the vector environment scores each turn in a "
+                "Python loop. For speed, write one, see `BatchReward`.",
+                CoarsWarning,
+                stacklevel=2,
             )
         self.num_envs = whole_number("A vector holds games.", "num_envs", num_envs, 1)
         self.episodes = game.episodes
         self.max_turns = game.max_turns
-        self.possible_agents: list[str] = list(ROLES)
+        self.possible_agents: list[str] = list(game.possible_agents)
         self.single_observation_space = self.encoder.observation_space()
         self.single_action_space = self.encoder.action_space()
-        self._reward = cast(BatchReward, game.reward)
+        self._reward = game.reward
         self._tasks = _Tasks(env)
         self._streams = Streams(self.num_envs, len(self.episodes))
         n, t, k = self.num_envs, self.max_turns, self.encoder.num_candidates
@@ -88,22 +94,24 @@ class VectorNumericEnv:
         self._speaker = 0  # of all games: each has two half-turns in a turn, so they stay in step
         self._turn = np.zeros(n, np.int64)  # finished turns
         self._position = np.full(n, -1, np.int64)  # of the latest proposal among the candidates; -1 if it named none
+        self._proposal = np.zeros(n, np.int64)  # the recommender's latest acts
         self._proposed = np.zeros((n, k), np.bool_)
         self._nothing = np.zeros((n, k), np.bool_)  # what the user sees of `_proposed`
         self._turns = np.zeros((n, t, self.encoder.described + len(ACTIONS) + 1), np.float32)
         self._answers = self._encoded_answers()
-        self._seen = [np.empty((n, self.encoder.size), np.float32) for _ in ROLES]  # what each side sees now
-        self._fresh = [self._write_dynamic(side)[:1].copy() for side in range(len(ROLES))]  # of a game that begins
+        sides = range(len(self.possible_agents))
+        self._seen = [np.empty((n, self.encoder.size), np.float32) for _ in sides]  # what each side sees now
+        self._fresh = [self._write_dynamic(side)[:1].copy() for side in sides]  # of a game that begins
 
     @cached_property
     def observation_spaces(self) -> dict[str, gymnasium.Space[Any]]:
         """The batched space of each side's observations. Made when asked for: its bounds are as large as a batch."""
-        return dict.fromkeys(ROLES, batch_space(self.single_observation_space, self.num_envs))
+        return dict.fromkeys(self.possible_agents, batch_space(self.single_observation_space, self.num_envs))
 
     @cached_property
     def action_spaces(self) -> dict[str, gymnasium.Space[Any]]:
         """The batched space of each side's actions."""
-        return {role: batch_space(self.single_action_space, self.num_envs) for role in ROLES}
+        return {role: batch_space(self.single_action_space, self.num_envs) for role in self.possible_agents}
 
     def observation_space(self, agent: str) -> gymnasium.Space[Any]:
         """Box float32 [N, L], the same object on each call; that of one game is `single_observation_space`."""
@@ -136,26 +144,26 @@ class VectorNumericEnv:
                 has changed then.
         """
         acts = self._acts(actions)
-        rewards, ended = np.zeros((len(ROLES), self.num_envs)), np.zeros(self.num_envs, np.bool_)
+        rewards, ended = np.zeros((len(self.possible_agents), self.num_envs)), np.zeros(self.num_envs, np.bool_)
         if self._speaker == 0:
             self._propose(acts)
         else:
             rewards, ended = self._answer(acts)
         self._speaker = 1 - self._speaker
-        for side in range(len(ROLES)):
+        for side in range(len(self.possible_agents)):
             self._write_dynamic(side)
         over = np.flatnonzero(ended)
         final = [seen[over] for seen in self._seen]
         if len(over):
             self._begin(over)
         infos = self._infos()
-        for role, seen in zip(ROLES, final, strict=True):
+        for role, seen in zip(self.possible_agents, final, strict=True):
             infos[role]["final_obs"] = seen
         return (
             self._observations(),
-            dict(zip(ROLES, rewards, strict=True)),
-            {role: ended.copy() for role in ROLES},
-            {role: np.zeros_like(ended) for role in ROLES},
+            dict(zip(self.possible_agents, rewards, strict=True)),
+            {role: ended.copy() for role in self.possible_agents},
+            {role: np.zeros_like(ended) for role in self.possible_agents},
             infos,
         )
 
@@ -166,13 +174,13 @@ class VectorNumericEnv:
         """The acts of the side whose half-turn it is, checked. [N]."""
         if self._task[0] < 0:
             raise ActionError("An action needs a running game. Expected reset() first, found step(). Call reset().")
-        if not isinstance(actions, Mapping) or any(role not in actions for role in ROLES):
+        if not isinstance(actions, Mapping) or any(role not in actions for role in self.possible_agents):
             raise ActionError(
-                f"Both sides act in every step. Expected a dict with acts of {list(ROLES)}, found "
+                f"Both sides act in every step. Expected a dict with acts of {self.possible_agents}, found "
                 f"{list(actions) if isinstance(actions, Mapping) else actions!r}. Pass any for the silent side: they "
                 "are ignored."
             )
-        speaker, highest = ROLES[self._speaker], self.encoder.wait
+        speaker, highest = self.possible_agents[self._speaker], self.encoder.wait
         try:
             acts = np.asarray(actions[speaker])
         except ValueError:  # rows of different lengths
@@ -191,6 +199,7 @@ class VectorNumericEnv:
         return acts.astype(np.int64)
 
     def _propose(self, acts: IntArray) -> None:
+        self._proposal = acts
         named = acts < self.encoder.num_candidates
         self._position = np.where(named, acts, -1)
         described = np.where(named[:, None], self._tasks.described[self._task, self._position], np.float32(0))
@@ -211,25 +220,35 @@ class VectorNumericEnv:
             peer_similarity=np.where(named, q, 0.0),
             number=self._turn + 1,
         )
-        rewards = self._paid(turns)
+        rewards = self._paid(turns) if hasattr(self._reward, "batch") else self._paid_one_by_one(acts)
         self._turns[np.arange(self.num_envs), self._turn, self.encoder.described :] = self._answers[act]
         self._turn += 1
         return rewards, (named & (action == CLICK)) | (self._turn == self.max_turns)
 
     def _paid(self, turns: TurnArrays) -> FloatArray:
         """Rewards [2, N], checked."""
-        paid = self._reward.batch(turns, self.max_turns)
+        paid = cast(BatchReward, self._reward).batch(turns, self.max_turns)
         try:
-            rewards = np.array(paid, dtype=np.float64)
-            wrong = rewards.shape != (len(ROLES), self.num_envs) or not np.isfinite(rewards).all()
-        except (TypeError, ValueError):
+            rewards = np.array([paid[role] for role in self.possible_agents], dtype=np.float64)
+            wrong = len(paid) != len(rewards) or rewards.shape[1:] != (self.num_envs,) or not np.isfinite(rewards).all()
+        except (LookupError, TypeError, ValueError):
             wrong = True
         if wrong:
             raise ConfigError(
-                f"A reward pays both sides a finite number for every turn. Expected {len(ROLES)} arrays of "
-                f"{self.num_envs} from {self._reward!r:.200}, found {paid!r:.400}. Correct its method `batch`; "
-                "`coars_env.testing.check_reward` shows where."
+                f"The method `batch` of {self._reward!r:.200} returns {paid!r:.400}. It must return {self.num_envs} "
+                f"finite numbers for each of {self.possible_agents}; `coars_env.testing.check_reward` checks it."
             )
+        return rewards
+
+    def _paid_one_by_one(self, acts: IntArray) -> FloatArray:
+        """Rewards [2, N], from a reward that scores single turns only."""
+        rewards = np.empty((len(self.possible_agents), self.num_envs))
+        for n, (place, number) in enumerate(zip(self._task.tolist(), (self._turn + 1).tolist(), strict=True)):
+            task = self.episodes.tasks[place]
+            turn = turn_of_acts(task, int(self._proposal[n]), int(acts[n]))
+            terms = self._reward.turn(task, turn, number, self.max_turns)
+            check_terms(terms, self._reward, task, number, self.possible_agents)
+            rewards[:, n] = [terms.rewards[agent] for agent in self.possible_agents]
         return rewards
 
     def _begin(self, games: IntArray, chosen: Task | None = None) -> None:
@@ -242,7 +261,7 @@ class VectorNumericEnv:
             seen[games, self.encoder.static_size :] = fresh
 
     def _observations(self) -> ByRole:
-        return {role: seen.copy() for role, seen in zip(ROLES, self._seen, strict=True)}
+        return {role: seen.copy() for role, seen in zip(self.possible_agents, self._seen, strict=True)}
 
     def _write_dynamic(self, side: int) -> Floats:
         return self.encoder.dynamic(
@@ -261,10 +280,10 @@ class VectorNumericEnv:
         return self.encoder.turns(nothing, _ACTIONS[:, None], strengths)[:, 0, self.encoder.described :]
 
     def _infos(self) -> dict[str, dict[str, Any]]:
-        masks = [self.encoder.masks[side, int(self._speaker == side)] for side in range(len(ROLES))]
+        masks = [self.encoder.masks[side, int(self._speaker == side)] for side in range(len(self.possible_agents))]
         return {
             role: {"action_mask": np.tile(mask, (self.num_envs, 1)), "task": self._task.copy()}
-            for role, mask in zip(ROLES, masks, strict=True)
+            for role, mask in zip(self.possible_agents, masks, strict=True)
         }
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector.utils import batch_space
 
-from coars_env.env import Action, Dialogue, as_member, asked_task
+from coars_env.dialogue import Action, Dialogue
+from coars_env.env import as_member, asked_task
 from coars_env.errors import ActionError, expect, whole_number
 from coars_env.partners import Agent, agent_seed, check_plays, copy_agent
 from coars_env.rewards import RewardTerms
@@ -112,7 +113,7 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[Floats, Any, Any]):
         if self.role == RECOMMENDER:
             terms = self._speak(self._asked(games), self._partner_role)
         infos = {n: self._info(n, terms[n]) for n in games}
-        rewards = np.array([(terms[n].recommender, terms[n].user)[self._side] for n in games], np.float64)
+        rewards = np.array([terms[n].rewards[self.role] for n in games], np.float64)
         over = [n for n in games if self.dialogues[n].ending is not None]
         running = [n for n in games if n not in set(over)]
         if self.role != RECOMMENDER:
@@ -146,7 +147,7 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[Floats, Any, Any]):
         game = self._env.env
         for number, (n, (_, place)) in enumerate(zip(games, drawn, strict=True)):
             task = chosen or self.episodes.tasks[place]
-            self.dialogues[n] = Dialogue(task, self.episodes.items, max_turns=game.max_turns, reward=game.reward)
+            self.dialogues[n] = game.new_dialogue(task)
             self._partners[n], self._numbers[n] = partner, number
         if self.role != RECOMMENDER:
             self._speak(self._asked(games), self._partner_role)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coars_env.datasets.dataset import IntArray
-from coars_env.env import checked_seed
+from coars_env.dialogue import checked_seed
 from coars_env.errors import ConfigError
 
 ByRole = dict[str, npt.NDArray[Any]]

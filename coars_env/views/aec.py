@@ -7,7 +7,6 @@ from pettingzoo import AECEnv
 
 from coars_env.env import CoarsEnv
 from coars_env.errors import ActionError, expect
-from coars_env.transcript import ROLES
 from coars_env.views.numeric import Floats
 from coars_env.views.numeric_env import NumericEnv
 
@@ -34,7 +33,7 @@ class AecEnv(AECEnv[str, Any, Any]):
         self.env = env
         self.metadata = env.metadata
         self.render_mode = env.render_mode
-        self.possible_agents: list[str] = list(ROLES)
+        self.possible_agents: list[str] = list(env.possible_agents)
         self.agents: list[str] = []
         self._observations: dict[str, Any] = {}
         if isinstance(env, NumericEnv):
@@ -70,7 +69,7 @@ class AecEnv(AECEnv[str, Any, Any]):
         if self.terminations[speaker]:
             self._was_dead_step(action)
             return
-        told = self.env.step(dict.fromkeys(ROLES, action))  # the silent side's is ignored
+        told = self.env.step(dict.fromkeys(self.possible_agents, action))  # the silent side's is ignored
         self._observations, self.rewards, self.terminations, self.truncations, self.infos = told
         self._cumulative_rewards[speaker] = 0.0
         self._accumulate_rewards()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from coars_env.datasets.dataset import Item
-from coars_env.env import Action, Observation, opinions_heard
+from coars_env.dialogue import Action, Observation, history_of, opinions_heard
 from coars_env.rendering.text import peers_text
 from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, clamp_strength, find_role
 
@@ -43,7 +43,7 @@ def messages(observation: Observation, role: Role, items: Sequence[Item]) -> lis
         items: the catalogue, `env.episodes.items`.
     """
     role = find_role(role)
-    heard = ["Taken so far, oldest first:", *(f"- {items[i].title}" for i in observation["history"] if i >= 0)]
+    heard = ["Taken so far, oldest first:", *(f"- {items[i].title}" for i in history_of(observation))]
     if role == RECOMMENDER:
         heard += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(observation["candidates"]))]
     chat = [{"role": "system", "content": RULES[role]}]

@@ -5,6 +5,7 @@ environment and a vector of them that call the same functions see the same bits.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from coars_env.datasets.dataset import FloatArray, IntArray
-from coars_env.env import Action, Observation
+from coars_env.dialogue import Action, Observation, open_turn, read_answer
 from coars_env.errors import ConfigError, ShapeError, whole_number
-from coars_env.tasks import Split, SvdPeers
-from coars_env.transcript import ACTIONS, RECOMMENDER, ROLES, STRENGTH_EDGES, Role, clamp_strength
+from coars_env.tasks import Split, SvdPeers, Task
+from coars_env.transcript import ACTIONS, RECOMMENDER, ROLES, STRENGTH_EDGES, USER, Role, Turn, clamp_strength
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.int8]
@@ -102,6 +103,14 @@ def to_act(action: Action, role: Role, num_candidates: int) -> int:
         return wait
     above = clamp_strength(kind, float(action["strength"])) - STRENGTH_EDGES[kind]
     return kind * STEPS + min(round(above * 100) // STEPS, STEPS - 1)
+
+
+def turn_of_acts(task: Task, proposed: int, answered: int) -> Turn:
+    """Return the finished turn that the recommender's act and the user's make, as `Dialogue` records it."""
+    k = len(task.candidates)
+    proposal, answer = to_action(proposed, RECOMMENDER, k), to_action(answered, USER, k)
+    turn = open_turn(task, proposal["item"], proposal["message"], proposal.get("error"))
+    return replace(turn, answers=(read_answer(**answer),))
 
 
 def act_masks(num_candidates: int) -> Mask:

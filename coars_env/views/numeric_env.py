@@ -8,7 +8,8 @@ import gymnasium
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from coars_env.env import Action, CoarsEnv, Dialogue, Observation
+from coars_env.dialogue import Action, Dialogue, Observation
+from coars_env.env import CoarsEnv
 from coars_env.errors import ActionError, ShapeError, TaskError, expect
 from coars_env.transcript import RECOMMENDER, ROLES, Role, Transcript
 from coars_env.views.numeric import Encoder, Floats, Mask, to_action
@@ -58,9 +59,13 @@ class NumericEnv(ParallelEnv[str, Any, int]):
                 f"{self.encoder.num_items}. Take them from the split the episodes were made of."
             )
         self.render_mode = env.render_mode
-        self.possible_agents: list[str] = list(ROLES)
-        self.observation_spaces: dict[str, gymnasium.Space[Any]] = {role: self._space() for role in ROLES}
-        self.action_spaces: dict[str, gymnasium.Space[Any]] = {role: self.encoder.action_space() for role in ROLES}
+        self.possible_agents: list[str] = list(env.possible_agents)
+        self.observation_spaces: dict[str, gymnasium.Space[Any]] = {
+            role: self._space() for role in self.possible_agents
+        }
+        self.action_spaces: dict[str, gymnasium.Space[Any]] = {
+            role: self.encoder.action_space() for role in self.possible_agents
+        }
         self.state_space = self.encoder.observation_space()
 
     @property
@@ -102,7 +107,7 @@ class NumericEnv(ParallelEnv[str, Any, int]):
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """See `CoarsEnv.reset`; the infos are empty."""
         observations, _ = self.env.reset(seed, options)
-        return self._shown(observations), {role: {} for role in ROLES}
+        return self._shown(observations), {role: {} for role in self.possible_agents}
 
     def step(
         self, actions: dict[str, int]
@@ -148,7 +153,7 @@ class NumericEnv(ParallelEnv[str, Any, int]):
         return self.encoder.observation_space()
 
     def _shown(self, observations: dict[str, Observation]) -> dict[str, Any]:
-        return {role: self.encoder.encode([observations[role]], role)[0] for role in ROLES}
+        return {role: self.encoder.encode([observations[role]], role)[0] for role in self.possible_agents}
 
 
 class MaskedEnv(NumericEnv):
@@ -171,7 +176,7 @@ class MaskedEnv(NumericEnv):
                 "observation": vectors[role],
                 "action_mask": masks[side, int(observations[role]["speaker"] == side)].copy(),
             }
-            for side, role in enumerate(ROLES)
+            for side, role in enumerate(self.possible_agents)
         }
 
 

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 import gymnasium
 
-from coars_env.env import Action, CoarsEnv, Dialogue
+from coars_env.dialogue import Action, Dialogue
+from coars_env.env import CoarsEnv
 from coars_env.errors import expect
 from coars_env.partners import Agent, agent_seed, check_plays
 from coars_env.transcript import RECOMMENDER, ROLES, USER, find_role
@@ -42,6 +43,7 @@ class SingleAgentEnv(gymnasium.Env[Any, Any]):
         self.env = env
         self.role = find_role(role)
         self.partner = partner
+        self.partner_role = next(role for role in env.possible_agents if role != self.role)
         self.render_mode = env.render_mode
         self.observation_space = env.encoder.observation_space()
         self.action_space = env.encoder.action_space()
@@ -56,7 +58,7 @@ class SingleAgentEnv(gymnasium.Env[Any, Any]):
         game = self.env.env
         _, infos = game.reset(seed, options)
         super().reset(seed=seed)
-        self.partner.start([agent_seed(game.episode_seed, 1 - ROLES.index(self.role), 0)])
+        self.partner.start([agent_seed(game.episode_seed, ROLES.index(self.partner_role), 0)])
         if self.role == USER:
             self._partner_speaks()
         return self._observation(), infos[self.role]
@@ -80,11 +82,11 @@ class SingleAgentEnv(gymnasium.Env[Any, Any]):
         return self.env.render()
 
     def _partner_speaks(self) -> tuple[Any, ...]:
-        role = ROLES[1 - ROLES.index(self.role)]
-        return self._play(self.partner.act({0: self._dialogue.observe(role)}).get(0, {}))
+        observation = self._dialogue.observe(self.partner_role)
+        return self._play(self.partner.act({0: observation}).get(0, {}))
 
     def _play(self, action: Action) -> tuple[Any, ...]:
-        return self.env.env.step(dict.fromkeys(ROLES, action))
+        return self.env.env.step(dict.fromkeys(self.env.possible_agents, action))
 
     def _observation(self) -> Floats:
         observation: Floats = self.env.encoder.encode([self._dialogue.observe(self.role)], self.role)[0]

@@ -198,7 +198,8 @@ class Ours:
         self.steps = 0
 
     def rollout(self, turns: int) -> "list[Row]":
-        from agents.models.decoding import ColumnCache, Form, Free, decode, open_cache
+        from agents.models.column_cache import ColumnCache
+        from agents.models.decoding import Form, Free, decode, open_cache
         from agents.players.llm_agent import Row
 
         config, backbone, world = self.config, self.policy.backbone, self.world

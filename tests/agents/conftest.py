@@ -1,6 +1,6 @@
 """Worlds and models small enough for a test: a synthetic split, a tiny pocket, and tiny Llama and Qwen3 models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from agents.models.backbones.backbone import Backbone
 from agents.models.backbones.causal_lm import load_causal_lm
 from agents.models.backbones.pocket import PocketConfig, load_pocket, open_pocket
+from agents.models.decoding import AnyBut
+from agents.models.fields import Field, Number, OneOf, Ranking, Text
 from agents.models.policy import Policy
-from agents.models.prompts import PHRASES
+from agents.models.prompts import PHRASES, Notes, no_notes
+from agents.models.replies import ACTION_FIELD, DEFAULT_FORMATS, ReplyFormat
 from agents.players.llm_agent import LLMAgent
 from agents.players.served import Server
 from agents.runs.config import AnyTrainConfig, TrainConfig
@@ -104,6 +107,18 @@ def new_causal_lm(kind: str, vocabulary: int) -> LlamaForCausalLM | Qwen3ForCaus
         return LlamaForCausalLM(LlamaConfig(**shape)) if kind == "llama" else Qwen3ForCausalLM(Qwen3Config(**shape))
 
 
+def every_kind() -> dict[Role, ReplyFormat]:
+    """A format of either side that has a field of every kind."""
+    thought, reason = Field("Thought", Text(min_tokens=3, max_tokens=5), hidden=True), Field("Reason", Text(1, 4))
+    mood, rating = Field("Mood", OneOf(("low", "low or high", "high"))), Field("Rating", Number(1, 5, 1))
+    return {
+        RECOMMENDER: ReplyFormat((thought, mood, rating, reason, Field("Ranking", Ranking(3)))),
+        USER: ReplyFormat(
+            (thought, reason, ACTION_FIELD, Field("Rating", Number(1, 5, 1, quarter_of="Action"))), strength="Rating"
+        ),
+    }
+
+
 class Played(NamedTuple):
     agents: dict[Role, LLMAgent]
     dialogues: list[Dialogue]
@@ -157,6 +172,10 @@ class Lab:
                 if "lora_B" in name:
                     parameter.data.normal_(0.0, scale, generator=generator)
 
+    @property
+    def every_kind(self) -> dict[Role, ReplyFormat]:
+        return every_kind()
+
     def dialogues(self, n: int, *, max_turns: int = 3, seed: int = 0) -> list[Dialogue]:
         tasks = sample_train_tasks(self.build, n, np.random.default_rng(seed), prefix="t")
         # nothing is excluded, so that every turn has something to train on
@@ -173,10 +192,15 @@ class Lab:
         seed: int = 0,
         first: int = 0,
         dialogues: list[Dialogue] | None = None,
+        formats: Mapping[Role, ReplyFormat] = DEFAULT_FORMATS,
+        notes: Notes = no_notes,
     ) -> Played:
         dialogues = dialogues or self.dialogues(n, max_turns=max_turns, seed=seed)
         items = self.split.dataset.items
-        agents = {role: LLMAgent(policy, role, items, temperature=temperature) for role in ROLES}
+        agents = {
+            role: LLMAgent(policy, role, items, temperature=temperature, reply_format=formats[role], notes=notes)
+            for role in ROLES
+        }
         numbers = range(first, first + len(dialogues))
         play(dialogues, agents[RECOMMENDER], agents[USER], seed=seed, numbers=numbers)
         assert [d.cause for d in dialogues] == [None] * len(dialogues)
@@ -223,6 +247,8 @@ def plain_logprobs() -> Callable[..., list[float]]:
             logits: Tensor = model(input_ids=torch.tensor([token_ids])).logits[0]
         found = []
         for column, choices in zip(columns, allowed, strict=True):
+            if isinstance(choices, AnyBut):
+                choices = [token for token in free if token not in choices.tokens]
             choices = list(free if choices is None else choices)
             among = torch.log_softmax(logits[column - 1, choices] / temperature, -1)
             found.append(float(among[choices.index(token_ids[column])]))

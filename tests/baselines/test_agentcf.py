@@ -22,6 +22,7 @@ from baselines.agentcf import (
     AgentCFBasic,
     told,
 )
+from baselines.system import Resources
 from coars_env import RECOMMENDER, USER, Dataset, Dialogue, Item, Split, UserSequence
 from coars_env.testing import toy_dataset, toy_episodes
 from scripted import Scripted, text_of
@@ -69,7 +70,7 @@ def contents(memory: Memory) -> dict[str, list[str]]:
 
 def test_a_wrong_choice_rewrites_the_user_then_both_items_and_is_asked_again(split: Split) -> None:
     model = choosing("Amélie", "Alien")
-    system = AgentCF.fit(split, model=model, episodes=3)
+    system = AgentCF.fit(split, resources=Resources(model, dialogues=3))
     asked = [text_of(request) for request in model.asked]
     # a choice, the user, two items; then the second round, which is right and confirms
     kinds = [request.fields[-1] if len(request.fields) == 1 else ITEM for request in model.asked]
@@ -91,7 +92,7 @@ def test_a_wrong_choice_rewrites_the_user_then_both_items_and_is_asked_again(spl
 
 def test_a_right_choice_is_confirmed_once(split: Split) -> None:
     model = choosing("Alien")
-    system = AgentCF.fit(split, model=model, episodes=3)
+    system = AgentCF.fit(split, resources=Resources(model, dialogues=3))
     assert len(model.asked) == 4
     assert RIGHT in text_of(model.asked[1])
     assert contents(system.memory)["user 0"] == ["taste 1"]
@@ -99,13 +100,13 @@ def test_a_right_choice_is_confirmed_once(split: Split) -> None:
 
 def test_two_wrong_choices_end_the_rounds(split: Split) -> None:
     model = choosing("Amélie", "Amélie")
-    AgentCF.fit(split, model=model, episodes=3)
+    AgentCF.fit(split, resources=Resources(model, dialogues=3))
     assert len(model.asked) == 8
 
 
 def test_a_choice_that_cannot_be_read_is_wrong_and_an_unread_description_changes_nothing(split: Split) -> None:
     model = Scripted(lambda request: "no fields here")
-    system = AgentCF.fit(split, model=model, episodes=3)
+    system = AgentCF.fit(split, resources=Resources(model, dialogues=3))
     assert contents(system.memory) == {}
     assert text_of(model.asked[1]).count("no fields here") == 1
 
@@ -164,7 +165,7 @@ def test_basic_hides_the_history_and_knows_the_user_by_it(split: Split) -> None:
     asked = []
     for kind in (AgentCFBasic, AgentCF):
         model = choosing("Alien", "Alien")
-        system = kind.fit(split, model=model, episodes=3)
+        system = kind.fit(split, resources=Resources(model, dialogues=3))
         task = toy_episodes().tasks[3]  # items 4 and 1 of a catalogue in which the third film is not taken
         dialogue = Dialogue(type(task)("t", 0, (0,), (1, 2), 1), split.dataset.items)
         system.recommender.start([(0,)])

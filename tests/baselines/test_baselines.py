@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines import BASELINES, load_baseline
+from baselines import SYSTEMS, load_system
 from baselines.bpr import Bpr
 from baselines.item_knn import ItemKnn
 from baselines.markov import Markov
@@ -102,7 +102,7 @@ class Answers:
 
 def test_popularity_goes_down_the_counts_of_the_training_part(split: Split) -> None:
     task = Task("t", 0, (GILDA,), (FARGO, DUNE, ALIEN, ERASERHEAD, BRAZIL), ERASERHEAD)
-    found = play(Popularity.fit(split), task, FixedUser("dislike", 0.0))
+    found = play(Popularity.fit(split).recommender, task, FixedUser("dislike", 0.0))
     assert proposals(found) == ["Alien", "Dune", "Brazil", "Fargo"]
     assert [turn.rationale for turn in found.turns][:2] == [
         "Of all these, the one taken most often.",
@@ -117,9 +117,9 @@ def test_item_knn_follows_the_history(split: Split) -> None:
     similarity = knn.similarity(np.array([CASABLANCA, BRAZIL]), np.array([ALIEN, DUNE, FARGO, GILDA]))
     np.testing.assert_allclose(similarity, [[0.354, 0.408, 0, 0], [0.707, 0.408, 0, 0]], atol=5e-4)
     candidates = (FARGO, DUNE, ALIEN, ERASERHEAD)
-    only_casablanca = play(knn, Task("t", 0, (CASABLANCA,), candidates, FARGO), FixedUser("skip", 0.3))
+    only_casablanca = play(knn.recommender, Task("t", 0, (CASABLANCA,), candidates, FARGO), FixedUser("skip", 0.3))
     assert proposals(only_casablanca)[:2] == ["Dune", "Alien"]
-    both = play(knn, Task("t", 0, (CASABLANCA, BRAZIL), candidates, FARGO), FixedUser("skip", 0.3))
+    both = play(knn.recommender, Task("t", 0, (CASABLANCA, BRAZIL), candidates, FARGO), FixedUser("skip", 0.3))
     assert proposals(both)[:2] == ["Alien", "Dune"]
     assert [turn.rationale for turn in both.turns] == [
         "Often taken together with Brazil.",
@@ -131,20 +131,20 @@ def test_item_knn_follows_the_history(split: Split) -> None:
 
 def test_item_knn_may_look_at_fewer_items(split: Split) -> None:
     task = Task("t", 0, (BRAZIL, CASABLANCA), (DUNE, ALIEN), ALIEN)
-    assert proposals(play(ItemKnn.fit(split), task, FixedUser())) == ["Alien"]
-    assert proposals(play(ItemKnn.fit(split, last=1), task, FixedUser())) == ["Dune"]
+    assert proposals(play(ItemKnn.fit(split).recommender, task, FixedUser())) == ["Alien"]
+    assert proposals(play(ItemKnn(split, last=1).recommender, task, FixedUser())) == ["Dune"]
 
 
 def test_item_knn_without_history_guesses(split: Split) -> None:
     task = Task("t", 0, (), (DUNE, ALIEN), ALIEN)
-    found = {proposals(play(ItemKnn.fit(split), task, FixedUser(), seed=seed))[0] for seed in range(20)}
+    found = {proposals(play(ItemKnn.fit(split).recommender, task, FixedUser(), seed=seed))[0] for seed in range(20)}
     assert found == {"Dune", "Alien"}
 
 
 def test_markov_follows_the_last_item_and_then_popularity(split: Split) -> None:
     # After Alien came Brazil twice and Casablanca once; Dune (3) and Fargo (1) were taken, but never after it.
     candidates = (FARGO, DUNE, CASABLANCA, BRAZIL)
-    found = play(Markov.fit(split), Task("t", 0, (DUNE, ALIEN), candidates, FARGO), FixedUser("skip", 0.3))
+    found = play(Markov.fit(split).recommender, Task("t", 0, (DUNE, ALIEN), candidates, FARGO), FixedUser("skip", 0.3))
     assert proposals(found) == ["Brazil", "Casablanca", "Dune", "Fargo"]
     assert [turn.rationale for turn in found.turns] == [
         "Others took it right after Alien.",
@@ -224,7 +224,7 @@ def test_what_is_proposed_is_the_best_of_the_scores(agent: Any, split: Split) ->
     for history, row in zip(histories, scores, strict=True):
         candidates = tuple(item for item in range(7) if item not in history)
         best = {TITLES[item] for item in candidates if row[item] == row[list(candidates)].max()}
-        found = play(fitted, Task("t", 0, history, candidates, candidates[0]), FixedUser())
+        found = play(fitted.recommender, Task("t", 0, history, candidates, candidates[0]), FixedUser())
         assert set(proposals(found)) <= best
 
 
@@ -233,20 +233,22 @@ def test_what_was_rejected_is_not_proposed_again(agent: Any, split: Split) -> No
     task = Task("t", 0, (ALIEN,), (FARGO, DUNE, ERASERHEAD, BRAZIL), FARGO)
     for seed in range(10):
         for action in ("dislike", "skip"):
-            found = proposals(play(agent.fit(split), task, FixedUser(action, 0.3), seed=seed))
+            found = proposals(play(agent.fit(split).recommender, task, FixedUser(action, 0.3), seed=seed))
             assert len(set(found)) == 4
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_what_was_starred_or_not_answered_is_proposed_again(agent: Any, split: Split) -> None:
     task = Task("t", 0, (ALIEN,), (FARGO, DUNE, ERASERHEAD, BRAZIL), FARGO)
-    found = proposals(play(agent.fit(split), task, Answers("dislike", "star", "garbled", "star")))
+    found = proposals(play(agent.fit(split).recommender, task, Answers("dislike", "star", "garbled", "star")))
     assert found[0] != found[1] == found[2] == found[3]
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_when_all_are_rejected_the_best_comes_again(agent: Any, split: Split) -> None:
-    found = proposals(play(agent.fit(split), Task("t", 0, (ALIEN,), (FARGO, DUNE), FARGO), FixedUser("skip", 0.3)))
+    found = proposals(
+        play(agent.fit(split).recommender, Task("t", 0, (ALIEN,), (FARGO, DUNE), FARGO), FixedUser("skip", 0.3))
+    )
     assert found[0] != found[1]
     assert found[0] == found[2] == found[3]
 
@@ -254,16 +256,18 @@ def test_when_all_are_rejected_the_best_comes_again(agent: Any, split: Split) ->
 @pytest.mark.parametrize("agent", AGENTS)
 def test_ties_are_broken_by_the_seed_of_the_dialogue(agent: Any, split: Split) -> None:
     task = Task("t", 0, (ALIEN,), (ERASERHEAD, GILDA), GILDA)  # neither was ever taken
-    found = [proposals(play(agent.fit(split), task, FixedUser(), seed=seed))[0] for seed in range(200)]
+    found = [proposals(play(agent.fit(split).recommender, task, FixedUser(), seed=seed))[0] for seed in range(200)]
     assert 60 < found.count("Gilda") < 140
-    assert found == [proposals(play(agent.fit(split), task, FixedUser(), seed=seed))[0] for seed in range(200)]
+    assert found == [
+        proposals(play(agent.fit(split).recommender, task, FixedUser(), seed=seed))[0] for seed in range(200)
+    ]
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_many_dialogues_equal_single_ones(agent: Any, split: Split) -> None:
     tasks = [Task(f"t{n}", 0, (ALIEN,), tuple(np.random.default_rng(n).permutation(6) + 1), GILDA) for n in range(16)]
     user = Answers("skip", "dislike", "star", "skip")
-    fitted = agent.fit(split)
+    fitted = agent.fit(split).recommender
     whole = rollout(tasks, ITEMS, fitted, user, provenance=PROVENANCE)
     assert whole == rollout(tasks, ITEMS, fitted, user, provenance=PROVENANCE, batch_size=1)
 
@@ -272,16 +276,16 @@ def test_many_dialogues_equal_single_ones(agent: Any, split: Split) -> None:
 def test_messages_hold_no_numbers(agent: Any, split: Split) -> None:
     """Titles here have no digits, so any digit would be an index or an id."""
     task = Task("t", 0, (ALIEN, CASABLANCA), (FARGO, DUNE, ERASERHEAD, BRAZIL), FARGO)
-    found = play(agent.fit(split), task, FixedUser("skip", 0.3))
+    found = play(agent.fit(split).recommender, task, FixedUser("skip", 0.3))
     assert not any(character.isdigit() for turn in found.turns for character in turn.rationale)
     assert all(turn.rationale for turn in found.turns)
 
 
 def test_baselines_are_found_by_name() -> None:
-    assert sorted(BASELINES) == list(BASELINES)
-    assert [load_baseline(name) for name in ("random", "popularity", "item_knn", "markov", "bpr")] == AGENTS
-    with pytest.raises(ConfigError, match=r"Expected one of .*'popularity'.* found 'sasrek'"):
-        load_baseline("sasrek")
+    assert sorted(SYSTEMS) == list(SYSTEMS)
+    assert [load_system(name) for name in ("random", "popularity", "item_knn", "markov", "bpr")] == AGENTS
+    with pytest.raises(ConfigError, match=r"'sasrek' is no system\. Name one of .*'popularity'"):
+        load_system("sasrek")
 
 
 # --- Real data --------------------------------------------------------------------------------------------------------
@@ -343,7 +347,7 @@ def test_hit_rates_agree_with_the_reference_tables(
     sets = episode_sets(split, subset, rule)
     assert len(sets[0]) == rows
     for agent, reference in zip(UNTRAINED, expected, strict=True):
-        by_row = metric_values(evaluate(agent.fit(split), FixedUser(), sets))["hit_final"].mean(axis=(0, 1))
+        by_row = metric_values(evaluate(agent.fit(split).recommender, FixedUser(), sets))["hit_final"].mean(axis=(0, 1))
         standard_error = by_row.std(ddof=1) / np.sqrt(rows)
         tolerance = min(2 * standard_error, 0.03)  # the rows are the same, so only the draws differ
         if agent is RandomAgent:  # nothing is the same; but its expectation is known
@@ -376,7 +380,7 @@ def test_hit_rates_on_the_other_sets_agree_too(
     sets = episode_sets(split, subset, rule, draws=1 if rows > 1_000 else 20)
     assert len(sets[0]) == rows
     for agent, reference in zip(UNTRAINED, expected, strict=False):
-        found = metric_values(evaluate(agent.fit(split), FixedUser(), sets))["hit_final"].mean()
+        found = metric_values(evaluate(agent.fit(split).recommender, FixedUser(), sets))["hit_final"].mean()
         assert found == pytest.approx(reference, abs=tolerance), agent.__name__
 
 
@@ -389,6 +393,10 @@ def test_nothing_held_out_enters_a_fit(splits: dict[str, Split]) -> None:
     candidates = np.argsort(-counts, kind="stable")[:20]
     task = Task("t", 0, (), tuple(candidates.tolist()), int(candidates[0]))
     found = rollout(
-        [task], split.dataset.items, Popularity.fit(split), FixedUser("skip", 0.3), provenance=split.dataset.provenance
+        [task],
+        split.dataset.items,
+        Popularity.fit(split).recommender,
+        FixedUser("skip", 0.3),
+        provenance=split.dataset.provenance,
     )
     assert [counts[turn.proposal] for turn in found[0].turns] == sorted(counts, reverse=True)[:4]

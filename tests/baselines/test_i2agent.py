@@ -6,6 +6,7 @@ from agents.models.language_model import Request
 from agents.models.prompts import BECAUSE, RECOMMENDED, TAKEN, TAKEN_NEXT
 from agents.players.memory import Memory
 from baselines.i2agent import ABOUT, ASK_PROFILE, INTEREST, PROFILE, SO_FAR, I2Agent, revealed, told
+from baselines.system import Resources
 from coars_env import ACTIONS, RECOMMENDER, Dialogue, FixedUser, Split, load_split, play
 from coars_env.testing import toy_episodes
 from scripted import Scripted, by_hash, text_of
@@ -47,7 +48,7 @@ def numbered() -> Scripted:
 
 def test_a_profile_is_rewritten_after_each_dialogue_and_only_the_last_is_kept(split: Split) -> None:
     model = numbered()
-    system = I2Agent.fit(split, model=model, episodes=3)  # one walk
+    system = I2Agent.fit(split, resources=Resources(model, dialogues=3))  # one walk
     (kept,) = system.memory.entries()
     assert (kept.text, kept.number) == ("number 3", 3)
     asked = [text_of(request) for request in model.asked if request.fields == (PROFILE,)]
@@ -56,14 +57,14 @@ def test_a_profile_is_rewritten_after_each_dialogue_and_only_the_last_is_kept(sp
 
 def test_the_profile_of_one_dialogue_is_told_in_the_next(split: Split) -> None:
     model = numbered()
-    I2Agent.fit(split, model=model, episodes=3)
+    I2Agent.fit(split, resources=Resources(model, dialogues=3))
     plays = [text_of(request) for request in model.asked if request.fields != (PROFILE,)]
     assert [ABOUT in text for text in plays] == [False, False, True, True, True, True]
     assert f"{ABOUT} number 1" in plays[2]
 
 
 def test_what_cannot_be_read_leaves_the_profile(split: Split) -> None:
-    system = I2Agent.fit(split, model=Scripted(lambda request: "nothing"), episodes=6)
+    system = I2Agent.fit(split, resources=Resources(Scripted(lambda request: "nothing"), dialogues=6))
     assert system.memory.entries() == []
 
 
@@ -82,10 +83,10 @@ def test_the_nearest_profile_is_told_once_and_none_where_no_word_is_shared() -> 
 def test_the_interest_is_written_before_the_reason_and_not_told_to_the_user(split: Split) -> None:
     def script(request: Request) -> str:
         (*_, items) = request.fields
-        return f"Interest: secret\nReason: open\nItem:{(items.options or ())[0]}"
+        return f"Interest: secret\nReason: open\nItem: {(items.options or ())[0]}"
 
     model = Scripted(script)
-    system = I2Agent.fit(split, model=model, episodes=0)
+    system = I2Agent.fit(split, resources=Resources(model, dialogues=0))
     dialogue = Dialogue(toy_episodes().tasks[0], split.dataset.items, max_turns=1)
     play([dialogue], system.recommender, FixedUser())
     assert dialogue.turns[0].rationale == "open"

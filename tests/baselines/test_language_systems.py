@@ -14,14 +14,15 @@ from agents.models.language_model import Reply, Request
 from agents.models.prompts import ASK_RECOMMENDER, ASK_USER
 from agents.players.text_agent import TextAgent
 from agents.training.coars import Coars as CoarsRecipe
-from baselines.afl import Afl, Prior, history_of
-from baselines.benchmark.cell import Game
+from baselines.afl import Afl, Prior
 from baselines.benchmark.compare import CompareConfig, compare
-from baselines.system import BASELINES, load_baseline
+from baselines.benchmark.game import Game
+from baselines.system import SYSTEMS, Resources, load_system
 from baselines.trained_pair import TrainedPair
 from baselines.zero_shot import ZeroShot
 from coars_env import (
     RECOMMENDER,
+    ROLES,
     USER,
     CheckpointError,
     ConfigError,
@@ -29,6 +30,7 @@ from coars_env import (
     Split,
     builder,
     freeze,
+    history_of,
     load_split,
     play,
     sample_train_tasks,
@@ -54,7 +56,7 @@ class Obedient:
         options = request.fields[1].options or ()
         if len(request.fields) == 3:
             return Reply(("no", "skip", "0.30"), None, "")
-        suggested = [o.strip() for o in options if f"Another model suggests{o}." in text]
+        suggested = [o.strip() for o in options if f"Another model suggests {o}." in text]
         return Reply(("so", suggested[0] if suggested else options[0].strip()), None, "")
 
 
@@ -80,7 +82,7 @@ def afl(split: Split, model: Obedient) -> Afl:
             model,
             USER,
             split.dataset.items,
-            notes=lambda o: (*prior.score(o), *memory.get(history_of(o), ())),
+            notes=lambda o: (*prior.score(o), *memory.get(tuple(history_of(o)), ())),
         ),
         memory=memory,
     )
@@ -105,7 +107,7 @@ def test_the_user_of_afl_remembers_a_dialogue_that_was_played_before_its_test(sp
     model = Obedient()
     system = afl(split, model)
     test = user_test(split)
-    system.play_first(split, test, seed=0)
+    system.prepare_user_test(split, test, seed=0)
     assert set(system.memory) == {user.history for user in test.users if len(user.history) > 1}
     model.told.clear()
     user_simulation(system.user, test)
@@ -118,7 +120,7 @@ def test_the_user_of_afl_remembers_a_dialogue_that_was_played_before_its_test(sp
 
 def test_zero_shot_plays_both_sides(split: Split) -> None:
     model = Obedient()
-    system = ZeroShot.fit(split, model=model)
+    system = ZeroShot.fit(split, resources=Resources(model))
     tasks = sample_train_tasks(builder(split), 2, np.random.default_rng(0), prefix="t")
     dialogues = [Dialogue(task, split.dataset.items, max_turns=2) for task in tasks]
     play(dialogues, system.recommender, system.user)
@@ -139,7 +141,7 @@ class Small(TrainedPair):
 
 
 def test_a_trained_pair_is_what_it_was_when_it_was_saved(split: Split, backbone: str, tmp_path: Path) -> None:
-    pair = Small.fit(split, seed=1, backbone=backbone, updates=2)
+    pair = Small.fit(split, seed=1, resources=Resources(backbone=backbone, updates=2))
     pair.save(tmp_path / "pair")
     again = Small.load(tmp_path / "pair", split)
     said = []
@@ -158,7 +160,7 @@ def test_a_trained_pair_is_what_it_was_when_it_was_saved(split: Split, backbone:
 
 
 def test_every_trained_system_names_settings_that_are_allowed() -> None:
-    kinds = {name: load_baseline(name) for name in BASELINES}
+    kinds = {name: load_system(name) for name in SYSTEMS}
     trained = {name: kind.settings for name, kind in kinds.items() if issubclass(kind, TrainedPair)}
     assert {name: (s.paid_by, s.credit, s.group_size) for name, s in trained.items()} == {
         "coars": ("interaction", "log_ratio", 1),
@@ -192,7 +194,7 @@ def test_one_table_holds_prompted_trained_and_plain_systems(split: Split, backbo
     build = builder(split)
     draws = tuple(freeze(build, "test", draw=draw) for draw in range(2))
     console = Console(file=io.StringIO(), width=200)
-    rows = compare(config, Game(split, "test", draws, backbone, 2), console=console)
+    rows = compare(config, Game(split, "test", draws, backbone, 2), console=console).rows
     assert [row.notes for row in rows] == [(), (), ()]
     assert [set(row.user) for row in rows] == [{"1:1", "1:3", "1:9"}, {"1:1", "1:3", "1:9"}, set()]
     assert set(rows[1].user_differences) == {"1:1", "1:3", "1:9"}
@@ -220,4 +222,4 @@ def test_an_endpoint_is_described_by_a_file(tmp_path: Path) -> None:
     file.write_text('{"url": "http://localhost:1/v1", "model": "tiny"}')
     game = config.game()
     assert game.api == {"url": "http://localhost:1/v1", "model": "tiny"}
-    assert game.settings()["language model"].startswith("tiny at http://localhost:1/v1; trained: pocket")
+    assert game.settings(ROLES)["language model"].startswith("tiny at http://localhost:1/v1; trained: pocket")

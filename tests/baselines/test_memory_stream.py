@@ -19,6 +19,7 @@ from baselines.memory_stream import (
     standing,
     told,
 )
+from baselines.system import Resources
 from coars_env import ACTIONS, RECOMMENDER, USER, Dialogue, Split, load_split
 from coars_env.testing import toy_episodes
 from scripted import Scripted, by_hash, text_of
@@ -114,7 +115,7 @@ def rating_all(mark: str) -> Scripted:
 
 
 def test_ratings_become_importance_and_full_marks_of_four_turns_an_insight(split: Split) -> None:
-    system = MemoryStream.fit(split, model=rating_all("7"), episodes=3)
+    system = MemoryStream.fit(split, resources=Resources(rating_all("7"), dialogues=3))
     # one walk of three dialogues of one turn, seen by two sides; .7 * 3 is not above 3
     assert [one.importance for one in system.memory.entries()] == [7.0] * 6
     assert {one.key.split()[0] for one in system.memory.entries()} == {RECOMMENDER, USER}
@@ -133,7 +134,7 @@ def test_an_insight_sums_up_what_came_since_the_last_and_is_as_important_as_the_
         return "Reason: so\nAction: skip\nScore: 0.30"
 
     model = Scripted(script)
-    system = MemoryStream.fit(split, model=model, episodes=3)
+    system = MemoryStream.fit(split, resources=Resources(model, dialogues=3))
     found = [one for one in system.memory.entries() if one.text.startswith("of ")]
     # four turns and 3.6 marks a dialogue, so three insights of four observations on each side
     assert [(one.text, one.importance) for one in found] == [("of 4", 10.0)] * 6
@@ -141,12 +142,12 @@ def test_an_insight_sums_up_what_came_since_the_last_and_is_as_important_as_the_
 
 
 def test_a_rating_that_cannot_be_read_is_the_least(split: Split) -> None:
-    system = MemoryStream.fit(split, model=rating_all("much"), episodes=3)
+    system = MemoryStream.fit(split, resources=Resources(rating_all("much"), dialogues=3))
     assert {one.importance for one in system.memory.entries()} == {1.0}
 
 
 def test_what_is_told_in_training_counts_as_used(split: Split) -> None:
-    system = MemoryStream.fit(split, model=rating_all("7"), episodes=3)
+    system = MemoryStream.fit(split, resources=Resources(rating_all("7"), dialogues=3))
     # steps 0, 1, 2: what was written in 0 is told in 1 and 2, what was written in 1 is told in 2
     assert [(one.written, one.used) for one in system.memory.entries()] == [(0, 2)] * 2 + [(1, 2)] * 2 + [(2, 2)] * 2
 

@@ -12,11 +12,12 @@ from agents.models.language_model import LocalModel, Request
 from agents.models.prompts import REASON
 from agents.models.usage import Usage
 from agents.players.memory import Entry
-from agents.players.text_system import BATCH, MemorySystem, training_walks
+from agents.players.text_system import BATCH, training_walks
 from baselines.agentcf import AgentCF
-from baselines.i2agent import INTEREST, I2Agent
+from baselines.i2agent import INTEREST, INTEREST_TOKENS, I2Agent
 from baselines.memory_stream import MemoryStream
 from baselines.reflexion import Reflexion
+from baselines.system import MemorySystem, Resources
 from coars_env import (
     CheckpointError,
     Dialogue,
@@ -55,8 +56,8 @@ class Learnt(NamedTuple):
 
 @pytest.fixture(scope="module")
 def learnt(kind: Any, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
-    model, path = Scripted(by_hash), tmp_path_factory.mktemp("memory") / "store"
-    system = kind.fit(split, model=model, episodes=EPISODES, store=path)
+    model, path = Scripted(by_hash), tmp_path_factory.mktemp("memory")
+    system = kind.fit(split, resources=Resources(model, dialogues=EPISODES, folder=path))
     return Learnt(system, model, len(model.asked), path)
 
 
@@ -75,12 +76,12 @@ def test_two_runs_of_one_seed_remember_the_same_and_the_held_out_part_changes_no
     kind: Any, split: Split, learnt: Learnt
 ) -> None:
     assert len(entries(learnt.system)) > 20
-    other = kind.fit(replace(split, test=(), validation=()), model=Scripted(by_hash), episodes=EPISODES)
+    other = kind.fit(replace(split, test=(), validation=()), resources=Resources(Scripted(by_hash), dialogues=EPISODES))
     assert entries(other) == entries(learnt.system)
 
 
 def test_another_seed_meets_other_users(kind: Any, split: Split) -> None:
-    first, second = (kind.fit(split, model=Scripted(by_hash), seed=seed, episodes=9) for seed in (0, 1))
+    first, second = (kind.fit(split, seed=seed, resources=Resources(Scripted(by_hash), dialogues=9)) for seed in (0, 1))
     assert {entry.situation for entry in entries(first)} != {entry.situation for entry in entries(second)}
 
 
@@ -92,19 +93,19 @@ def test_all_that_learning_asked_is_counted(learnt: Learnt) -> None:
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
     kind: Any, split: Split, learnt: Learnt, tmp_path: Path
 ) -> None:
-    path = tmp_path / "store"
+    path = tmp_path
     for after in (1, 30):
         with pytest.raises(KeyboardInterrupt):
-            kind.fit(split, model=Stopping(by_hash, after), episodes=EPISODES, store=path)
+            kind.fit(split, resources=Resources(Stopping(by_hash, after), dialogues=EPISODES, folder=path))
     model = Scripted(by_hash)
-    system = kind.fit(split, model=model, episodes=EPISODES, store=path)
+    system = kind.fit(split, resources=Resources(model, dialogues=EPISODES, folder=path))
     assert (entries(system), system.learning) == (entries(learnt.system), learnt.system.learning)
     assert 0 < len(model.asked) < learnt.calls / 2  # the first batch was not played again
 
 
 def test_a_finished_store_is_read_and_nothing_is_asked(kind: Any, split: Split, learnt: Learnt) -> None:
     model = Scripted(by_hash)
-    system = kind.fit(split, model=model, episodes=EPISODES, store=learnt.path)
+    system = kind.fit(split, resources=Resources(model, dialogues=EPISODES, folder=learnt.path))
     assert (entries(system), system.learning) == (entries(learnt.system), learnt.system.learning)
     assert model.asked == []
     assert play_held_out(system, split, [0, 1]) == play_held_out(learnt.system, split, [0, 1])
@@ -114,15 +115,15 @@ def test_a_store_of_other_data_or_another_seed_is_refused(kind: Any, split: Spli
     model = Scripted(by_hash)
     other = load_split("synthetic", users=41, items=60, interactions=800, source="synthetic")
     with pytest.raises(CheckpointError, match=f"Expected data '{other.dataset.provenance.sha256}'"):
-        kind.fit(other, model=model, episodes=EPISODES, store=learnt.path)
+        kind.fit(other, resources=Resources(model, dialogues=EPISODES, folder=learnt.path))
     with pytest.raises(CheckpointError, match="Expected seed '1'"):
-        kind.fit(split, model=model, episodes=EPISODES, seed=1, store=learnt.path)
+        kind.fit(split, seed=1, resources=Resources(model, dialogues=EPISODES, folder=learnt.path))
 
 
 def test_nothing_is_written_after_fit(split: Split, learnt: Learnt) -> None:
-    before = learnt.path.read_bytes(), entries(learnt.system)
+    before = (learnt.path / "memory.sqlite").read_bytes(), entries(learnt.system)
     play_held_out(learnt.system, split, list(range(8)))
-    assert (learnt.path.read_bytes(), entries(learnt.system)) == before
+    assert ((learnt.path / "memory.sqlite").read_bytes(), entries(learnt.system)) == before
 
 
 def test_what_is_remembered_is_told_to_held_out_users(split: Split, learnt: Learnt) -> None:
@@ -136,7 +137,7 @@ def test_what_is_remembered_is_told_to_held_out_users(split: Split, learnt: Lear
 def test_the_user_is_put_to_the_test_of_users(split: Split, learnt: Learnt) -> None:
     known, before = {entry.text for entry in entries(learnt.system)}, len(learnt.model.asked)
     found = user_simulation(learnt.system.user, user_test(split))
-    assert {(one.cause, one.turns[0].user_error) for one in found.transcripts} == {(None, None)}
+    assert {(one.cause, one.turns[0].answer.error) for one in found.transcripts} == {(None, None)}
     asked = learnt.model.asked[before:]
     assert len(asked) == len(found.transcripts)
     told = [any(f" {text}" in text_of(request) for text in known) for request in asked[::10]]
@@ -163,7 +164,7 @@ def tokenizer(split: Split) -> Any:
 
 
 def test_all_prompts_fit_into_the_context_of_pocket(kind: Any, split: Split, tokenizer: Any) -> None:
-    spoken = {REASON: 12, INTEREST.label: INTEREST.max_tokens or 0}
+    spoken = {REASON: 12, INTEREST.label: INTEREST_TOKENS}
     """Tokens of free text that is not cut by a memory; pocket's reasons have 12."""
 
     def longest(request: Request) -> str:
@@ -174,7 +175,7 @@ def test_all_prompts_fit_into_the_context_of_pocket(kind: Any, split: Split, tok
         return "\n".join(lines)
 
     model = Scripted(longest)
-    system = kind.fit(split, model=model, episodes=60)
+    system = kind.fit(split, resources=Resources(model, dialogues=60))
     play_held_out(system, split, list(range(20)))
     lengths = []
     for request in model.asked:
@@ -190,11 +191,11 @@ def pocket(split: Split, tmp_path_factory: pytest.TempPathFactory) -> LocalModel
 
 
 def test_a_local_model_plays_and_learns_under_constraint(kind: Any, split: Split, pocket: LocalModel) -> None:
-    system = kind.fit(split, model=pocket, episodes=6)
+    system = kind.fit(split, resources=Resources(pocket, dialogues=6))
     assert entries(system)
     for line in play_held_out(system, split, [0, 1]):
         turns = Transcript.from_json(line).turns
-        assert {(turn.recommender_error, turn.user_error) for turn in turns} == {(None, None)}
+        assert {(turn.error, turn.answer.error) for turn in turns} == {(None, None)}
 
 
 # The walks ------------------------------------------------------------------------------------------------------------
@@ -221,5 +222,5 @@ def test_users_come_again_once_all_have_been(split: Split) -> None:
 
 
 def test_without_episodes_nothing_is_learnt(kind: Any, split: Split) -> None:
-    system = kind.fit(split, model=Scripted(by_hash), episodes=0)
+    system = kind.fit(split, resources=Resources(Scripted(by_hash), dialogues=0))
     assert (entries(system), system.learning) == ([], Usage())

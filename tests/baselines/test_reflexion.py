@@ -9,6 +9,7 @@ from agents.models.language_model import Request
 from agents.models.prompts import CANDIDATES, ITEM, RECOMMENDED, RECOMMENDER_SYSTEM
 from agents.players.memory import Memory
 from baselines.reflexion import ASK_PLAN, LESSONS, PLAN, PLAN_BYTES, Reflexion, failed, mistakes, told, without
+from baselines.system import Resources
 from coars_env import ACTIONS, RECOMMENDER, USER, Dialogue, EpisodeSet, Split, leave_last, load_split
 from coars_env.testing import toy_dataset, toy_episodes
 from scripted import Scripted, by_hash, text_of
@@ -62,20 +63,20 @@ def careful(request: Request) -> str:
         return "Lesson: Take the last." if request.system == RECOMMENDER_SYSTEM else "Lesson: Be strict."
     (*_, asked) = request.fields
     if asked.label == ITEM and asked.options:
-        return f"Reason: so\nItem:{asked.options[-1 if 'Take the last.' in text_of(request) else 0]}"
+        return f"Reason: so\nItem: {asked.options[-1 if 'Take the last.' in text_of(request) else 0]}"
     return "Reason: so\nAction: click\nScore: 1.00"
 
 
 def test_a_lesson_of_the_first_trial_changes_the_choice_in_the_second(split: Split) -> None:
     model = Scripted(careful)
-    system = Reflexion.fit(split, model=model, episodes=3)  # one walk of three trials, a turn each
+    system = Reflexion.fit(split, resources=Resources(model, dialogues=3))  # one walk of three trials, a turn each
     choices = [request for request in model.asked if request.fields[-1].label == ITEM]
     first, second, *_ = choices
     assert LESSONS not in text_of(first)
     assert f"{LESSONS}\n- Take the last." in text_of(second)
     assert [careful(request) for request in (first, second)] == [
-        f"Reason: so\nItem:{(first.fields[-1].options or ())[0]}",
-        f"Reason: so\nItem:{(second.fields[-1].options or ())[-1]}",
+        f"Reason: so\nItem: {(first.fields[-1].options or ())[0]}",
+        f"Reason: so\nItem: {(second.fields[-1].options or ())[-1]}",
     ]
     (plan, *_) = [request for request in model.asked if request.fields == (PLAN,)]
     assert plan.messages[:1] == first.messages
@@ -88,7 +89,7 @@ def test_a_lesson_of_the_first_trial_changes_the_choice_in_the_second(split: Spl
 
 def test_a_success_ends_the_trials_and_writes_nothing(split: Split) -> None:
     model = Scripted(lambda request: oracle(request, split))
-    system = Reflexion.fit(split, model=model, episodes=60)
+    system = Reflexion.fit(split, resources=Resources(model, dialogues=60))
     assert system.memory.entries() == []
     assert system.learning.calls == len(model.asked) == 40  # 20 walks, a trial each, both sides once
 
@@ -125,7 +126,7 @@ def test_a_plan_that_quotes_all_proposals_names_no_target_and_is_bounded(split: 
         named = re.findall(rf"{RECOMMENDED} (.*)\n", text_of(request))
         return "Lesson: " + ", ".join(reversed(named)) + " and so on" * 40
 
-    system = Reflexion.fit(split, model=Scripted(quoting), episodes=120)
+    system = Reflexion.fit(split, resources=Resources(Scripted(quoting), dialogues=120))
     plans = system.memory.entries()
     for plan in plans:
         assert next_title(split, plan.situation.split("; ")) not in plan.text

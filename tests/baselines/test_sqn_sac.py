@@ -10,8 +10,8 @@ import torch
 from agents.sequential import FitSettings, Gru4RecEncoder, SasRecEncoder
 from agents.sequential.fit import Windows
 from agents.sequential.model import NextItemNet
-from baselines import BASELINES, load_baseline
-from baselines.sqn_sac import SYSTEMS, Sqn, TwoHeads, counts, fit_critic, fit_proxy, losses, rewards
+from baselines import SYSTEMS, load_system
+from baselines.sqn_sac import Sqn, TwoHeads, counts, fit_critic, fit_proxy, losses, rewards
 from coars_env import (
     CheckpointError,
     ConfigError,
@@ -169,25 +169,25 @@ def test_the_card_tells_of_the_second_head(split: Split) -> None:
 
 
 def test_all_nine_are_found_by_name() -> None:
-    names = [system.name for system in SYSTEMS]
-    assert names == [
-        f"{method}{encoder}" for method in ("sqn", "sac", "proxy") for encoder in ("", "-gru4rec", "-caser")
-    ]
-    assert [load_baseline(name) for name in names] == list(SYSTEMS)
-    assert all(name in BASELINES for name in names)
+    names = [f"{method}{encoder}" for method in ("sqn", "sac", "proxy") for encoder in ("", "-gru4rec", "-caser")]
+    kinds = [load_system(name) for name in names]
+    assert all(name in SYSTEMS and issubclass(kind, Sqn) for name, kind in zip(names, kinds, strict=True))
+    assert [vars(kind)["name"] for kind in kinds] == names
 
 
 @pytest.mark.parametrize("encoder", ["", "-gru4rec", "-caser"])
 def test_a_saved_one_plays_the_same(encoder: str, split: Split, tmp_path: Path) -> None:
-    kind = load_baseline(f"sqn{encoder}")
+    kind = load_system(f"sqn{encoder}")
     fitted = kind(fit_critic(split, kind.encoder, system=kind.name, actor_critic=False, settings=QUICK))
     fitted.save(tmp_path / "model")
     loaded = kind.load(tmp_path / "model", split)
     episodes = [freeze(builder(split), "test")]
-    assert evaluate(loaded, FixedUser("skip", 0.3), episodes) == evaluate(fitted, FixedUser("skip", 0.3), episodes)
+    assert evaluate(loaded.recommender, FixedUser("skip", 0.3), episodes) == evaluate(
+        fitted.recommender, FixedUser("skip", 0.3), episodes
+    )
     assert loaded.num_parameters == fitted.num_parameters
     with pytest.raises(CheckpointError, match=f"Expected system sac, found {kind.name}"):
-        load_baseline("sac").load(tmp_path / "model", split)
+        load_system("sac").load(tmp_path / "model", split)
 
 
 def test_it_is_fitted_by_its_class(split: Split) -> None:

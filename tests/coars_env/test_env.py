@@ -30,6 +30,7 @@ from coars_env import (
     Item,
     TaskError,
     Transcript,
+    history_of,
     opinions_heard,
 )
 from coars_env.env import UnicodeText, as_member
@@ -170,7 +171,7 @@ def test_the_strength_is_moved_to_its_action() -> None:
     env.reset(options=TOY_0)
     env.step(propose(1))
     _, _, _, _, infos = env.step(answer({**SKIP, "strength": 1.0}))
-    assert infos[USER]["reward_terms"]["strength"] == 0.49
+    assert infos[USER]["reward_terms"]["factors"]["strength"] == 0.49
 
 
 # What cannot be read --------------------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ def test_an_unread_proposal_is_a_turn_that_costs_the_recommender() -> None:
     assert infos[RECOMMENDER]["reward_terms"]["excluded"] == [USER]
     turn = env.dialogue.turns[0] if env.dialogue else None
     assert turn is not None
-    assert (turn.proposal, turn.rationale, turn.action) == (None, "The one with the boat.", 1)
+    assert (turn.proposal, turn.rationale, turn.answer.action) == (None, "The one with the boat.", 1)
 
 
 def test_an_unread_answer_is_a_turn_that_costs_the_user() -> None:
@@ -200,7 +201,7 @@ def test_an_unread_answer_is_a_turn_that_costs_the_user() -> None:
     assert infos[RECOMMENDER]["parse_error"] is None
     assert terminations[USER]
     turn = env.transcript.turns[0]
-    assert (turn.action, turn.strength, turn.user_error, env.transcript.ending) == (
+    assert (turn.answer.action, turn.answer.strength, turn.answer.error, env.transcript.ending) == (
         None,
         None,
         "two actions",
@@ -217,7 +218,7 @@ def test_any_string_is_a_legal_message(said: list[tuple[int, str, int, float, st
             env.step(propose(position, rationale))
             env.step(answer({"action": action, "strength": strength, "message": reply}))
     assert Transcript.from_json(env.transcript.to_json()) == env.transcript
-    clicks = [turn.proposal is not None and turn.action == 3 for turn in env.transcript.turns]
+    clicks = [turn.proposal is not None and turn.answer.action == 3 for turn in env.transcript.turns]
     assert not any(clicks[:-1])
     assert (env.transcript.ending, len(clicks)) == ("accepted", len(clicks)) if clicks[-1] else ("max_turns", 4)
 
@@ -294,11 +295,11 @@ def test_numpy_numbers_are_numbers(number: Any) -> None:
     env.step(propose(number))
     env.step(answer({"action": number, "strength": np.float64(0.3), "message": "No."}))
     assert env.dialogue is not None
-    assert (env.dialogue.turns[0].proposal, env.dialogue.turns[0].action) == (1, 1)
+    assert (env.dialogue.turns[0].proposal, env.dialogue.turns[0].answer.action) == (1, 1)
     env.step(propose(0))
     env.step(answer({**CLICK, "strength": np.array(0.8, dtype=np.float32)}))
     assert Transcript.from_json(env.transcript.to_json()) == env.transcript
-    assert env.transcript.turns[1].strength == 0.8
+    assert env.transcript.turns[1].answer.strength == 0.8
 
 
 @pytest.mark.parametrize("started", [False, True])
@@ -396,11 +397,11 @@ def test_a_dialogue_refuses_a_strength_that_is_no_number() -> None:
 def test_a_missing_strength_is_the_middle_of_its_action() -> None:
     dialogue = toy_dialogue()
     dialogue.recommend(0, "")
-    assert dialogue.reply(2, None, "").strength == 0.62
+    assert dialogue.reply(2, None, "").factors["strength"] == 0.62
     dialogue.recommend(0, "")
     terms = dialogue.act({"action": 1, "strength": float("nan"), "message": ""})
     assert terms is not None
-    assert terms.strength == 0.37
+    assert terms.factors["strength"] == 0.37
 
 
 @pytest.mark.parametrize("half_turns", [0, 1, 2, 3])
@@ -680,3 +681,53 @@ def test_pettingzoo_accepts_the_environment_in_turns() -> None:
 def test_pettingzoo_finds_the_seeds_in_turns_in_order() -> None:
     make: Callable[[], Any] = lambda: parallel_to_aec(toy_env())  # noqa: E731
     seed_test(make, num_cycles=50)
+
+
+# Fields and agents ----------------------------------------------------------------------------------------------------
+
+
+def test_fields_are_recorded_and_never_observed() -> None:
+    env = CoarsEnv(toy_episodes())
+    env.reset(options=TOY_0)
+    thought = {"thought": "They like\ncrime: zebra."}
+    observations, *_ = env.step({**propose(0), RECOMMENDER: {**propose(0)[RECOMMENDER], "fields": thought}})
+    seen = [observations]
+    seen.append(env.step(answer({**CLICK, "fields": {"rating": "quagga"}}))[0])
+    assert "zebra" not in repr(seen)
+    assert "quagga" not in repr(seen)
+    transcript = Transcript.from_json(env.transcript.to_json())
+    (turn,) = transcript.turns
+    assert turn.fields == {"thought": "They like crime: zebra."}
+    assert turn.answers[0].fields == {"rating": "quagga"}
+    assert hash(transcript) == hash(env.transcript)
+
+
+@pytest.mark.parametrize("fields", ["thought", ["thought"], {"thought": 1}, {1: "thought"}])
+def test_fields_that_are_no_texts_are_refused_and_change_nothing(fields: Any) -> None:
+    env = CoarsEnv(toy_episodes())
+    env.reset(options=TOY_0)
+    with pytest.raises(ActionError, match=r"The fields of an action must be a mapping from labels to texts, got"):
+        env.step({RECOMMENDER: {"item": 0, "message": "", "fields": fields}, USER: SKIP})
+    assert env.dialogue is not None
+    assert (env.dialogue.turns, env.dialogue.speaker) == ([], RECOMMENDER)
+    with pytest.raises(ActionError, match=r"must be a mapping from labels to texts"):
+        env.dialogue.act({"item": 0, "message": "", "fields": fields})
+    env.dialogue.recommend(0, "")
+    with pytest.raises(ActionError, match=r"must be a mapping from labels to texts"):
+        env.dialogue.reply(1, 0.3, "", fields=fields)
+    assert (len(env.dialogue.turns), env.dialogue.speaker) == (1, USER)
+
+
+@pytest.mark.parametrize("agents", [("recommender_0", "user_0", "user_1"), ("user_0", "recommender_0"), "user_0", ()])
+def test_only_one_user_plays_yet(agents: Any) -> None:
+    episodes, message = toy_episodes(), r"agents must be \('recommender_0', 'user_0'\), got .*several users are not"
+    with pytest.raises(ConfigError, match=message):
+        CoarsEnv(episodes, agents=agents)
+    with pytest.raises(ConfigError, match=message):
+        Dialogue(episodes["toy-0"], episodes.items, agents=agents)
+
+
+def test_a_history_is_read_without_its_padding() -> None:
+    dialogue = Dialogue(toy_episodes()["toy-0"], toy_episodes().items)
+    for role in ROLES:
+        assert history_of(dialogue.observe(role)) == [0, 4]

@@ -52,6 +52,7 @@ from coars_env import (
     user_test,
 )
 from coars_env.testing import toy_episodes
+from turns import turn_of
 
 DISLIKE, SKIP, STAR, CLICK = range(len(ACTIONS))
 PROVENANCE = Provenance("custom", "toy", "0" * 64)
@@ -60,7 +61,7 @@ ITEMS = tuple(Item(f"Film {letter}") for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 def turn(proposal: int | None, action: int | None, strength: float | None) -> Turn:
     errors = (None if proposal is not None else "no item", None if action is not None else "no action")
-    return Turn(proposal, "because", action, strength, "so", *errors)
+    return turn_of(proposal, "because", action, strength, "so", *errors)
 
 
 def transcript(turns: Sequence[Turn], ending: str, *, user: int = 0, target: int = 2) -> Transcript:
@@ -313,7 +314,7 @@ def test_runs_over_different_rows_are_refused() -> None:
     for runs in (FOUR, [FOUR], None):
         with pytest.raises(ShapeError, match=r"as runs\[seed\]\[draw\]\[row\], found .* Pass what `evaluate` returns"):
             metric_values(runs)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"Metrics read what the turns are made of\. .* found the class CoarsReward"):
+    with pytest.raises(ConfigError, match=r"The reward is the class CoarsReward\. Make an object of it: CoarsReward"):
         metric_values([[FOUR]], reward=CoarsReward)  # type: ignore[arg-type]
 
 
@@ -562,7 +563,7 @@ def test_an_unusable_answer_is_counted_as_wrong() -> None:
     assert simulation.counts("1:2")[0, :6].tolist() == [1, 1, 1, 3, 1, 2]
     # User 0: strengths .8 and, for the silence, 0 against 1, .1, .1, .1: three of eight pairs.
     assert simulation.counts("1:2")[0, 10] == pytest.approx(3 / 8)
-    assert [t.turns[0].user_error for t in simulation.transcripts[1:3]] == ["the message holds no action"] * 2
+    assert [t.turns[0].answer.error for t in simulation.transcripts[1:3]] == ["the message holds no action"] * 2
 
 
 def test_an_agent_that_breaks_fails_its_batch_only() -> None:

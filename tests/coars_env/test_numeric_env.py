@@ -118,10 +118,10 @@ def test_rewards_are_those_of_the_transcript() -> None:
     env = toy_env(MaskedEnv)
     env.reset(options=TOY_0)
     paid = [env.step(both(act))[1] for act in (1, 6, 0, 17)]
-    assert [reward[USER] for reward in paid[1::2]] == [terms.user for terms in CoarsReward()(env.transcript)]
+    assert [reward[USER] for reward in paid[1::2]] == [terms.rewards[USER] for terms in CoarsReward()(env.transcript)]
     turn = env.transcript.turns[1]
-    assert (turn.proposal, turn.action, turn.strength) == (5, 3, 0.85)
-    assert (turn.rationale, turn.reply) == ("This may be for you.", "Yes, that one.")
+    assert (turn.proposal, turn.answer.action, turn.answer.strength) == (5, 3, 0.85)
+    assert (turn.rationale, turn.answer.message) == ("This may be for you.", "Yes, that one.")
 
 
 # Acts -----------------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_numpy_numbers_are_acts(number: Any) -> None:
     env.reset(options=TOY_0)
     env.step(both(number(1)))
     env.step(both(number(17)))
-    assert (env.transcript.turns[0].proposal, env.transcript.turns[0].action) == (1, 3)
+    assert (env.transcript.turns[0].proposal, env.transcript.turns[0].answer.action) == (1, 3)
 
 
 @pytest.mark.parametrize("actions", [None, {}, {RECOMMENDER: 1}, [1, 1]])
@@ -404,7 +404,10 @@ def test_a_policy_talks_with_an_agent_of_words() -> None:
         user,
         provenance=env.env.episodes.provenance,
     )[0]
-    assert [(turn.proposal, turn.strength, turn.reply) for turn in told.turns] == [(3, 0.37, "長すぎる"), (3, 1.0, "")]
+    assert [(turn.proposal, turn.answer.strength, turn.answer.message) for turn in told.turns] == [
+        (3, 0.37, "長すぎる"),
+        (3, 1.0, ""),
+    ]
     assert "This may be for you." in user.observed[0][0]["text"]
 
 
@@ -413,8 +416,8 @@ def test_an_act_without_a_meaning_is_recorded() -> None:
     agent = NumericAgent(lambda observation, mask: WAIT, env.encoder)
     told = rollout(env.env.episodes.tasks, env.env.episodes.items, agent, agent, provenance=env.env.episodes.provenance)
     assert {transcript.ending for transcript in told} == {"max_turns"}
-    assert told[0].turns[0].recommender_error == f"act {WAIT} names no candidate"
-    assert told[0].turns[0].user_error == f"act {WAIT} is no answer"
+    assert told[0].turns[0].error == f"act {WAIT} names no candidate"
+    assert told[0].turns[0].answer.error == f"act {WAIT} is no answer"
 
 
 @pytest.mark.parametrize("act", [-1, WAIT + 1, 1.0, None, [1], np.array([1, 2])])

@@ -103,7 +103,9 @@ def answers(user: Agent, task: Task) -> list[tuple[str | None, float | None]]:
         dialogue.recommend(place, "")
     play(dialogues, RandomRecommender(), user)
     turns = [dialogue.turns[0] for dialogue in dialogues]
-    return [(None if turn.action is None else ACTIONS[turn.action], turn.strength) for turn in turns]
+    return [
+        (None if turn.answer.action is None else ACTIONS[turn.answer.action], turn.answer.strength) for turn in turns
+    ]
 
 
 # Users ----------------------------------------------------------------------------------------------------------------
@@ -121,7 +123,7 @@ def test_a_noisy_user_errs_as_often_as_it_says_and_is_as_good_as_its_seed() -> N
     dialogues = [Dialogue(task, TOY.items, max_turns=30) for task in TOY.tasks * 10]
     nothing = ScriptedAgent([{"item": 3, "message": ""}])
     play(dialogues, nothing, OracleUser(TOY, flip=0.2))  # nothing is named, so every turn is played
-    assert {turn.action for dialogue in dialogues for turn in dialogue.turns} == {0}
+    assert {turn.answer.action for dialogue in dialogues for turn in dialogue.turns} == {0}
     for place in range(3):
         dialogues = [Dialogue(task, TOY.items, max_turns=1) for task in TOY.tasks * 100]
         play(dialogues, FixedRecommender(place), OracleUser(TOY, flip=0.2))
@@ -215,9 +217,9 @@ def test_both_sides_replayed_are_the_dialogue_byte_for_byte() -> None:
 def test_an_answer_is_replayed_to_its_own_proposal_only() -> None:
     stored = played(FixedRecommender(0), ScriptedAgent([{"action": 2, "strength": 0.6, "message": "Hm."}]))
     same = played(FixedRecommender(0), Replay(stored, USER))
-    assert [turn.reply for turn in same[0].turns] == ["Hm."] * 4
+    assert [turn.answer.message for turn in same[0].turns] == ["Hm."] * 4
     other = played(FixedRecommender(1), Replay(stored, USER))
-    assert {turn.user_error for turn in other[0].turns} == {"no stored dialogue went this way"}
+    assert {turn.answer.error for turn in other[0].turns} == {"no stored dialogue went this way"}
 
 
 # Scores ---------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 import math
-from dataclasses import replace
+import pydoc
+import re
+from dataclasses import fields, replace
 from functools import partial
 
 import pytest
@@ -19,6 +21,7 @@ from coars_env import (
     Task,
     Transcript,
     Turn,
+    TurnArrays,
     clamp_strength,
     constant_stage,
     kept_terms,
@@ -27,6 +30,7 @@ from coars_env import (
 )
 from coars_env.rewards import recommender_reward, user_reward
 from coars_env.testing.toys import toy_dataset
+from turns import turn_of
 
 # hit, s, action, R_rec at D = 1, R_user at q = -1, -.5, 0, .5, 1, used for training
 SIGN_TABLE = [
@@ -69,7 +73,7 @@ def scored(
     reward: CoarsReward, *, hit: bool, strength: float | None, action: int | None, q: float = 0.0, number: int = 1
 ) -> RewardTerms:
     task = Task("t", 0, history=(1,), candidates=(TARGET, OTHER), target=TARGET, peer_similarity=(q, q))
-    turn = Turn(TARGET if hit else OTHER, "", action, strength, "", user_error=None if action is not None else "?")
+    turn = turn_of(TARGET if hit else OTHER, "", action, strength, "", user_error=None if action is not None else "?")
     return reward.turn(task, turn, number, 4)
 
 
@@ -84,10 +88,10 @@ def test_rewards_equal_the_sign_table_to_the_digit(
         terms = scored(
             CoarsReward(stage=constant_stage), hit=bool(hit), strength=strength, action=ACTIONS.index(action), q=q
         )
-        assert terms.recommender == pytest.approx(recommender, abs=TOLERANCE)
-        assert terms.user == pytest.approx(expected, abs=LAST_DIGIT)
+        assert terms.rewards[RECOMMENDER] == pytest.approx(recommender, abs=TOLERANCE)
+        assert terms.rewards[USER] == pytest.approx(expected, abs=LAST_DIGIT)
         assert terms.excluded == (frozenset() if used else frozenset(ROLES))
-        assert (terms.hit, terms.strength, terms.stage, terms.peer_similarity) == (bool(hit), strength, 1, q)
+        assert (terms.hit, terms.factors) == (bool(hit), {"strength": strength, "stage": 1, "peer_similarity": q})
 
 
 @pytest.mark.parametrize(("hit", "strength", "expected"), RECOMMENDER_TABLE)
@@ -96,7 +100,7 @@ def test_the_recommender_is_paid_by_the_turn_as_in_the_table(
 ) -> None:
     action = max(n for n in range(4) if 0.25 * n <= strength)
     found = [
-        scored(CoarsReward(), hit=bool(hit), strength=strength, action=action, number=t).recommender
+        scored(CoarsReward(), hit=bool(hit), strength=strength, action=action, number=t).rewards[RECOMMENDER]
         for t in (1, 2, 3, 4)
     ]
     assert found == pytest.approx(expected, abs=LAST_DIGIT)
@@ -287,8 +291,8 @@ def test_a_miss_the_user_liked_is_kept_from_the_roles_in_scope(scope: frozenset[
 @given(st.floats(0.5, 1), similarities)
 def test_with_no_scope_a_liked_miss_costs_both_sides(s: float, q: float) -> None:
     terms = scored(CoarsReward(exclude_positive_miss=frozenset()), hit=False, strength=s, action=action_of(s), q=q)
-    assert terms.recommender <= -0.75 * terms.stage
-    assert terms.user <= 0
+    assert terms.rewards[RECOMMENDER] <= -0.75 * terms.factors["stage"]
+    assert terms.rewards[USER] <= 0
 
 
 def test_an_unknown_role_cannot_be_excluded() -> None:
@@ -297,7 +301,7 @@ def test_an_unknown_role_cannot_be_excluded() -> None:
 
 
 def answered(item: int, strength: float) -> Turn:
-    return Turn(item, "", action_of(strength), strength, "")
+    return turn_of(item, "", action_of(strength), strength, "")
 
 
 def ended(*turns: Turn) -> Transcript:
@@ -317,34 +321,39 @@ def test_the_outcome_is_paid_alike_in_every_turn(
     turns: list[tuple[int, float]], recommender: float, user: float
 ) -> None:
     terms = outcome_terms(ended(*(answered(*turn) for turn in turns)))
-    assert [term.recommender for term in terms] == [recommender] * len(turns)
-    assert [term.user for term in terms] == pytest.approx([user] * len(turns))
+    assert [term.rewards[RECOMMENDER] for term in terms] == [recommender] * len(turns)
+    assert [term.rewards[USER] for term in terms] == pytest.approx([user] * len(turns))
     assert not any(term.excluded for term in terms)
 
 
 def test_a_turn_that_could_not_be_used_has_no_part_in_the_outcome() -> None:
     first, second, third = outcome_terms(ended(UNREAD, UNANSWERED, answered(TARGET, 0.9)))
-    assert (first.recommender, first.user, first.excluded) == (-1.0, 0.0, {USER})
-    assert (second.recommender, second.user, second.excluded) == (0.0, -1.0, {RECOMMENDER})
-    assert (third.recommender, third.user, third.excluded) == (1.0, 1.0, set())
+    assert (first.rewards[RECOMMENDER], first.rewards[USER], first.excluded) == (-1.0, 0.0, {USER})
+    assert (second.rewards[RECOMMENDER], second.rewards[USER], second.excluded) == (0.0, -1.0, {RECOMMENDER})
+    assert (third.rewards[RECOMMENDER], third.rewards[USER], third.excluded) == (1.0, 1.0, set())
 
 
 def test_the_outcome_of_a_turn_is_its_own() -> None:
     terms = turn_outcome_terms(ended(answered(OTHER, 0.9), answered(OTHER, 0.2), UNREAD, answered(TARGET, 0.5)))
-    assert [term.recommender for term in terms] == [-1.0, -1.0, -1.0, 1.0]
-    assert [term.user for term in terms] == [-1.0, 1.0, 0.0, 1.0]
+    assert [term.rewards[RECOMMENDER] for term in terms] == [-1.0, -1.0, -1.0, 1.0]
+    assert [term.rewards[USER] for term in terms] == [-1.0, 1.0, 0.0, 1.0]
     assert [term.excluded for term in terms] == [set(), set(), {USER}, set()]
 
 
 def test_only_right_replies_are_kept() -> None:
     terms = kept_terms(ended(answered(OTHER, 0.9), answered(OTHER, 0.2), UNANSWERED, answered(TARGET, 0.5)))
     assert [term.excluded for term in terms] == [{RECOMMENDER, USER}, {RECOMMENDER}, {RECOMMENDER, USER}, set()]
-    assert [(term.recommender, term.user) for term in terms] == [(0.0, 0.0), (0.0, 1.0), (0.0, 0.0), (1.0, 1.0)]
+    assert [(term.rewards[RECOMMENDER], term.rewards[USER]) for term in terms] == [
+        (0.0, 0.0),
+        (0.0, 1.0),
+        (0.0, 0.0),
+        (1.0, 1.0),
+    ]
 
 
-UNREAD = Turn(None, "", 3, 1.0, "", recommender_error="?")
-UNANSWERED = Turn(TARGET, "", None, None, "", user_error="?")
-NEITHER = Turn(None, "", None, None, "", recommender_error="?", user_error="?")
+UNREAD = turn_of(None, "", 3, 1.0, "", error="?")
+UNANSWERED = turn_of(TARGET, "", None, None, "", user_error="?")
+NEITHER = turn_of(None, "", None, None, "", error="?", user_error="?")
 
 
 @pytest.mark.parametrize(
@@ -361,22 +370,41 @@ def test_a_message_that_could_not_be_used_costs_its_author(
 ) -> None:
     task = Task("t", 0, history=(1,), candidates=(TARGET, OTHER), target=TARGET)
     terms = CoarsReward().turn(task, turn, 1, 4)
-    assert (terms.recommender, terms.user, terms.excluded) == (recommender, user, excluded)
+    assert (terms.rewards[RECOMMENDER], terms.rewards[USER], terms.excluded) == (recommender, user, excluded)
     assert terms.hit is (turn is UNANSWERED)
 
 
 def test_the_price_of_an_unusable_message_can_be_set() -> None:
     task = Task("t", 0, history=(1,), candidates=(TARGET, OTHER), target=TARGET)
-    assert CoarsReward(invalid=-0.25).turn(task, UNREAD, 1, 4).recommender == -0.25
+    assert CoarsReward(invalid=-0.25).turn(task, UNREAD, 1, 4).rewards[RECOMMENDER] == -0.25
 
 
 def test_rewards_of_the_two_equations_are_those_of_the_turn() -> None:
     # miss at t = 2 of 4 with s = .3, q = .5: D = 8/9, R_rec = -.65 * 8/9, v = -.4, R_user = .4 (1 + .1 * .5 * .4)
     terms = scored(CoarsReward(), hit=False, strength=0.3, action=1, q=0.5, number=2)
-    assert terms.recommender == pytest.approx(-0.65 * 8 / 9, abs=TOLERANCE)
-    assert terms.user == pytest.approx(0.4 * 1.02, abs=TOLERANCE)
+    assert terms.rewards[RECOMMENDER] == pytest.approx(-0.65 * 8 / 9, abs=TOLERANCE)
+    assert terms.rewards[USER] == pytest.approx(0.4 * 1.02, abs=TOLERANCE)
 
 
 def test_a_reward_can_be_changed_in_one_field() -> None:
     doubled = replace(CoarsReward(), stage=partial(lambda factor, *_: factor, 2.0))
-    assert scored(doubled, hit=True, strength=1.0, action=3).recommender == 2.0
+    assert scored(doubled, hit=True, strength=1.0, action=3).rewards[RECOMMENDER] == 2.0
+
+
+def test_an_undefined_factor_is_left_out() -> None:
+    task = Task("t", 0, history=(1,), candidates=(TARGET, OTHER), target=TARGET, peer_similarity=(0.5, -0.5))
+    assert CoarsReward().turn(task, UNREAD, 1, 1).factors == {"stage": 1.0, "strength": 1.0}
+    assert CoarsReward().turn(task, UNANSWERED, 1, 1).factors == {"stage": 1.0, "peer_similarity": 0.5}
+    assert CoarsReward().turn(task, NEITHER, 1, 1).factors == {"stage": 1.0}
+
+
+def test_only_hit_and_rewards_are_mandatory() -> None:
+    terms = RewardTerms(True, {RECOMMENDER: 1.0, USER: 0.5})
+    assert (terms.excluded, terms.factors) == (frozenset(), {})
+    assert terms.to_row() == {"hit": True, "rewards": {RECOMMENDER: 1.0, USER: 0.5}, "excluded": [], "factors": {}}
+
+
+def test_help_explains_every_array_of_turns() -> None:
+    shown = pydoc.render_doc(TurnArrays, renderer=pydoc.plaintext)
+    for field in fields(TurnArrays):
+        assert re.search(rf"{field.name}: (bool|int64|float64); \w", shown), field.name

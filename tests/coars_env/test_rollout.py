@@ -142,7 +142,7 @@ class Oracle:
 def test_an_oracle_hits_every_target() -> None:
     transcripts = played(Oracle(), FixedUser())
     assert [t.final_item for t in transcripts] == [task.target for task in TOY]
-    assert [CoarsReward()(t)[0].recommender for t in transcripts] == pytest.approx([4 / 3] * 4)
+    assert [CoarsReward()(t)[0].rewards[RECOMMENDER] for t in transcripts] == pytest.approx([4 / 3] * 4)
 
 
 # Broken agents --------------------------------------------------------------------------------------------------------
@@ -213,16 +213,17 @@ def test_a_wrong_set_up_is_raised() -> None:
 def test_a_reward_that_is_no_finite_number_is_not_paid(paid: Any) -> None:
     class Odd:
         def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
-            return replace(CoarsReward().turn(task, turn, number, max_turns), user=paid)
+            return replace(CoarsReward().turn(task, turn, number, max_turns), rewards={RECOMMENDER: 0.0, USER: paid})
 
     dialogue = Dialogue(TOY.tasks[0], TOY.items, reward=Odd())
     dialogue.act(PROPOSE)
     with pytest.raises(
-        ConfigError, match=r"A reward pays both sides a finite number\. Expected .*Odd.*, found RewardTerms"
+        ConfigError,
+        match=r"Odd object.* returns reward user_0=.*, which is no finite number, in turn 1 of task 'toy",
     ):
         dialogue.reply(3, 1.0, "")
     assert (dialogue.speaker, dialogue.terms) == (USER, [])
-    with pytest.raises(ConfigError, match="A reward pays both sides a finite number"):
+    with pytest.raises(ConfigError, match="which is no finite number, in turn 1 of task 'toy-0'"):
         played(ScriptedAgent([PROPOSE]), FixedUser(), reward=Odd())
 
 
@@ -232,7 +233,7 @@ def test_a_reward_that_pays_a_pair_is_refused() -> None:
             return 1.0, 1.0
 
     with pytest.raises(
-        ConfigError, match=r"found \(1\.0, 1\.0\)\. Correct it; `coars_env\.testing\.check_reward` shows"
+        ConfigError, match=r"Pair object.* returns \(1\.0, 1\.0\) in place of RewardTerms in turn 1 of task 'toy-0'"
     ):
         played(ScriptedAgent([PROPOSE]), FixedUser(), reward=Pair())
 
@@ -282,7 +283,9 @@ def test_stored_dialogues_are_scored_as_the_environment_paid(reward: CoarsReward
                 paid.append(rewards)
                 excluded.append(infos[USER]["reward_terms"]["excluded"])
         terms = reward(Transcript.from_json(env.transcript.to_json()))
-        assert json.dumps(paid) == json.dumps([{RECOMMENDER: t.recommender, USER: t.user} for t in terms])
+        assert json.dumps(paid) == json.dumps(
+            [{RECOMMENDER: t.rewards[RECOMMENDER], USER: t.rewards[USER]} for t in terms]
+        )
         assert excluded == [sorted(t.excluded) for t in terms]
         env.reset()
 
@@ -296,22 +299,22 @@ def test_a_rollout_earns_what_the_environment_pays_for_the_same_actions() -> Non
         for turn in transcript.turns:
             place = 3 if turn.proposal is None else transcript.task.candidates.index(turn.proposal)
             answer = {
-                "action": 4 if turn.action is None else turn.action,
-                "strength": turn.strength or 0.0,
-                "message": turn.reply,
+                "action": 4 if turn.answer.action is None else turn.answer.action,
+                "strength": turn.answer.strength or 0.0,
+                "message": turn.answer.message,
             }
             env.step({RECOMMENDER: {"item": place, "message": turn.rationale}, USER: answer})
             rewards = env.step({RECOMMENDER: PROPOSE, USER: answer})[1]
             paid.append((rewards[RECOMMENDER], rewards[USER]))
         assert env.transcript.to_json() == transcript.to_json()
-        assert [(t.recommender, t.user) for t in reward(transcript)] == paid
+        assert [(t.rewards[RECOMMENDER], t.rewards[USER]) for t in reward(transcript)] == paid
 
 
 def test_another_reward_can_be_tried_on_old_dialogues() -> None:
     transcripts = played(ScriptedAgent([{"item": 0, "message": ""}]), FixedUser())
-    flat = [CoarsReward(stage=constant_stage)(t)[0].recommender for t in transcripts]
+    flat = [CoarsReward(stage=constant_stage)(t)[0].rewards[RECOMMENDER] for t in transcripts]
     assert flat == [1.0, -1.0, -1.0, -1.0]  # place 0 is the target of toy-0 alone
-    assert [CoarsReward()(t)[0].recommender for t in transcripts] == pytest.approx([4 / 3, *[-2 / 3] * 3])
+    assert [CoarsReward()(t)[0].rewards[RECOMMENDER] for t in transcripts] == pytest.approx([4 / 3, *[-2 / 3] * 3])
 
 
 def test_an_action_error_is_a_coars_error_of_its_own() -> None:

@@ -53,9 +53,9 @@ def test_the_recommender_proposes_and_hears_the_answer() -> None:
     # a miss in turn 1 of 4 with s = .3: -.65 * 2/3
     assert reward == pytest.approx(-0.65 * 2 / 3)
     assert (terminated, truncated, type(reward)) == (False, False, float)
-    assert info["reward_terms"]["recommender"] == reward
+    assert info["reward_terms"]["rewards"][RECOMMENDER] == reward
     assert env.env.dialogue is not None
-    assert env.env.dialogue.turns[0].reply == "Not today."
+    assert env.env.dialogue.turns[0].answer.message == "Not today."
 
 
 def test_the_user_hears_a_proposal_and_answers() -> None:
@@ -68,7 +68,7 @@ def test_the_user_hears_a_proposal_and_answers() -> None:
     _, reward, terminated, _, info = env.step(6)
     # a miss with s = .3 and q = -1: v = -.4, .4 (1 - .04)
     assert reward == pytest.approx(0.4 * 0.96)
-    assert info["reward_terms"]["user"] == reward
+    assert info["reward_terms"]["rewards"][USER] == reward
     assert not terminated
     assert len(env.env.dialogue.turns) == 2
     assert "Not now." in recommender.observed[0][1]["text"]
@@ -102,7 +102,7 @@ def test_an_episode_is_the_one_that_a_rollout_plays(role: str) -> None:
         sides = agents if role == "recommender" else agents[::-1]
         told = rollout([task], toy_episodes().items, *sides, provenance=toy_episodes().provenance, seed=number)
         assert env.env.transcript == told[0]
-        assert total == pytest.approx(sum(getattr(terms, role) for terms in env.env.dialogue.terms))  # type: ignore[union-attr]
+        assert total == pytest.approx(sum(terms.rewards[f"{role}_0"] for terms in env.env.dialogue.terms))  # type: ignore[union-attr]
 
 
 @SIDES

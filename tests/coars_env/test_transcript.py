@@ -14,6 +14,8 @@ from coars_env import (
     RECOMMENDER,
     USER,
     ActionError,
+    Answer,
+    CoarsReward,
     ConfigError,
     Dialogue,
     Provenance,
@@ -27,6 +29,7 @@ from coars_env import (
     write_transcripts,
 )
 from coars_env.testing import toy_dataset, toy_episodes
+from turns import turn_of
 
 TASK = toy_episodes()["toy-0"]  # history 0 4, candidates 5 1 3, target 5
 ITEMS = toy_dataset().items
@@ -35,8 +38,8 @@ TRANSCRIPT = Transcript(
     TASK,
     max_turns=4,
     turns=(
-        Turn(1, "You like crime.", action=1, strength=0.3, reply="Not today."),
-        Turn(5, "Then a comedy.", action=3, strength=0.9, reply="Yes!"),
+        turn_of(1, "You like crime.", action=1, strength=0.3, message="Not today."),
+        turn_of(5, "Then a comedy.", action=3, strength=0.9, message="Yes!"),
     ),
     ending="accepted",
     cause=None,
@@ -64,7 +67,7 @@ def turns(draw: st.DrawFn) -> Turn:
     action, strength, reply, user_error = draw(answers)
     if action is not None:
         strength = clamp_strength(action, strength)
-    return Turn(proposal, rationale, action, strength, reply, recommender_error, user_error)
+    return turn_of(proposal, rationale, action, strength, reply, recommender_error, user_error)
 
 
 @st.composite
@@ -73,7 +76,7 @@ def endings(draw: st.DrawFn) -> Transcript:
     played: list[Turn] = []
     for turn in draw(st.lists(turns(), max_size=4)):
         played.append(turn)
-        if turn.proposal is not None and turn.action == 3:
+        if turn.proposal is not None and turn.answer.action == 3:
             return Transcript(TASK, 4, tuple(played), "accepted", None, PROVENANCE, draw(st.integers(0, 2**40)))
     if len(played) == 4:
         return Transcript(TASK, 4, tuple(played), "max_turns", None, PROVENANCE, draw(st.integers(0, 2**40)))
@@ -131,6 +134,23 @@ def test_transcripts_survive_a_file_in_any_alphabet(
     assert list(read_transcripts(path)) == written
 
 
+def test_dialogues_of_version_2_are_still_read(tmp_path: Path) -> None:
+    first, second = read_transcripts(Path(__file__).with_name("transcripts_v2.jsonl"))
+    assert first.turns == (
+        turn_of(1, "You like crime.", 1, 0.3, "Not today."),
+        turn_of(None, "Hm?", 2, 0.6, "What?", "no candidate"),
+        turn_of(3, "七人の侍!", None, None, "...", None, "the message holds no action"),
+        turn_of(5, "Then a comedy.", 3, 0.9, "Yes!"),
+    )
+    assert (first.task, first.ending, first.seed) == (TASK, "accepted", 7)
+    assert first.rewards[1:3] == ({RECOMMENDER: -1.0, USER: 0.0}, {RECOMMENDER: 0.0, USER: -1.0})
+    assert (second.ending, second.cause, len(second.turns)) == ("failed", "user_0: RuntimeError('gone')", 1)
+    for transcript in (first, second):
+        assert transcript.rewards == tuple(terms.rewards for terms in CoarsReward()(transcript))
+        assert json.loads(transcript.to_json())["version"] == 3
+        assert Transcript.from_json(transcript.to_json()) == transcript
+
+
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     write_transcripts(tmp_path / "t.jsonl", [TRANSCRIPT, TRANSCRIPT])
 
@@ -157,8 +177,8 @@ def test_equal_transcripts_have_equal_bytes() -> None:
         ("[1]", "A transcript is one JSON object a line"),
         ("[" * 100_000, "A transcript is one JSON object a line"),
         ("{}", "KeyError.*version"),
-        ('{"version": 99}', "Transcripts carry a version. Expected 2, found 99"),
-        ('{"version": 2}', "A transcript is one JSON object a line"),
+        ('{"version": 99}', "Transcripts carry a version. Expected 2 or 3, found 99"),
+        ('{"version": 3}', "A transcript is one JSON object a line"),
     ],
 )
 def test_a_line_that_is_no_transcript_is_refused(line: str, message: str) -> None:
@@ -175,7 +195,7 @@ def test_a_line_that_is_no_transcript_is_refused(line: str, message: str) -> Non
         ({"turns": TURNS[1:] * 2}, "ending 'accepted', which does not follow from the turns"),
         ({"max_turns": 1}, "after 2 of 1 turns"),
         ({"unknown": 1}, "unexpected keyword argument"),
-        ({"turns": [{"proposal": 1}]}, "missing"),
+        ({"turns": [{"proposal": 1, "answers": []}]}, "missing"),
         ({"task": {**asdict(TASK), "target": 0}}, "The target must be among the candidates"),
     ],
 )
@@ -195,15 +215,20 @@ def test_a_changed_transcript_is_refused(change: dict[str, Any], message: str) -
         ({"action": -1}, "not enough values"),
         ({"strength": None}, "either content or an error"),
         ({"action": None, "strength": None}, "either content or an error"),
-        ({"user_error": "?"}, "either content or an error"),
+        ({"error": "?"}, "either content or an error"),
         ({"proposal": None}, "either content or an error"),
         ({"proposal": 0}, "proposes 0, which is no candidate"),
-        ({"reply": 7}, "must have a text on each side"),
+        ({"message": 7}, "must have a text on each side"),
+        ({"rationale": 7}, "must have a text on each side"),
+        ({"answers": []}, "must have one answer for each user, and has 0"),
+        ({"answers": [asdict(TRANSCRIPT.turns[0].answers[0])] * 2}, "must have one answer for each user, and has 2"),
+        ({"fields": {"thought": 7}}, "fields must be texts"),
     ],
 )
 def test_what_no_dialogue_can_hold_never_reaches_a_reward(change: dict[str, Any], message: str) -> None:
     row = json.loads(TRANSCRIPT.to_json())
-    row["turns"][0] |= change
+    turn = row["turns"][0]
+    (turn["answers"][0] if set(change) <= {"action", "strength", "message", "error"} else turn).update(change)
     with pytest.raises(TranscriptError, match=message):
         Transcript.from_json(json.dumps(row))
 
@@ -224,9 +249,9 @@ def test_the_line_of_a_broken_file_is_named(tmp_path: Path) -> None:
         {"max_turns": 4.0},
         {"cause": 3},
         {"provenance": {"source": 1, "origin": "", "sha256": ""}},
-        {"turns": [{**asdict(TRANSCRIPT.turns[0]), "action": True}]},
+        {"turns": [asdict(turn_of(1, "", True, 0.3, ""))]},
         {"turns": [{**asdict(TRANSCRIPT.turns[0]), "proposal": True}]},
-        {"turns": [{**asdict(TRANSCRIPT.turns[0]), "proposal": None, "recommender_error": 3}]},
+        {"turns": [{**asdict(TRANSCRIPT.turns[0]), "proposal": None, "error": 3}]},
     ],
 )
 def test_a_stored_field_has_its_kind(change: dict[str, Any]) -> None:
@@ -259,14 +284,14 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_the_final_item_is_that_of_the_last_turn() -> None:
     assert TRANSCRIPT.final_item == 5
     assert replace(TRANSCRIPT, turns=()).final_item is None
-    unread = Turn(None, "", 0, 0.1, "", recommender_error="?")
+    unread = turn_of(None, "", 0, 0.1, "", error="?")
     assert replace(TRANSCRIPT, turns=(*TRANSCRIPT.turns, unread)).final_item is None
 
 
 def test_star_and_click_are_positive() -> None:
     answered = {"dislike": 0.24, "skip": 0.49, "star": 0.5, "click": 0.75}
-    assert [Turn(1, "", n, s, "").positive for n, s in enumerate(answered.values())] == [False, False, True, True]
-    assert not Turn(1, "", None, None, "", user_error="?").positive
+    assert [turn_of(1, "", n, s, "").positive for n, s in enumerate(answered.values())] == [False, False, True, True]
+    assert not turn_of(1, "", None, None, "", user_error="?").positive
 
 
 def test_the_user_is_shown_neither_the_list_nor_the_target() -> None:
@@ -287,8 +312,8 @@ def test_the_user_is_shown_neither_the_list_nor_the_target() -> None:
 
 
 def test_what_could_not_be_read_is_told_to_both_sides() -> None:
-    open_turn = Turn(None, "Hm.", None, None, "", recommender_error="?")
-    closed = replace(open_turn, user_error="?")
+    open_turn = Turn(None, "Hm.", error="?")
+    closed = replace(open_turn, answers=(Answer(None, None, "", "?"),))
     assert dialogue_text(TASK, [open_turn], ITEMS, USER).endswith("Turn 1. Recommender proposes (no item): Hm.")
     assert dialogue_text(TASK, [closed], ITEMS, USER).endswith("\nTurn 1. User gives no usable answer.")
 

@@ -28,7 +28,6 @@ from coars_env import (
     ShapeError,
     Task,
     Transcript,
-    Turn,
     UserItems,
     UserTest,
     cross_play,
@@ -44,6 +43,7 @@ from coars_env import (
 from coars_env.evaluation.calibration import BINS, calibration_counts, reliability
 from coars_env.evaluation.meters import names
 from coars_env.testing import ScriptedAgent, toy_episodes
+from turns import turn_of
 
 TOY = toy_episodes()
 PROVENANCE = Provenance("custom", "toy", "0" * 64)
@@ -54,7 +54,7 @@ TASK = Task("toy", 0, (0,), (1, 2, 3), target=2)
 def told(*turns: tuple[int | None, int | None, str], ending: str = "max_turns") -> Transcript:
     """(proposal, action, reply) of each turn; strengths are the middle of their action's interval."""
     said = [
-        Turn(
+        turn_of(
             proposal,
             "Why not?",
             action,

@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import cloudpickle
 import numpy as np
@@ -17,12 +18,12 @@ from coars_env import (
     ActionError,
     CoarsEnv,
     CoarsReward,
+    CoarsWarning,
     ConfigError,
     EpisodeSet,
     FixedUser,
     NumericEnv,
     RandomRecommender,
-    Reward,
     RewardTerms,
     Task,
     TaskError,
@@ -40,6 +41,7 @@ from coars_env import (
     rollout,
 )
 from coars_env.testing import toy_dataset, toy_episodes
+from turns import turn_of
 
 TOY = toy_episodes()
 WAIT = 20
@@ -182,7 +184,9 @@ def test_what_a_vector_pays_is_what_its_transcripts_earn(reward: CoarsReward) ->
                 paid[n] = []
         else:
             assert not np.any([rewards[role] for role in ROLES])
-    earned = [[(terms.recommender, terms.user) for terms in reward(told)] for told in singles.transcripts]
+    earned = [
+        [(terms.rewards[RECOMMENDER], terms.rewards[USER]) for terms in reward(told)] for told in singles.transcripts
+    ]
     assert told == earned
     assert len({pair for episode in told for pair in episode}) > 20
 
@@ -264,7 +268,17 @@ def test_one_task_may_be_asked_for_everywhere() -> None:
             env.reset(options={"task_id": "toy-9"})
 
 
-@pytest.mark.parametrize("paid", [(np.array([1.0, np.nan]), np.zeros(2)), (1.0, 2.0), (np.zeros(2),), None])
+@pytest.mark.parametrize(
+    "paid",
+    [
+        {RECOMMENDER: np.array([1.0, np.nan]), USER: np.zeros(2)},
+        {RECOMMENDER: 1.0, USER: 2.0},
+        {RECOMMENDER: np.zeros(2)},
+        {RECOMMENDER: np.zeros(2), USER: np.zeros(2), "user_1": np.zeros(2)},
+        (np.zeros(2), np.zeros(2)),
+        None,
+    ],
+)
 def test_what_is_no_reward_for_every_turn_is_not_paid(paid: Any) -> None:
     class Odd(OneByOne):
         def batch(self, turns: TurnArrays, max_turns: int) -> Any:
@@ -273,7 +287,7 @@ def test_what_is_no_reward_for_every_turn_is_not_paid(paid: Any) -> None:
     env = VectorNumericEnv(toy_game(reward=Odd()), 2)
     env.reset(seed=0)
     env.step({role: np.zeros(2, np.int64) for role in ROLES})
-    with pytest.raises(ConfigError, match=r"Expected 2 arrays of 2 from .*Odd.*, found .*Correct its method `batch`"):
+    with pytest.raises(ConfigError, match=r"The method `batch` of .*Odd.* returns .*It must return 2 finite"):
         env.step({role: np.zeros(2, np.int64) for role in ROLES})
 
 
@@ -336,10 +350,44 @@ class OneByOne:
         return CoarsReward().turn(task, turn, number, max_turns)
 
 
-def test_a_reward_must_pay_many_turns_at_once() -> None:
-    reward: Reward = OneByOne()
-    with pytest.raises(ConfigError, match=r"Many turns are paid at once\. Expected .*`batch`.*found .*OneByOne"):
-        VectorNumericEnv(toy_game(reward=reward), 2)
+class Words:
+    """A reward of single turns that reads all that a turn holds."""
+
+    def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
+        (answer,) = turn.answers
+        said = (turn.proposal, turn.rationale, turn.error, answer.message, answer.error, answer.strength, number)
+        return RewardTerms(turn.proposal == task.target, {RECOMMENDER: crc32(repr(said).encode()), USER: number / 7})
+
+
+def test_a_reward_of_single_turns_is_scored_in_a_loop_with_one_warning() -> None:
+    game = toy_game(reward=Words())
+    with pytest.warns(CoarsWarning, match=r"Words object.* has no method `batch`.* Python loop") as caught:
+        vector = VectorNumericEnv(game, 5)
+    singles, rng, paid = Singles(game, 5), np.random.default_rng(2), set()
+    vector.reset(4)
+    singles.reset(4)
+    for _ in range(80):  # a second warning would be an error
+        acts = random_acts(rng, vector)
+        _, rewards, *_ = vector.step(acts)
+        _, expected, *_ = singles.step(acts)
+        for role in ROLES:
+            assert same_bits(rewards[role], expected[role], np.float64)
+            paid |= set(rewards[role].tolist())
+    assert len(caught) == 1
+    assert len(paid) > 40
+
+
+def test_a_loop_names_the_turn_that_cannot_be_paid() -> None:
+    class Odd(OneByOne):
+        def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
+            return replace(super().turn(task, turn, number, max_turns), rewards={RECOMMENDER: 0.0})
+
+    with pytest.warns(CoarsWarning):
+        env = VectorNumericEnv(toy_game(replace(TOY, tasks=TOY.tasks[:1]), reward=Odd()), 2)
+    env.reset(seed=0)
+    env.step({role: np.zeros(2, np.int64) for role in ROLES})
+    with pytest.raises(ConfigError, match=r"Odd object.* returns rewards=.*not those of .* in turn 1 of task 'toy-0'"):
+        env.step({role: np.zeros(2, np.int64) for role in ROLES})
 
 
 def test_a_vector_goes_on_after_pickling() -> None:
@@ -374,14 +422,14 @@ def test_turns_earn_the_same_one_by_one_and_at_once(rows: list[Any], alpha: floa
         task = Task("t", 0, (), (7, 8), 7 if hit else 8, (q, q))
         strength = None if hundredths is None else 0.25 * action + 0.01 * hundredths
         usable = None if strength is None else action
-        turn = Turn(7 if named else None, "", usable, strength, "", None if named else "e", None if usable else "e")
+        turn = turn_of(7 if named else None, "", usable, strength, "", None if named else "e", None if usable else "e")
         terms = reward.turn(task, turn, number, 5)
-        paid.append((terms.recommender, terms.user))
+        paid.append((terms.rewards[RECOMMENDER], terms.rewards[USER]))
         answer = (-1, np.nan) if strength is None else (action, strength)
         columns.append((hit and named, named, *answer, q if named else 0.0, number))
     is_hit, is_named, actions, strengths, qs, numbers = np.array(columns).T
     turns = TurnArrays(is_hit > 0, is_named > 0, actions.astype(int), strengths, qs, numbers.astype(int))
-    assert list(zip(*(side.tolist() for side in reward.batch(turns, 5)), strict=True)) == paid
+    assert list(zip(*(side.tolist() for side in reward.batch(turns, 5).values()), strict=True)) == paid
 
 
 # Words ----------------------------------------------------------------------------------------------------------------

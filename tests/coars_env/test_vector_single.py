@@ -87,7 +87,7 @@ def test_games_that_begin_apart_do_not_share_a_partner() -> None:
     env.dialogues[0].fail("cut")
     env._begin([0])
     env.step([0, 0])
-    assert [[turn.reply for turn in env.dialogues[n].turns] for n in (0, 1)] == [["1st"], ["1st", "2nd"]]
+    assert [[turn.answer.message for turn in env.dialogues[n].turns] for n in (0, 1)] == [["1st"], ["1st", "2nd"]]
 
 
 def test_the_partner_answers_in_batches() -> None:

@@ -73,7 +73,9 @@ def test_tianshou_plays_whole_games_in_turn_order(question: Any) -> None:
         assert speakers == [*coars_env.ROLES] * (len(speakers) // 2)
         told = env.env.env.env.transcript
         terms = coars_env.CoarsReward()(told)
-        assert paid == pytest.approx([sum(t.recommender for t in terms), sum(t.user for t in terms)])
+        assert paid == pytest.approx(
+            [sum(t.rewards[coars_env.RECOMMENDER] for t in terms), sum(t.rewards[coars_env.USER] for t in terms)]
+        )
 
 
 def test_supersuit_makes_one_environment_of_both_sides(question: Any) -> None:

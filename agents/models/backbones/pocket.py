@@ -42,8 +42,9 @@ from agents.models.backbones.demonstrations import (
     sequence_text,
 )
 from agents.models.backbones.muon import Muon
-from agents.models.prompts import ACTION_TEXTS, PHRASES, Pieces, score_texts
-from coars_env import ACTIONS, BackboneError, Item, Provenance, Split, SvdPeers, UserSequence, VectorPeers, atomic_path
+from agents.models.backbones.pocket_wording import POCKET_ACTIONS, POCKET_PHRASES, POCKET_SCORES
+from agents.models.prompts import Pieces
+from coars_env import BackboneError, Item, Provenance, Split, SvdPeers, UserSequence, VectorPeers, atomic_path
 
 POCKET_VERSION = 12
 END, PAD = "<|end|>", "<|pad|>"
@@ -100,7 +101,14 @@ def open_pocket(folder: Path) -> Backbone:
 def content_hash(split: Split, config: PocketConfig) -> str:
     """SHA-256 of all that goes into the model: the training sequences, the catalogue, the wording, the settings."""
     h = hashlib.sha256()
-    for part in (POCKET_VERSION, dataclasses.asdict(config), PHRASES, REASONS, CHAT_TEMPLATE, split.dataset.items):
+    for part in (
+        POCKET_VERSION,
+        dataclasses.asdict(config),
+        POCKET_PHRASES,
+        REASONS,
+        CHAT_TEMPLATE,
+        split.dataset.items,
+    ):
         h.update(repr(part).encode())
     for sequence in split.train:
         h.update(repr(sequence.items).encode())
@@ -117,7 +125,7 @@ def train_tokenizer(split: Split) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = [END, PAD, *ROLE_MARKS]
-    words = [" ".join(i.genres) + (f" {i.year}" if i.year else "") for i in items] + ["".join(PHRASES)]
+    words = [" ".join(i.genres) + (f" {i.year}" if i.year else "") for i in items] + ["".join(POCKET_PHRASES)]
     trainer = trainers.BpeTrainer(
         vocab_size=700,
         special_tokens=special,
@@ -125,9 +133,9 @@ def train_tokenizer(split: Split) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(words, trainer)
-    scores = [text for action in range(len(ACTIONS)) for text in score_texts(action)]
     reasons = [piece for group in REASONS.values() for reason in group for piece in reason if piece]
-    whole = [*PHRASES, YES, NO, NEXT, *scores, *reasons, *ACTION_TEXTS, *(" " + i.title for i in items)]
+    fixed = [*POCKET_PHRASES, YES, NO, NEXT, *POCKET_SCORES, *reasons, *POCKET_ACTIONS]
+    whole = [*fixed, *(" " + item.title for item in items)]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in dict.fromkeys(whole) if len(text) > 1])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, extra_special_tokens=list(ROLE_MARKS)

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.models.backbones.backbone import Backbone
+from agents.models.column_cache import ColumnCache
 from agents.models.decoding import (
+    AnyBut,
     Choice,
-    ColumnCache,
     Form,
     Free,
     Part,
@@ -120,6 +121,44 @@ def test_a_part_may_depend_on_what_was_written_before() -> None:
     assert form.completion.token_ids == [6, 9]
 
 
+def test_text_below_its_least_length_does_not_end() -> None:
+    form = new_form(Free(4, 2), Choice(((7,), (8,))))
+    found = []
+    for token in (30, 31, NEWLINE):
+        found.append((form.allowed(), form.room))
+        form.push(token, -1.0)
+    goes_on = AnyBut(frozenset((NEWLINE, OTHER_NEWLINE)))
+    assert found == [(goes_on, 2), (goes_on, 1), (None, 2)]
+    assert form.completion.sampled == [True] * 3
+    assert form.allowed() == (7, 8)
+
+
+def test_text_of_one_length_is_sampled_up_to_there() -> None:
+    form = new_form(Free(2, 2))
+    form.push(30, -1.0)
+    form.push(31, -1.0)
+    assert form.completion.token_ids == [30, 31, NEWLINE]
+    assert form.completion.sampled == [True, True, False]
+
+
+def test_a_least_length_above_the_greatest_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must have 0 <= min_tokens <= max_tokens, got min_tokens=3 and max_tokens=2"):
+        Free(2, 3)
+
+
+def test_given_options_are_taken_where_they_are_due() -> None:
+    """The second part is sampled between two that are given; a single way to go on stays a given token."""
+    parts = Choice(((5, 9), (6, 9))), Choice(((7, 9), (8, 9))), Choice(((5, 9), (6, 9)))
+    form = Form(parts, frozenset((NEWLINE,)), NEWLINE, {0: 1, 2: -1})
+    assert form.completion.token_ids == [6, 9]
+    form.push(8, -0.5)
+    assert form.finished
+    assert form.completion.token_ids == [6, 9, 8, 9, 6, 9]
+    assert form.completion.sampled == [True, False] * 3
+    assert form.completion.logprobs == [0, 0, -0.5, 0, 0, 0]
+    assert form.completion.allowed == [(5, 6), (9,), (7, 8), (9,), (5, 6), (9,)]
+
+
 # Probabilities --------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +184,14 @@ def test_the_mask_follows_the_choices_row_by_row() -> None:
         [False, True, False],
     ]
     assert choice_mask([None, None], free).tolist() == [[False, True, True]] * 2
+    goes_on = AnyBut(frozenset((2,)))
+    assert choice_mask([goes_on, None, (0,), goes_on, AnyBut(frozenset((0, 1)))], free).tolist() == [
+        [False, True, False],
+        [False, True, True],
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+    ]
     assert choice_mask([], free).shape == (0, 3)
 
 
@@ -176,6 +223,24 @@ def test_special_tokens_and_broken_lines_are_never_drawn(bigrams: Backbone) -> N
     assert {token for form in forms for token in form.completion.token_ids} == {4, 5, 6, 7}
     assert {len(form.completion.token_ids) for form in forms} == {2, 3, 4, 5}  # no line is empty: "\n" begins none
     assert all(form.completion.token_ids.count(4) == 1 for form in forms)
+
+
+def test_below_its_least_length_the_other_tokens_of_a_text_share_the_probability(bigrams: Backbone) -> None:
+    """After "a" a newline has probability 1/4 in the table; without it a has 1/6, b 2/3, c 1/6."""
+    n, policy = 400, Policy(bigrams, rank=2)
+    forms = [Form([Free(3, 2)], bigrams.newline_ids, bigrams.newline) for _ in range(n)]
+    with policy.use_adapter(USER) as model:
+        decode(model, ColumnCache(1, n), [0] * n, [[3]] * n, forms, rngs(n), bigrams.free_mask, temperature=1.0)
+    assert {form.completion.token_ids.index(4) for form in forms} == {2, 3}
+    after_a = [form.completion for form in forms if form.completion.token_ids[0] == 5]
+    logprobs = {reply.token_ids[1]: reply.logprobs[1] for reply in after_a}
+    assert logprobs == {
+        5: pytest.approx(math.log(1 / 6)),
+        6: pytest.approx(math.log(2 / 3)),
+        7: pytest.approx(math.log(1 / 6)),
+    }
+    third = {tuple(reply.token_ids[1:3]): reply.logprobs[2] for reply in after_a}
+    assert third[5, 4] == pytest.approx(math.log(1 / 4))  # from its least length on it may end
 
 
 def test_at_temperature_zero_the_likeliest_token_is_written(bigrams: Backbone) -> None:

@@ -36,6 +36,7 @@ from agents.models.backbones.pocket import (
     text_loss,
     train_tokenizer,
 )
+from agents.models.forms import FieldForms
 from agents.models.prompts import (
     ACTION,
     ACTION_TEXTS,
@@ -52,7 +53,8 @@ from agents.models.prompts import (
     opinion_of_peer,
     score_texts,
 )
-from agents.players.llm_agent import ReplyForms, Row, read_context
+from agents.models.replies import RECOMMENDER_FORMAT
+from agents.players.llm_agent import Row, read_context
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -151,6 +153,34 @@ def test_what_is_held_out_changes_neither_the_hash_nor_a_training_row(lab: Any, 
     for changed in (alone, other):
         assert content_hash(changed, SMALL) == content_hash(split, SMALL)
         assert some_rows(changed, backbone) == some_rows(split, backbone)
+
+
+CONTENT_HASH = "be3fe3dfbb4aa9a1a8938a7617317204963e2a9d17c5a29a1add922ca4865bf5"
+
+
+def test_models_in_caches_stay_valid(split: Split) -> None:
+    """The hash of version 12. It may change together with `POCKET_VERSION` and `POCKET_PHRASES` alone."""
+    config = PocketConfig(hidden=32, layers=2, heads=2, steps=3, batch=16, sequence_length=12)
+    assert content_hash(split, config) == CONTENT_HASH
+
+
+ANOTHER_PHRASE = """
+from agents.models import prompts
+
+prompts.PHRASES += ("\\nThink first.",)
+prompts.RECOMMENDED = "Try:"
+from agents.models.backbones.pocket import PocketConfig, content_hash, train_tokenizer
+from coars_env import load_split
+
+split = load_split("synthetic", users=40, items=60, interactions=1200)
+config = PocketConfig(hidden=32, layers=2, heads=2, steps=3, batch=16, sequence_length=12)
+print(content_hash(split, config), len(train_tokenizer(split)))
+"""
+
+
+def test_another_phrase_changes_neither_the_hash_nor_the_tokenizer(split: Split) -> None:
+    ran = subprocess.run([sys.executable, "-c", ANOTHER_PHRASE], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [CONTENT_HASH, str(len(train_tokenizer(split)))]
 
 
 def test_one_training_item_changes_the_hash_and_the_rows(lab: Any, split: Split) -> None:
@@ -425,7 +455,7 @@ def test_a_plain_row_could_have_been_written_by_the_agents(lab: Any, split: Spli
         row = Row()
         read_context(row, backbone, RECOMMENDER, dialogue.observe(RECOMMENDER), items)
         assert tokens[: len(row.token_ids)] == row.token_ids
-        form = ReplyForms(backbone, RECOMMENDER, items)(dialogue.observe(RECOMMENDER))
+        form = FieldForms(backbone).start(RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), items))
         while not form.finished:
             token = tokens[len(row.token_ids) + len(form.completion.token_ids)]
             allowed = form.allowed()

@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from agents.models.prompts import (
     ACTION_TEXTS,
@@ -13,14 +11,13 @@ from agents.models.prompts import (
     USER_SYSTEM,
     Pieces,
     hindsight,
-    parse_answer,
-    parse_recommendation,
     prompt,
     score_texts,
     without_opinions,
 )
 from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Role, Task, Turn, clamp_strength
 from coars_env.testing import toy_dataset, toy_episodes
+from turns import turn_of
 
 ITEMS = toy_dataset().items
 TASK = toy_episodes().tasks[0]  # history Amélie, Fargo; candidates Brazil, Heat, 七人の侍; target Brazil
@@ -137,8 +134,8 @@ def test_fixed_phrases_are_all_different_and_none_is_empty() -> None:
 
 # Hindsight ------------------------------------------------------------------------------------------------------------
 
-MISSED = Turn(HEAT, "A heist, zebra-like.", 1, 0.3, "Quagga no.")
-HIT = Turn(BRAZIL, "A dream, zebra-like.", 3, 0.9, "Quagga yes.")
+MISSED = turn_of(HEAT, "A heist, zebra-like.", 1, 0.3, "Quagga no.")
+HIT = turn_of(BRAZIL, "A dream, zebra-like.", 3, 0.9, "Quagga yes.")
 
 
 def test_hindsight_tells_the_course_the_target_the_verdict_and_a_diagnosis() -> None:
@@ -160,7 +157,7 @@ def test_the_user_is_told_whether_accepting_or_rejecting_was_right(turn: Turn, v
 
 
 def test_hindsight_tells_of_messages_that_could_not_be_read() -> None:
-    unread = Turn(None, "?", None, None, "?", "no item", "no action")
+    unread = turn_of(None, "?", None, None, "?", "no item", "no action")
     assert "".join(hindsight(RECOMMENDER, TASK, [unread], ITEMS)) == (
         "\nHindsight. nothing from the list miss.\nThe item taken next was Brazil (1985).\nThe proposal was wrong."
         " Brazil (1985) shares Comedy with Fargo (1996)."
@@ -184,83 +181,8 @@ def test_a_diagnosis_names_the_latest_of_the_most_alike_and_nothing_the_wrong_pr
         Item("alien", ("Z",)),
     )
     task = Task("t", 0, history=(1, 2, 3), candidates=(0, 4), target=0)
-    right, wrong = Turn(0, "", 3, 1.0, ""), Turn(4, "", 0, 0.0, "")
+    right, wrong = turn_of(0, "", 3, 1.0, ""), turn_of(4, "", 0, 0.0, "")
     assert "".join(hindsight(USER, task, [right], items)).endswith(" T shares A B with two.")
     assert "".join(hindsight(USER, task, [wrong], items)).endswith(" T shares B with two; wrong does not.")
     unlike = replace(task, history=(5,))
     assert "".join(hindsight(USER, unlike, [right], items)).endswith("\nAccepting is right.")
-
-
-# Replies --------------------------------------------------------------------------------------------------------------
-
-
-def test_a_reply_in_labelled_lines_is_read() -> None:
-    assert parse_recommendation("Reason: It is odd.\nItem: Brazil (1985)\n", TITLES) == {
-        "item": 0,
-        "message": "It is odd.",
-    }
-    assert parse_answer("Reason: I like it.\nAction: Star\nScore: 0.65\n") == {
-        "action": 2,
-        "strength": 0.65,
-        "message": "I like it.",
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("Brazil (1985)", "expected 'Reason:' once, found it 0 times"),
-        ("Reason: a\nItem: Heat (1995)\nItem: Brazil (1985)", "expected 'Item:' once, found it 2 times"),
-        ("Item: Heat (1995)\nReason: a", "expected the labels in the order"),
-        ("Reason: a\nItem: Heat", "expected the title of one candidate, found 'Heat', which fits 0"),
-        ("Reason: a\nItem: heat (1995)", "which fits 0"),
-        ("Reason: a\nItem: Heat (1995) or Brazil (1985)", "which fits 0"),
-        ("Reason: a\nItem: Heat (1995)\nEnjoy!", "which fits 0"),
-    ],
-)
-def test_a_recommendation_that_can_be_read_in_no_way_or_in_two_is_refused(text: str, error: str) -> None:
-    action = parse_recommendation(text, TITLES)
-    assert action["item"] == len(TITLES)
-    assert error in str(action["error"])
-
-
-def test_a_title_that_two_candidates_bear_is_refused() -> None:
-    action = parse_recommendation("Reason: a\nItem: Heat", ["Heat", "Brazil", "Heat"])
-    assert action["item"] == 3
-    assert "which fits 2" in str(action["error"])
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("Reason: a\nAction: like\nScore: 0.5", "expected one of ('dislike', 'skip', 'star', 'click') as action"),
-        ("Reason: a\nAction: star, click\nScore: 0.5", "found 'star, click'"),
-        ("Reason: a\nAction: star\nScore: high", "expected a number in [0, 1] as score, found 'high'"),
-        ("Reason: a\nAction: star\nScore: 1.01", "found '1.01'"),
-        ("Reason: a\nAction: star\nScore: -0.5", "found '-0.5'"),
-        ("Reason: a\nAction: star\nScore: nan", "found 'nan'"),
-        ("Reason: a\nAction: star\nScore: 0_1", "found '0_1'"),
-        ("Reason: a\nAction: star\nScore: 5/10", "found '5/10'"),
-        ("Reason: a\nScore: 0.5\nAction: star", "expected the labels in the order"),
-    ],
-)
-def test_an_answer_that_can_be_read_in_no_way_or_in_two_is_refused(text: str, error: str) -> None:
-    action = parse_answer(text)
-    assert action["action"] == len(ACTIONS)
-    assert error in str(action["error"])
-
-
-fragments = st.lists(
-    st.sampled_from(["Reason:", "Item:", "Action:", "Score:", "\n", " ", "Heat (1995)", "click", "0.5"]) | st.text()
-)
-
-
-@given(fragments.map("".join))
-@example("Reason: x\nAction: click\nScore: " + "9" * 400)
-def test_any_text_is_read_as_something_legal_or_refused_with_a_cause(text: str) -> None:
-    item, answer = parse_recommendation(text, TITLES), parse_answer(text)
-    assert item["item"] in range(len(TITLES) + 1)
-    assert (item["item"] == len(TITLES)) == ("error" in item)
-    assert answer["action"] in range(len(ACTIONS) + 1)
-    assert (answer["action"] == len(ACTIONS)) == ("error" in answer)
-    assert 0 <= float(str(answer["strength"])) <= 1

@@ -145,8 +145,8 @@ class Pocket:
     def answer(self, body: dict[str, Any]) -> tuple[str, list[int]]:
         """A reply in the fields that the system message lists, and its tokens."""
         from agents.models.api import FORM, FORM_JSON
-        from agents.models.language_model import Field, Request
-        from agents.players.text_agent import SCORES
+        from agents.models.fields import Field, Number, OneOf, Text
+        from agents.models.language_model import Request
 
         system, *messages = [message["content"] for message in body["messages"]]
         structured = "response_format" in body
@@ -154,8 +154,12 @@ class Pocket:
         fields = []
         for line in form.split("\n")[1:]:
             name, _, what = line.partition(":")
-            options = SCORES if what.startswith(" <a number") else tuple(what.split(" |"))
-            fields.append(Field(f"{name}:", None if what.startswith(" <text") else options))
+            if what.startswith(" <text"):
+                fields.append(Field(name, Text()))
+            elif what.startswith(" <a number"):
+                fields.append(Field(name, Number(0, 1, 0.05)))
+            else:
+                fields.append(Field(name, OneOf(tuple(option.strip() for option in what.split(" |")))))
         (reply,) = self.model.answer(
             [Request(told, tuple((text,) for text in messages), tuple(fields), (body["seed"],))]
         )

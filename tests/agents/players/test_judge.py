@@ -34,14 +34,14 @@ def judged(lab: Any, roles: tuple[Any, ...] = ROLES) -> tuple[Fixed, Any, Any]:
 def test_each_turn_earns_the_mean_grade_of_its_dialogue(lab: Any) -> None:
     _, transcripts, terms = judged(lab)
     assert [len(turns) for turns in terms] == [len(transcript.turns) for transcript in transcripts]
-    assert {(term.recommender, term.user) for turns in terms for term in turns} == {(0.5, 1.0)}
+    assert {(term.rewards[RECOMMENDER], term.rewards[USER]) for turns in terms for term in turns} == {(0.5, 1.0)}
     assert not any(term.excluded for turns in terms for term in turns)
 
 
 def test_only_the_sides_that_learn_are_graded(lab: Any) -> None:
     model, transcripts, terms = judged(lab, (USER,))
     assert len(model.asked) == len(transcripts)
-    assert {term.recommender for turns in terms for term in turns} == {0.0}
+    assert {term.rewards[RECOMMENDER] for turns in terms for term in turns} == {0.0}
 
 
 def test_the_judge_reads_every_word_and_is_not_told_the_target(lab: Any) -> None:
@@ -53,7 +53,7 @@ def test_the_judge_reads_every_word_and_is_not_told_the_target(lab: Any) -> None
         proposals = [turn.proposal for turn in transcript.turns]
         assert text.count(target) == 1 + proposals.count(transcript.task.target)  # in the list, as all candidates
         for turn in transcript.turns:
-            assert turn.reply.strip() in text
+            assert turn.answer.message.strip() in text
             assert turn.rationale.strip() in text
 
 
@@ -62,8 +62,8 @@ def test_the_base_grades_by_the_form(lab: Any) -> None:
     judge = Judge(played.agents[RECOMMENDER].policy, lab.split.dataset.items)
     (reply,) = judge.model.answer([judge.request(played.transcripts[0], USER)])
     assert reply.values is not None
-    assert [f" {value}" in GRADES for value in reply.values] == [True] * len(RUBRIC)
-    grades = [term.user for turns in judge.score(played.transcripts) for term in turns]
+    assert [value in GRADES.texts for value in reply.values] == [True] * len(RUBRIC)
+    grades = [term.rewards[USER] for turns in judge.score(played.transcripts) for term in turns]
     assert min(grades) >= 0
     assert max(grades) <= 1
     assert sum(map(float, reply.values)) / 3 == pytest.approx(grades[0])

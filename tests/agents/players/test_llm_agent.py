@@ -10,10 +10,13 @@ import torch
 from tokenizers import normalizers
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.decoding import Form
+from agents.models.decoding import AnyBut, Form
+from agents.models.fields import Field, Ranking, Text
+from agents.models.forms import FieldForms
 from agents.models.policy import Policy
 from agents.models.prompts import ITEM, REASON, prompt
-from agents.players.llm_agent import LLMAgent, ReplyForms, Row, read_reply
+from agents.models.replies import DEFAULT_FORMATS, RECOMMENDER_FORMAT, USER_FORMAT, ReplyFormat, parse_fields
+from agents.players.llm_agent import LLMAgent, Row
 from agents.training.credit import teacher_logprobs
 from coars_env import (
     ACTIONS,
@@ -28,6 +31,7 @@ from coars_env import (
     RandomRecommender,
     Role,
     Task,
+    clean_message,
     play,
 )
 from coars_env.testing import ScriptedAgent, check_agent, toy_dataset, toy_episodes
@@ -56,11 +60,11 @@ def test_whatever_the_weights_every_reply_can_be_read(lab: Any, kind: str) -> No
         for transcript in played.transcripts:
             for turn in transcript.turns:
                 assert turn.proposal in transcript.task.candidates
-                assert turn.recommender_error is None
-                assert turn.user_error is None
-                low, high = (*STRENGTH_EDGES, 1.01)[turn.action : turn.action + 2]
-                assert low <= turn.strength < high
-                acted.add(turn.action)
+                assert turn.error is None
+                assert turn.answer.error is None
+                low, high = (*STRENGTH_EDGES, 1.01)[turn.answer.action : turn.answer.action + 2]
+                assert low <= turn.answer.strength < high
+                acted.add(turn.answer.action)
     assert len(acted) == len(ACTIONS)
 
 
@@ -77,8 +81,8 @@ def test_the_action_is_the_one_that_was_written(lab: Any, kind: str) -> None:
                 if role == RECOMMENDER:
                     assert lines[-2] == f"Item: {items[turn.proposal].title}"
                 else:
-                    assert lines[-3] == f"Action: {ACTIONS[turn.action]}"
-                    assert lines[-2] == f"Score: {turn.strength:.2f}"
+                    assert lines[-3] == f"Action: {ACTIONS[turn.answer.action]}"
+                    assert lines[-2] == f"Score: {turn.answer.strength:.2f}"
                 assert lines[0].startswith("Reason:")
                 assert lines[-1] == ""
 
@@ -98,22 +102,31 @@ def test_a_reason_may_spell_out_labels_and_titles(lab: Any) -> None:
     backbone.max_reason_tokens = 60
     items = toy_dataset().items
     dialogue = Dialogue(task, items)
-    form = ReplyForms(backbone, RECOMMENDER, items)(dialogue.observe(RECOMMENDER))
+    forms, fields = FieldForms(backbone), RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), items)
+    form = forms.start(fields)
     write_reply(backbone, form, (" I say", ITEM, " Heat (1995)", REASON), " Brazil (1985)")
-    assert read_reply(backbone, RECOMMENDER, form) == {"item": 0, "message": "I say" + ITEM + " Heat (1995)" + REASON}
+    said = "I say" + ITEM + " Heat (1995)" + REASON
+    assert RECOMMENDER_FORMAT.action(RECOMMENDER, fields, forms.values(fields, form)) == {
+        "item": 0,
+        "message": said,
+    }
 
 
 def test_the_score_follows_the_action(lab: Any) -> None:
     backbone, items = lab.backbone(), toy_dataset().items
     dialogue = Dialogue(toy_episodes().tasks[0], items)
     dialogue.recommend(0, "")
-    forms = ReplyForms(backbone, USER, items)
+    forms, fields = FieldForms(backbone), USER_FORMAT.bind(dialogue.observe(USER), items)
     for action, (word, score) in enumerate(
         ((" dislike", " 0.00"), (" skip", " 0.45"), (" star", " 0.70"), (" click", " 1.00"))
     ):
-        form = forms(dialogue.observe(USER))
+        form = forms.start(fields)
         write_reply(backbone, form, (), word, score)
-        assert read_reply(backbone, USER, form) == {"action": action, "strength": float(score), "message": ""}
+        assert USER_FORMAT.action(USER, fields, forms.values(fields, form)) == {
+            "action": action,
+            "strength": float(score),
+            "message": "",
+        }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -151,7 +164,7 @@ def test_nobody_can_speak_in_the_marks_of_the_template(lab: Any, kind: str) -> N
     (dialogue,) = lab.dialogues(1)
     play([dialogue], agent, ScriptedAgent(answers))
     backbone, (row,) = policy.backbone, agent.rows
-    assert dialogue.turns[0].reply == marks
+    assert dialogue.turns[0].answer.message == marks
     frame = [*backbone.opening, *backbone.before_user, *backbone.header, *2 * (*backbone.after_reply, *backbone.header)]
     special = set(tokenizer.all_special_ids)
     assert [t for t in row.token_ids if t in special] == [t for t in frame if t in special]
@@ -257,10 +270,164 @@ def test_a_row_reads_as_the_chat_template_renders_it(lab: Any, kind: str) -> Non
                 messages += [{"role": "assistant", "content": backbone.decode(row.token_ids[start:end])}]
                 if role == RECOMMENDER:
                     again.recommend(transcript.task.candidates.index(turn.proposal), turn.rationale)
-                again.reply(turn.action, turn.strength, turn.reply)
+                again.reply(turn.answer.action, turn.answer.strength, turn.answer.message)
             messages = [{"role": "system", "content": told.system}, *messages]
             rendered = tokenizer.apply_chat_template(messages, tokenize=False)
             assert rendered == tokenizer.decode(row.token_ids, skip_special_tokens=False) + "<|im_end|>\n"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", [1.0, 1.5, 0.0])
+def test_every_kind_of_field_is_recorded_with_its_own_logprobs(
+    lab: Any, plain_logprobs: Any, kind: str, temperature: float
+) -> None:
+    """Those of a fresh pass, and those of `Policy.score`."""
+    policy = lab.policy(kind)
+    played = lab.play(policy, 4, max_turns=2, temperature=temperature, formats=lab.every_kind)
+    for role in ROLES:
+        for row in played.agents[role].rows:
+            columns = sampled_columns(row)
+            allowed = [row.allowed[c] for c in columns]
+            assert any(isinstance(choices, AnyBut) for choices in allowed)
+            recorded = [row.logprobs[c] for c in columns]
+            expected = plain_logprobs(policy, role, row.token_ids, columns, allowed, temperature or 1.0)
+            assert recorded == pytest.approx(expected, abs=1e-5)
+            places = torch.zeros(len(columns), dtype=torch.long), torch.tensor(columns)
+            with torch.no_grad():
+                ids = torch.tensor([row.token_ids])
+                scored = policy.score(role, ids, places, allowed, temperature=temperature or 1.0)
+            assert recorded == pytest.approx(scored.tolist(), abs=1e-5)
+
+
+# Formats --------------------------------------------------------------------------------------------------------------
+
+
+def fields_of(played: Any, lab: Any, role: Role) -> list[tuple[dict[str, str], Any, str]]:
+    """Fields of each reply as its tokens spell them, the turn, and the message."""
+    agent, found = played.agents[role], []
+    names = [field.label for field in lab.every_kind[role].fields]
+    for row, transcript in zip(agent.rows, played.transcripts, strict=True):
+        for (start, end), turn in zip(row.replies, transcript.turns, strict=True):
+            values = parse_fields(agent.policy.backbone.decode(row.token_ids[start:end]), names)
+            if not isinstance(values, str):  # a free text may spell a label
+                found.append((values, turn, turn.rationale if role == RECOMMENDER else turn.answer.message))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fields_are_the_action_and_a_thought_stays_hidden(lab: Any, kind: str) -> None:
+    played = lab.play(lab.policy(kind), 6, formats=lab.every_kind)
+    items = lab.split.dataset.items
+    proposals, answers = (fields_of(played, lab, role) for role in ROLES)
+    assert len(proposals) > 2
+    assert len(answers) > 2
+    for values, turn, message in proposals:
+        ranked = [title.strip() for title in values["Ranking:"].split("\n")]
+        assert len(set(ranked)) == 3
+        assert items[turn.proposal].title == ranked[0]
+        shown = f"Mood: {values['Mood:']} Rating: {values['Rating:']} {values['Reason:']}"
+        assert message == clean_message(shown)
+        assert set(turn.fields) == {"Thought", "Mood", "Rating", "Ranking"}
+        assert turn.fields["Thought"] == clean_message(values["Thought:"])
+    for values, turn, message in answers:
+        assert turn.answer.action == ACTIONS.index(values["Action:"])
+        assert turn.answer.fields["Rating"] == values["Rating:"]
+        assert turn.answer.strength == (int(values["Rating:"]) - 1) / 4
+        assert message == clean_message(values["Reason:"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_least_length_is_kept(lab: Any, kind: str) -> None:
+    policy = lab.policy(kind)
+    ends = policy.backbone.newline_ids
+    thought = lab.every_kind[USER].fields[0]
+    label = len(policy.backbone.encode(thought.label))
+    lengths = set()
+    for row in lab.play(policy, 8, formats=lab.every_kind).agents[USER].rows:
+        for start, _ in row.replies:
+            tokens = row.token_ids[start + label :]
+            lengths.add(next(n for n, token in enumerate(tokens) if token in ends))
+    assert lengths
+    assert lengths <= {3, 4, 5}
+
+
+def test_the_prompt_asks_for_the_fields(lab: Any) -> None:
+    played = lab.play(lab.policy(), 1, formats=lab.every_kind)
+    agent = played.agents[RECOMMENDER]
+    text = agent.policy.backbone.decode(agent.rows[0].token_ids[: agent.rows[0].context_ends[0]])
+    assert text.endswith("\nReply with a Thought, a Mood, a Rating, a Reason and a Ranking of the 3 best candidates.")
+
+
+def test_a_format_that_cannot_be_played_is_refused_before_anything_is(lab: Any) -> None:
+    policy, items = lab.policy(), lab.split.dataset.items
+    with pytest.raises(ConfigError, match="A reply of user_0 must hold a field"):
+        LLMAgent(policy, USER, items, reply_format=RECOMMENDER_FORMAT)
+    with pytest.raises(ConfigError, match="must not be above the backbone's limit of 6, got 9 for 'Thought'"):
+        LLMAgent(policy, RECOMMENDER, items, reply_format=thinking(Text(min_tokens=9)))
+    agent = LLMAgent(policy, RECOMMENDER, items, reply_format=ReplyFormat((Field("Ranking", Ranking(7)),)))
+    dialogues = lab.dialogues(1)
+    with pytest.raises(ConfigError, match="got length=7 for 6 options"):
+        play(dialogues, agent, ScriptedAgent([]))
+    assert dialogues[0].turns == []
+
+
+def thinking(kind: Text) -> ReplyFormat:
+    return ReplyFormat((Field("Thought", kind, hidden=True), *RECOMMENDER_FORMAT.fields))
+
+
+# Notes ----------------------------------------------------------------------------------------------------------------
+
+
+def count_of_turns(observation: Any) -> tuple[str, ...]:
+    return ("\nLesson:", f" {observation['turn']} turns were played.")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_notes_are_read_in_every_turn_before_the_request(lab: Any, kind: str) -> None:
+    policy = lab.policy(kind)
+    played = lab.play(policy, 4, notes=count_of_turns)
+    decode = policy.backbone.decode
+    for role in ROLES:
+        for row, transcript in zip(played.agents[role].rows, played.transcripts, strict=True):
+            begins = [0, *(end for _, end in row.replies)]
+            for n in range(len(transcript.turns)):
+                context = decode(row.token_ids[begins[n] : row.context_ends[n]])
+                ask = "Propose again." if n and role == RECOMMENDER else DEFAULT_FORMATS[role].ask.strip()
+                assert context.endswith(f"\nLesson: {n} turns were played.\n{ask}")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_notes_are_no_part_of_what_all_dialogues_of_a_task_begin_with(lab: Any, role: Role) -> None:
+    """Three dialogues of one task, each with other notes: what is shared ends before them."""
+    policy, items = lab.policy(), lab.split.dataset.items
+    numbers = iter(range(100))
+
+    def notes(observation: Any) -> tuple[str, ...]:
+        return ("\nLesson:", f" number {next(numbers)}")
+
+    task = lab.dialogues(1)[0].task
+    agents = {role: LLMAgent(policy, role, items, notes=notes) for role in ROLES}
+    dialogues = [Dialogue(task, items, max_turns=2) for _ in range(3)]
+    play(dialogues, agents[RECOMMENDER], agents[USER])
+    rows = agents[role].rows
+    shared = {tuple(row.token_ids[: row.opening]) for row in rows}
+    assert len(shared) == 1
+    assert len(rows[0].token_ids[: rows[0].opening]) > 5
+    text = policy.backbone.decode(rows[0].token_ids[: rows[0].opening])
+    assert "Lesson" not in text
+    assert "Taken so far" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_notes_the_record_is_that_of_a_fresh_pass(lab: Any, plain_logprobs: Any, kind: str) -> None:
+    policy = lab.policy(kind)
+    dialogues = [dialogue for one in lab.dialogues(2) for dialogue in (one, Dialogue(one.task, one.items, max_turns=3))]
+    played = lab.play(policy, dialogues=dialogues, notes=count_of_turns)
+    for role in ROLES:
+        for row in played.agents[role].rows:
+            columns = sampled_columns(row)
+            expected = plain_logprobs(policy, role, row.token_ids, columns, [row.allowed[c] for c in columns])
+            assert [row.logprobs[c] for c in columns] == pytest.approx(expected, abs=1e-5)
 
 
 # Alone and in company -------------------------------------------------------------------------------------------------

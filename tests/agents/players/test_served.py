@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from agents.models.decoding import AnyBut
 from agents.models.policy import ADAPTERS, Policy
+from agents.models.replies import DEFAULT_FORMATS, ReplyFormat
 from agents.players.served import ServedAgent, Server, ServerConfig, ServerFault
 from agents.runs.command import read_command
 from agents.runs.config import AnyTrainConfig
@@ -99,10 +101,14 @@ def played(
     temperature: float = 1.0,
     max_turns: int = 2,
     first: int = 0,
+    formats: Mapping[Role, ReplyFormat] = DEFAULT_FORMATS,
 ) -> tuple[dict[Role, ServedAgent], list[Dialogue]]:
     """Dialogues between two agents of a server, played to their end, whatever that is."""
     dialogues = dialogues or lab.dialogues(n, max_turns=max_turns)
-    agents = {role: ServedAgent(server, role, lab.split.dataset.items, temperature=temperature) for role in ROLES}
+    agents = {
+        role: ServedAgent(server, role, lab.split.dataset.items, temperature=temperature, reply_format=formats[role])
+        for role in ROLES
+    }
     play(dialogues, agents[RECOMMENDER], agents[USER], numbers=range(first, first + len(dialogues)))
     return agents, dialogues
 
@@ -128,21 +134,24 @@ def test_a_dialogue_goes_alike_alone_and_in_a_batch(lab: Any, opened: Any) -> No
         assert alone[role].rows[0].token_ids != together[role].rows[1].token_ids
 
 
+@pytest.mark.parametrize("every_kind", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_what_the_server_says_of_its_tokens_the_policy_says_too(
-    lab: Any, opened: Any, plain_logprobs: Callable[..., list[float]], temperature: float
+    lab: Any, opened: Any, plain_logprobs: Callable[..., list[float]], temperature: float, every_kind: bool
 ) -> None:
     policy = lab.policy("qwen3")
     server = opened(policy)
     server.publish()
-    agents, dialogues = played(server, lab, temperature=temperature)
+    formats = lab.every_kind if every_kind else DEFAULT_FORMATS
+    agents, dialogues = played(server, lab, temperature=temperature, formats=formats)
     assert [dialogue.cause for dialogue in dialogues] == [None] * 4
     for role, agent in agents.items():
         for row, dialogue in zip(agent.rows, dialogues, strict=True):
             assert len(row.replies) == len(dialogue.turns)
             columns = [column for column, own in enumerate(row.sampled) if own]
             allowed = [row.allowed[column] for column in columns]
-            assert {choices is None for choices in allowed} == {True, False}  # free text and choices
+            kinds = {type(None), tuple, AnyBut} if every_kind else {type(None), tuple}
+            assert {type(choices) for choices in allowed} == kinds
             expected = plain_logprobs(policy, role, row.token_ids, columns, allowed, temperature)
             assert [row.logprobs[column] for column in columns] == pytest.approx(expected, abs=1e-4)
             given = [column for column, own in enumerate(row.sampled) if not own]
@@ -161,6 +170,27 @@ def test_greedy_play_is_that_of_the_local_decode_loop(lab: Any, opened: Any) -> 
             assert (a.token_ids, a.sampled, a.allowed) == (b.token_ids, b.sampled, b.allowed)
             assert (a.opening, a.context_ends, a.replies) == (b.opening, b.context_ends, b.replies)
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+
+
+def test_greedy_play_in_every_kind_of_field_is_that_of_the_local_decode_loop(lab: Any, opened: Any) -> None:
+    policy = lab.policy("qwen3")
+    server = opened(policy)
+    server.publish()
+    agents, _ = played(server, lab, temperature=0.0, formats=lab.every_kind)
+    local = lab.play(policy, dialogues=lab.dialogues(4, max_turns=2), temperature=0.0, formats=lab.every_kind)
+    for role in ROLES:
+        for a, b in zip(agents[role].rows, local.agents[role].rows, strict=True):
+            assert (a.token_ids, a.sampled, a.allowed) == (b.token_ids, b.sampled, b.allowed)
+
+
+def test_a_text_that_ends_before_its_least_length_is_refused(lab: Any, opened: Any) -> None:
+    server = opened(lab.policy("qwen3"))
+    backbone = server.policy.backbone
+    goes_on, letter = AnyBut(backbone.newline_ids), backbone.encode("a")[0]
+    server._check_stretch([letter, letter], goes_on, 2)
+    for tokens in ([letter], [letter, backbone.newline], []):
+        with pytest.raises(ServerFault, match="expected text that goes on, at most 2 long, found tokens"):
+            server._check_stretch(tokens, goes_on, 2)
 
 
 def test_the_requests_of_a_batch_go_out_at_once(lab: Any, opened: Any, url: str) -> None:

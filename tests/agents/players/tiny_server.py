@@ -80,6 +80,8 @@ class Served:
             logits = raw.clone()
             for token, bias in body.get("logit_bias", {}).items():
                 logits[int(token)] += bias
+            if len(tokens) < body.get("min_tokens", 0):
+                logits[body["stop_token_ids"]] = -torch.inf
             if allowed is not None:
                 outside = torch.ones_like(logits, dtype=torch.bool)
                 outside[allowed] = False

@@ -239,7 +239,7 @@ def by_outcome(lab: Any, policy: Policy, role: Role) -> dict[tuple[bool, bool], 
         played = lab.play(policy, 12, seed=seed)
         for sample, transcript in zip(played.samples(role), played.transcripts, strict=True):
             for turn, said in zip(sample.turns, transcript.turns, strict=True):
-                if said.strength != 0.5:  # there the user is neither right nor wrong
+                if said.answer.strength != 0.5:  # there the user is neither right nor wrong
                     found[said.proposal == transcript.task.target, said.positive] = replace(sample, turns=(turn,))
     assert len(found) == 4
     return found

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from agents.models.prompts import hindsight
+from agents.models.replies import DEFAULT_FORMATS
 from agents.players.llm_agent import LLMAgent, Row
 from agents.training.credit import teacher_logprobs
 from agents.training.samples import (
@@ -82,8 +83,8 @@ def test_a_turn_knows_its_columns_its_reward_and_its_hindsight(lab: Any) -> None
     dialogue = played_dialogue()
     backbone = lab.backbone()
     for role, rewards in (
-        (RECOMMENDER, [terms.recommender for terms in dialogue.terms]),
-        (USER, [terms.user for terms in dialogue.terms]),
+        (RECOMMENDER, [terms.rewards[RECOMMENDER] for terms in dialogue.terms]),
+        (USER, [terms.rewards[USER] for terms in dialogue.terms]),
     ):
         sample = sample_of(lab, played_row(), role, dialogue)
         assert sample.token_ids == EXAMPLE.token_ids
@@ -169,11 +170,12 @@ def test_the_teacher_reads_each_reply_after_its_context_and_hindsight() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("every_kind", [False, True])
 def test_packed_scores_of_the_teacher_equal_plain_ones_turn_by_turn(
-    lab: Any, plain_logprobs: Any, kind: str, role: Role
+    lab: Any, plain_logprobs: Any, kind: str, role: Role, every_kind: bool
 ) -> None:
     policy = lab.policy(kind)
-    samples = lab.play(policy, 6).samples(role)
+    samples = lab.play(policy, 6, formats=lab.every_kind if every_kind else DEFAULT_FORMATS).samples(role)
     samples[0] = replace(samples[0], turns=samples[0].turns[-1:])  # as if earlier turns were excluded
     assert len({len(s.turns) for s in samples}) > 1
     for who in (role, None):

@@ -125,11 +125,14 @@ def test_rows_that_begin_alike_are_cut_by_hand() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("every_kind", [False, True])
 def test_log_probabilities_and_gradients_behind_a_shared_prompt_equal_plain_ones(
-    lab: Any, kind: str, role: Role
+    lab: Any, kind: str, role: Role, every_kind: bool
 ) -> None:
-    policy = lab.policy(kind)
-    samples = lab.play(policy, dialogues=groups(lab, 4, 1, 3)).samples(role)
+    """Of the default formats, and of fields of every kind with notes that each dialogue has for itself."""
+    policy, numbers = lab.policy(kind), iter(range(100))
+    how = {"formats": lab.every_kind, "notes": lambda observation: (f"\nLesson {next(numbers)}",)} if every_kind else {}
+    samples = lab.play(policy, dialogues=groups(lab, 4, 1, 3), **how).samples(role)
     samples[0] = replace(samples[0], turns=samples[0].turns[-1:])  # as if earlier turns were excluded
     assert max(len(sample.turns) for sample in samples) > 1
     found = []

@@ -514,7 +514,7 @@ def test_demonstrations_make_the_choices_of_the_logs(lab: Any, build: TaskBuilde
     policy = lab.policy(scale=0.1)
     ((_, transcripts),) = a_run(policy, build, steps=1, recipe=SupervisedRecipe, **STILL)
     for transcript in transcripts:
-        assert [(turn.proposal, turn.action, turn.strength) for turn in transcript.turns] == [
+        assert [(turn.proposal, turn.answer.action, turn.answer.strength) for turn in transcript.turns] == [
             (transcript.task.target, ACTIONS.index("click"), 1.0)
         ]
 

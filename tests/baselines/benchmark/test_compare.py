@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,25 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from baselines.benchmark.cell import Cell, Game
-from baselines.benchmark.compare import CompareConfig, compare, main, table_rows
-from baselines.benchmark.plots import draw_forest
-from baselines.benchmark.tables import printed, to_csv
-from coars_env import ConfigError, TaskError, builder, freeze, holm, load_split, paired_difference, read_transcripts
+from baselines.benchmark.cell import Cell
+from baselines.benchmark.compare import CompareConfig, compare, main, score_table
+from baselines.benchmark.game import Game
+from baselines.benchmark.page import to_csv
+from baselines.benchmark.plots import draw_cost, draw_forest
+from coars_env import (
+    RECOMMENDER,
+    ROLES,
+    ConfigError,
+    Scores,
+    TableRow,
+    TaskError,
+    builder,
+    freeze,
+    holm,
+    load_split,
+    paired_difference,
+    read_transcripts,
+)
 
 HIT = "hit_final"
 
@@ -42,15 +57,21 @@ def said(console: Console) -> str:
 # --- tables of cells written by hand ----------------------------------------------------------------------------------
 
 
-def cell(folder: Path, system: str, seed: int, hits: Sequence[Sequence[float]], **values: list[float]) -> Cell:
-    """A finished cell with these hits [D, N]."""
+def cell(folder: Path, system: str, seed: int, hits: Sequence[Sequence[float]], **ranking: list[float]) -> Cell:
+    """A finished cell with these hits [D, N] and figures of the full ranking [N]."""
     made = Cell(system, seed, folder / f"{system}-s{seed}")
     made.folder.mkdir()
-    (made.folder / "values.json").write_text(json.dumps({HIT: hits, **values}))
-    record: dict[str, Any] = {"system": system, "seed": seed, "cause": None, "failed_dialogues": 0, "parameters": 7}
-    record |= {"training_seconds": 1.0 + seed, "memory_mb": 100.0 + seed, "settings": {}, "code": {}}
+    figures = {name: np.array([values]) for name, values in ranking.items()}
+    scores = Scores(name=system, seeds=(seed,), metrics={HIT: np.array([hits])}, ranking=figures)
+    (made.folder / "scores.json").write_text(json.dumps(scores.to_dict()))
+    cost = {"parameters": 7, "training_seconds": 1.0 + seed, "memory_mb": 100.0 + seed}
+    record: dict[str, Any] = {"cause": None, "failed_dialogues": 0, "cost": cost, "settings": {}, "code": {}}
     (made.folder / "cell.json").write_text(json.dumps(record))
     return made
+
+
+def rows_of(config: CompareConfig, cells: Sequence[Cell]) -> tuple[TableRow, ...]:
+    return score_table(config, cells).rows
 
 
 def failed(folder: Path, system: str, seed: int, cause: str) -> Cell:
@@ -80,7 +101,7 @@ def cells(tmp_path: Path) -> list[Cell]:
 
 
 def test_a_row_holds_means_costs_and_differences_to_the_reference(config: CompareConfig, cells: list[Cell]) -> None:
-    markov, bpr, chance, knn = table_rows(config, cells, "real")
+    markov, bpr, chance, knn = rows_of(config, cells)
     assert [row.system for row in (markov, bpr, chance, knn)] == ["markov", "bpr", "random", "item_knn"]
     assert markov.hit is not None
     assert markov.difference is not None
@@ -89,12 +110,12 @@ def test_a_row_holds_means_costs_and_differences_to_the_reference(config: Compar
     assert bpr.ranking["NDCG@10"].mean == 1 / 4
     assert chance.ranking == {}
     assert bpr.cost is not None
-    assert (bpr.cost.parameters, bpr.cost.seconds, bpr.cost.memory) == (7, 1.5, 101.0)
+    assert (bpr.cost.parameters, bpr.cost.training_seconds / bpr.cost.seeds, bpr.cost.memory_mb) == (7, 1.5, 101.0)
     assert knn.difference is None
 
 
 def test_p_values_are_corrected_for_all_differences_of_the_table(config: CompareConfig, cells: list[Cell]) -> None:
-    rows = {row.system: row for row in table_rows(config, cells, "real")}
+    rows = {row.system: row for row in rows_of(config, cells)}
     # Exact tests: one user differs (p = 1), seven do (2 of 2^7 swaps are as extreme), one does.
     p_values = [1.0, 2 / 2**7, 1.0]
     names = ("markov", "bpr", "random")
@@ -108,7 +129,7 @@ def test_p_values_are_corrected_for_all_differences_of_the_table(config: Compare
 
 
 def test_seeds_that_failed_are_named_and_left_out(config: CompareConfig, cells: list[Cell]) -> None:
-    rows = {row.system: row for row in table_rows(config, cells, "real")}
+    rows = {row.system: row for row in rows_of(config, cells)}
     assert rows["random"].seeds == (0,)
     assert rows["random"].notes == ("seed 1: The process: killed by SIGKILL.",)
 
@@ -116,20 +137,22 @@ def test_seeds_that_failed_are_named_and_left_out(config: CompareConfig, cells: 
 def test_a_system_of_which_all_seeds_failed_stays_in_every_table(config: CompareConfig, tmp_path: Path) -> None:
     cells = [failed(tmp_path, name, seed, "no fit today") for name in ("markov", "bpr", "random") for seed in (0, 1)]
     cells += [cell(tmp_path, "item_knn", seed, [[1.0, 0.0, 1.0]]) for seed in (0, 1)]
-    rows = table_rows(config, cells, "real")
-    assert [line["Hit@1"] for line in printed(rows, "item_knn")][:3] == ["failed"] * 3
-    lines = list(csv.DictReader(io.StringIO(to_csv(rows, "item_knn"))))
+    table = score_table(config, cells)
+    assert [line["Hit@1"] for line in table.systems()][:3] == ["failed"] * 3
+    lines = list(csv.DictReader(io.StringIO(to_csv(table, dict.fromkeys(config.played, "again")))))
     assert (lines[0]["hit@1"], lines[0]["memory_mb"]) == ("", "")
     assert lines[0]["notes"] == "seed 0: no fit today; seed 1: no fit today"
-    draw_forest(rows, "item_knn", tmp_path / "forest.png", title="three failed")
+    draw_forest(table.rows, "item_knn", tmp_path / "forest.png", title="three failed")
     assert (tmp_path / "forest.png").read_bytes().startswith(b"\x89PNG")
+    assert not draw_cost(table.rows, tmp_path / "cost.png", title="no tokens, no picture")
+    assert not (tmp_path / "cost.png").exists()
 
 
 def test_without_the_reference_there_are_figures_but_no_differences(
     config: CompareConfig, cells: list[Cell], tmp_path: Path
 ) -> None:
     cells = cells[:6] + [failed(tmp_path, "item_knn", seed + 2, "broke") for seed in (0, 1)]
-    rows = table_rows(config, cells, "real")
+    rows = rows_of(config, cells)
     assert rows[0].hit is not None
     assert [row.difference for row in rows] == [None] * 4
 
@@ -137,24 +160,25 @@ def test_without_the_reference_there_are_figures_but_no_differences(
 def test_dialogues_that_broke_are_told(config: CompareConfig, cells: list[Cell]) -> None:
     path = cells[0].folder / "cell.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "failed_dialogues": 3}))
-    assert table_rows(config, cells, "real")[0].notes == ("seed 0: 3 dialogues broke and count as misses, see log.txt",)
+    assert rows_of(config, cells)[0].notes == ("seed 0: 3 dialogues broke and count as misses, see log.txt",)
 
 
-def test_the_command_of_a_row_is_whole(config: CompareConfig, cells: list[Cell]) -> None:
-    command = table_rows(config, cells, "real")[1].command
-    assert command == (
+def test_the_command_of_a_row_is_whole(config: CompareConfig) -> None:
+    assert config.command(["bpr"], "real", Path("runs/again-bpr")) == (
         "coars compare --dataset movielens --subset test --candidates uniform --source real --draws 5 --systems bpr "
         "--seeds 0 1 --reference item_knn --backbone pocket --updates 60 --out runs/again-bpr"
     )
+    meets = CompareConfig(user="own:User").command(["bpr"], "real", Path("x"))
+    assert "--reference item_knn --user own:User --backbone" in meets
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
 def test_unknown_systems_are_refused_before_anything_is_played() -> None:
-    with pytest.raises(ConfigError, match=r"Expected one of .*'markov'.* found 'markow'"):
+    with pytest.raises(ConfigError, match=r"'markow' is no system\. Name one of .*'markov'"):
         CompareConfig(systems=("markow",))
-    with pytest.raises(ConfigError, match="found 'nobody'"):
+    with pytest.raises(ConfigError, match="'nobody' is no system"):
         CompareConfig(reference="nobody")
 
 
@@ -197,6 +221,18 @@ def test_a_cell_of_changed_code_is_refused(cells: list[Cell]) -> None:
         cells[0].refuse_other_settings({})
 
 
+def test_a_cell_that_met_another_user_is_refused_where_the_user_is_not_its_own(tmp_path: Path) -> None:
+    game = small_game(draws=1)
+    made = cell(tmp_path, "random", 0, [[1.0]])
+    path = made.folder / "cell.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "settings": game.settings((RECOMMENDER,))}))
+    made.refuse_other_settings(game.settings((RECOMMENDER,)))
+    other = replace(game, user="own:User")
+    with pytest.raises(ConfigError, match=r"Expected user own:User in .*, found user fixed\. Choose another"):
+        made.refuse_other_settings(other.settings((RECOMMENDER,)))
+    assert other.settings(ROLES) == game.settings(ROLES)  # a system that plays both sides does not meet it
+
+
 def test_a_failed_cell_is_no_reason_to_refuse(tmp_path: Path) -> None:
     broken = failed(tmp_path, "bpr", 0, "no fit today")
     broken.refuse_other_settings({"dataset": "another"})
@@ -217,21 +253,22 @@ def test_a_comparison_is_played_once_written_down_and_closed_to_other_episodes(t
 
     folder = tmp_path / "cells" / "popularity-s3"
     assert {path.name for path in folder.iterdir()} == {
-        *("cell.json", "values.json", "log.txt", "transcripts-d0.jsonl", "transcripts-d1.jsonl")
+        *("cell.json", "scores.json", "log.txt", "transcripts-d0.jsonl", "transcripts-d1.jsonl")
     }
     hits = [[t.final_item == t.task.target for t in read_transcripts(p)] for p in sorted(folder.glob("*.jsonl"))]
-    values = Cell("popularity", 3, folder).values()
-    np.testing.assert_array_equal(values[HIT], hits)
-    assert values["HR@10"].shape == (40,)
+    scores = Cell.of(tmp_path, "popularity", 3).scores()
+    np.testing.assert_array_equal(scores.metrics[HIT], [hits])
+    assert scores.ranking["HR@10"].shape == (1, 40)
+    assert len(Cell.of(tmp_path, "popularity", 3).transcripts()) == 2
     record = json.loads((folder / "cell.json").read_text())
-    assert record["parameters"] == 120
-    assert 30 < record["memory_mb"] < 1000
+    assert record["cost"]["parameters"] == 120
+    assert 30 < record["cost"]["memory_mb"] < 1000
     assert record["code"]["baselines.popularity"]
     assert not [name for name in record["code"] if name.startswith("agents")]  # counting loads no torch
 
     (line, reference) = csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text()))
     assert float(line["hit@1"]) == pytest.approx(np.mean(hits))
-    other = Cell("markov", 3, tmp_path / "cells" / "markov-s3").values()[HIT]
+    other = Cell.of(tmp_path, "markov", 3).scores().metrics[HIT]
     assert float(line["p_holm"]) == pytest.approx(paired_difference(hits, other).p_value)
     assert reference["difference"] == ""
     page = (tmp_path / "table.md").read_text()
@@ -243,6 +280,8 @@ def test_a_comparison_is_played_once_written_down_and_closed_to_other_episodes(t
     for needed in ("SYNTHETIC data", game.episodes[1].sha256[:12], "commit ", "numpy ", line["command"], "forest.png"):
         assert needed in page
     assert (tmp_path / "forest.png").stat().st_size > 10_000
+    assert "cost.png" not in page
+    assert not (tmp_path / "cost.png").exists()  # none asked a language model
 
     before, console = files_of(tmp_path / "cells"), quiet()
     assert compare(config, game, console=console) == first
@@ -260,6 +299,8 @@ import signal
 from pathlib import Path
 
 from baselines.popularity import Popularity
+from baselines.system import SavedSystem, System
+from coars_env import RECOMMENDER
 
 NOTES = Path(__file__).with_name("notes.txt")
 
@@ -269,11 +310,16 @@ def note(word):
         notes.write(word + "\\n")
 
 
-class Kept(Popularity):
+class Kept(SavedSystem):
     """Can be saved; its process is killed when it is to play for the first time."""
 
+    plays = (RECOMMENDER,)
+
+    def __init__(self, split):
+        super().__init__(Killed(Popularity(split).recommender))
+
     @classmethod
-    def fit(cls, split, *, seed=0):
+    def fit(cls, split, *, seed, resources):
         note("trained")
         return cls(split)
 
@@ -286,19 +332,157 @@ class Kept(Popularity):
         note("loaded " + (folder / "weights").read_text())
         return cls(split)
 
+
+class Killed:
+    def __init__(self, player):
+        self.act, self.player = player.act, player
+
     def start(self, seeds):
         if "loaded" not in NOTES.read_text():
             os.kill(os.getpid(), signal.SIGKILL)
-        super().start(seeds)
+        self.player.start(seeds)
 
 
-class Broken:
+class Broken(System):
     """Cannot be trained."""
 
+    plays = (RECOMMENDER,)
+
     @classmethod
-    def fit(cls, split, *, seed=0):
+    def fit(cls, split, *, seed, resources):
         raise ValueError("no fit today")
 '''
+
+
+OWN = '''
+from coars_env import RECOMMENDER, USER, FixedUser, GreedyRecommender, popularity_scorer
+
+from baselines import System
+
+
+class Plain:
+    """No system, and nothing of one."""
+
+
+class Idle(System):
+    """Plays no side."""
+
+    @classmethod
+    def fit(cls, split, *, seed, resources):
+        return cls()
+
+
+class Absent(System):
+    """Says that it plays, and does not."""
+
+    plays = (RECOMMENDER,)
+
+    @classmethod
+    def fit(cls, split, *, seed, resources):
+        return cls()
+
+
+class Likes(System):
+    """Plays the user: dislikes all."""
+
+    plays = (USER,)
+
+    @classmethod
+    def fit(cls, split, *, seed, resources):
+        return cls(user=FixedUser("dislike", 0.0))
+
+
+class Rejecting(FixedUser):
+    def __init__(self):
+        super().__init__("skip", 0.3)
+
+
+class Needy:
+    def __init__(self, items):
+        pass
+
+    def start(self, seeds):
+        pass
+
+    def act(self, observations):
+        return {}
+
+
+def make(): ...
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module of these classes in the working directory, which is not on sys.path."""
+    (tmp_path / "own_toys.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    yield "own_toys"
+    sys.modules.pop("own_toys", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("Plain", "Plain is no system: it does not inherit from .*; it has no fit.*; it plays no side"),
+        ("Idle", r"Idle is no system: it plays no side: plays = \(\) instead of"),
+        ("make", "make is no class but <function make"),
+        ("Missing", "Missing' cannot be imported: .*own_toys.py has no 'Missing'"),
+    ],
+)
+def test_what_is_no_system_is_refused_with_what_is_missing(own: str, name: str, missing: str, tmp_path: Path) -> None:
+    config = CompareConfig(dataset="synthetic", systems=("random", f"{own}:{name}"), out=tmp_path / "out")
+    with pytest.raises(ConfigError, match=missing):
+        compare(config, small_game(), console=quiet())
+    assert not (tmp_path / "out").exists()  # nothing was played
+
+
+def test_all_that_cannot_be_imported_is_named_at_once(own: str, tmp_path: Path) -> None:
+    (tmp_path / "broken_toys.py").write_text("import nothing_of_this_name\n")
+    config = CompareConfig(systems=("no_toys:A", "broken_toys:B", f"{own}:Likes"), user=f"{own}:Plain")
+    with pytest.raises(ConfigError) as refused:
+        config.kinds()
+    first, second, third = str(refused.value).split("\n")
+    assert first.startswith(
+        "'no_toys:A' cannot be imported: ModuleNotFoundError(\"No module named 'no_toys'\"). Put it"
+    )
+    assert second.startswith(
+        "'broken_toys:B' cannot be imported: ModuleNotFoundError(\"No module named 'nothing_of_this"
+    )
+    assert third.startswith("--user: own_toys:Plain is no user: it has no start(seeds) and act(observations)")
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("popularity", "popularity plays recommender_0 alone. Name a system that plays user_0"),
+        ("own_toys:Needy", "own_toys:Needy cannot be made without arguments: missing a required argument: 'items'"),
+        ("nobody", "'nobody' is no system"),
+    ],
+)
+def test_who_cannot_play_the_user_is_refused(own: str, name: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=missing):
+        CompareConfig(user=name).kinds()
+
+
+@pytest.mark.slow
+def test_systems_of_one_side_meet_the_user_that_is_named(own: str, tmp_path: Path) -> None:
+    systems = ("random", f"{own}:Absent", f"{own}:Likes")
+    config = CompareConfig(systems=systems, reference="random", seeds=(0,), user=f"{own}:Rejecting", out=tmp_path / "o")
+    game = replace(small_game(draws=1), user=config.user)
+    random, absent, likes = (table := compare(config, game, console=quiet())).rows
+    assert (random.played["turns"].mean, random.user) == (4.0, {})
+    assert absent.notes == (
+        "seed 0: Absent plays recommender_0, but its fit returned None as that agent. Pass one to System.__init__, or "
+        "correct `plays`.",
+    )
+    assert likes.played["turns"].mean == 4.0  # the most popular candidates, all disliked
+    assert likes.user["1:1"]["acceptance"].mean == 0.0
+    assert [line["turns"] for line in table.systems()] == ["4.000 [4.000, 4.000]", "", "4.000 [4.000, 4.000]"]
+    page = (tmp_path / "o" / "table.md").read_text()
+    assert "others meet the user of `own_toys:Rejecting`." in page
+    assert "--user own_toys:Rejecting" in page
 
 
 @pytest.mark.slow
@@ -312,7 +496,7 @@ def test_what_breaks_is_recorded_and_what_was_trained_is_not_trained_again(
     config = CompareConfig(dataset="synthetic", systems=systems, reference="popularity", seeds=(0,), jobs=2, out=out)
     game, console = small_game(), quiet()
 
-    broken, kept, popularity = compare(config, game, console=console)
+    broken, kept, popularity = compare(config, game, console=console).rows
     assert broken.notes == ("seed 0: ValueError: no fit today",)
     assert kept.notes == ("seed 0: The process: killed by SIGKILL.",)
     assert popularity.hit is not None
@@ -321,7 +505,7 @@ def test_what_breaks_is_recorded_and_what_was_trained_is_not_trained_again(
     assert "- toy_systems:Broken: seed 0: ValueError: no fit today" in (out / "table.md").read_text()
 
     finished = files_of(out / "cells" / "popularity-s0")
-    broken, kept, popularity = compare(config, game, console=quiet())
+    broken, kept, popularity = compare(config, game, console=quiet()).rows
     assert (tmp_path / "notes.txt").read_text().split("\n") == ["trained", "loaded 7", ""]
     assert kept.hit == popularity.hit
     assert kept.notes == ()
@@ -337,9 +521,11 @@ def test_what_breaks_is_recorded_and_what_was_trained_is_not_trained_again(
 def test_a_cell_ends_with_the_comparison(tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text(
         "import os, time\n"
-        "class Sleeper:\n"
+        "from baselines.system import System\n"
+        "class Sleeper(System):\n"
+        "    plays = ('recommender_0',)\n"
         "    @classmethod\n"
-        "    def fit(cls, split, *, seed=0):\n"
+        "    def fit(cls, split, *, seed, resources):\n"
         f"        open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
         "        time.sleep(600)\n"
     )
