@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.panel import Panel
 
 from agents.runs.checkpoint import new_run_folder
+from agents.runs.config import DataConfig, TrainConfig, open_split
 from agents.runs.evaluate import describe, play_policy, save_dialogues, show_tables
-from agents.runs.run import DataConfig, TrainConfig, new_policy, open_split, run_training, told_dialogues
+from agents.runs.record import dialogues_text
+from agents.runs.run import new_policy, run_training
+from agents.training.coars import Coars
 from agents.training.peers import peers_of
-from agents.training.train import CoarsConfig
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
 from baselines.random_agent import RandomAgent
@@ -50,7 +52,7 @@ class DemoConfig:
     out: Path = Path("runs/demo")
     """Folder for everything the demo writes; a number is appended if it is taken."""
     data: DataConfig = field(default_factory=lambda: DataConfig(split="llara"))
-    coars: CoarsConfig = field(default_factory=lambda: CoarsConfig(steps=60))
+    recipe: Coars = field(default_factory=lambda: Coars(steps=60))
     draws: int = 5
     """Candidate draws of the evaluation."""
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     new_run_folder(folder)
     title = describe(split, "test", config.draws, 1)
     console.print(Panel(title, title="CoARS: a recommender and a user learn from their conversations"))
-    train_config = TrainConfig(out=folder / "training", data=config.data, coars=config.coars)
+    train_config = TrainConfig(out=folder / "training", data=config.data, recipe=config.recipe)
     policy = new_policy(train_config, split)
     benchmark = Benchmark.of(split, draws=config.draws, peers=peers_of(train_config.peers, split))
     with console.status("playing the baselines and the agents before training"):
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     scores = [played.scores() for played in (*systems, before, after)]
     table, differences = ScoreTable.of(scores), comparison_lines(scores[-1], scores[-2])
     console.rule("three dialogues after training")
-    console.print(told_dialogues(_telling(after.runs[0][0]), split.dataset.items), highlight=False, markup=False)
+    console.print(dialogues_text(_telling(after.runs[0][0]), split.dataset.items), highlight=False, markup=False)
     show_tables(table, differences, title=title, console=console)
     for played in (*systems, before, after):
         save_dialogues(played, folder / "transcripts")

@@ -172,6 +172,7 @@ SYSTEMS = {
     "coars": "baselines.coars:Coars",
     "coars-no-distillation": "baselines.coars:CoarsWithoutDistillation",
     "coars-no-interaction": "baselines.coars:CoarsWithoutInteraction",
+    "coars-paper": "baselines.coars:CoarsPaper",
     "coars-recommender": "baselines.coars:CoarsRecommenderAlone",
     "coars-user": "baselines.coars:CoarsUserAlone",
     "grpo": "baselines.grpo:Grpo",
@@ -188,7 +189,7 @@ SYSTEMS = {
     "proxy-gru4rec": "baselines.sqn_sac:ProxyGru4Rec",
     "random": "baselines.random_agent:RandomAgent",
     "reflexion": "baselines.reflexion:Reflexion",
-    "rejection_sampling": "baselines.fine_tuning:RejectionSampling",
+    "rejection_sampling": "baselines.rejection_sampling:RejectionSampling",
     "sac": "baselines.sqn_sac:Sac",
     "sac-caser": "baselines.sqn_sac:SacCaser",
     "sac-gru4rec": "baselines.sqn_sac:SacGru4Rec",
@@ -196,7 +197,7 @@ SYSTEMS = {
     "sqn": "baselines.sqn_sac:Sqn",
     "sqn-caser": "baselines.sqn_sac:SqnCaser",
     "sqn-gru4rec": "baselines.sqn_sac:SqnGru4Rec",
-    "supervised": "baselines.fine_tuning:Supervised",
+    "supervised": "baselines.supervised:Supervised",
     "zero_shot": "baselines.zero_shot:ZeroShot",
 }
 """Name -> path of a `System`. It is imported on use: popularity must not load torch for another."""

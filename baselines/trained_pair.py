@@ -1,28 +1,43 @@
-"""TrainedPair: two adapters trained by `train` under one configuration, as a system that can be compared.
+"""TrainedPair: two adapters trained by a recipe, as a system that can be compared.
 
-A system is a subclass that names its settings; nothing here is a second trainer.
+A system is a subclass that names its recipe. Training goes through a run folder, as `coars train` does, so it has
+checkpoints and goes on where it was stopped.
 """
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
 from agents.models.backbones import load
 from agents.models.policy import Policy
 from agents.players.llm_agent import LLMAgent
-from agents.runs.checkpoint import ADAPTERS_FOLDER
-from agents.runs.run import RewardConfig
-from agents.training.train import CoarsConfig, StepMetrics, train
+from agents.runs.checkpoint import ADAPTERS_FOLDER, is_finished
+from agents.runs.config import AnyTrainConfig, TrainConfig, with_settings
+from agents.runs.record import read_metrics
+from agents.runs.run import new_policy, open_backbone, run_training
+from agents.training.coars import Coars
+from agents.training.peers import PeersConfig
+from agents.training.recipe import Recipe
 from baselines.system import Resources, SavedSystem
-from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, Split, Transcript, builder
+from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, Split
 
 _log = logging.getLogger("coars_env")
 
-KEPT = ("hit_first", "reward_recommender", "reward_user", "turns", "seconds")
-"""Metrics of an update that are kept; see docs/methods.md."""
+
+class Log:
+    """A logger that reports each update to the log of the cell."""
+
+    def __init__(self, updates: int) -> None:
+        self._updates = updates
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        _log.info("update %d of %d, Hit@1 %.2f", step + 1, self._updates, metrics["hit_first"])
+
+    def close(self) -> None: ...
 
 
 class TrainedPair(SavedSystem):
@@ -31,8 +46,10 @@ class TrainedPair(SavedSystem):
     plays = ROLES
     recommender: LLMAgent
     user: LLMAgent
-    settings: ClassVar[CoarsConfig] = CoarsConfig()
-    """Of the training, but for its seed and its number of updates."""
+    recipe: ClassVar[Recipe] = Coars()
+    """What is trained and how, but for seed and number of updates."""
+    kept: ClassVar[tuple[str, ...]] = ("hit_first", "reward_recommender", "reward_user", "turns", "seconds")
+    """Metrics of an update that are kept; see docs/methods.md."""
 
     def __init__(self, policy: Policy, split: Split, backbone: str, history: dict[str, list[float]]) -> None:
         """See `fit`, or `load`.
@@ -57,20 +74,26 @@ class TrainedPair(SavedSystem):
         Args:
             split: the data.
             seed: of the adapters' start and of all chance of the training.
-            resources: name of the base, and number of updates of both adapters.
+            resources: name of the base, number of updates of both adapters, and the folder of the run, from which
+                training that was stopped goes on.
         """
         backbone, updates = resources.backbone, resources.updates
-        policy = Policy(load(backbone, split), seed=seed)
-        config = replace(cls.settings, seed=seed, steps=updates)
-        rows: list[StepMetrics] = []
-
-        def keep(step: int, metrics: StepMetrics, _: Sequence[Transcript]) -> None:
-            rows.append(metrics)
-            _log.info("update %d of %d, Hit@1 %.2f", step + 1, updates, metrics["hit_first"])
-
-        train(policy, builder(split), config, reward=RewardConfig().build(), on_step=keep)
-        shown = {"hit_first"} if config.paid_by == "demonstration" else set()  # hits that it did not find itself
-        return cls(policy, split, backbone, {name: [row[name] for row in rows] for name in KEPT if name not in shown})
+        with contextlib.ExitStack() as held:
+            folder = resources.folder or Path(held.enter_context(tempfile.TemporaryDirectory()))
+            config: AnyTrainConfig = TrainConfig(
+                out=folder / "run",
+                backbone=backbone,
+                log="none",
+                peers=PeersConfig(source="svd"),
+                recipe=with_settings(cls.recipe, seed=seed, steps=updates),
+            )
+            policy = new_policy(config, split)
+            if is_finished(config.out):
+                policy = Policy.load(open_backbone(config, split), config.out / ADAPTERS_FOLDER)
+            else:
+                run_training(config, split, policy, resume=True, logger=Log(updates))
+            rows = read_metrics(config.out, updates)
+            return cls(policy, split, backbone, {name: [row[name] for row in rows] for name in cls.kept})
 
     def save(self, folder: Path) -> None:
         """Adapters, the name of their base, and how they were learnt."""

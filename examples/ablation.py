@@ -2,45 +2,55 @@
 them on the same frozen draws, and writes a page with table and plot.
 
     python examples/ablation.py --what parts
-    python examples/ablation.py --what opinions --base.coars.steps 100
+    python examples/ablation.py --what opinions --base.recipe.steps 100
 
 Finished runs are kept and not repeated, and a run that was stopped goes on from its last checkpoint. Ablations share
 the runs they have in common.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import tyro
 
+from agents.runs.config import AnyTrainConfig, DataConfig, TrainConfig, open_split, with_settings
 from agents.runs.evaluate import describe, play_runs, play_untrained, where_it_ran
-from agents.runs.run import DataConfig, TrainConfig, open_split, train_seeds
+from agents.runs.run import train_seeds
+from agents.training.coars import Coars
 from agents.training.peers import peers_of, settle
+from agents.training.recipe import CoTraining
+from baselines.coars import OutcomeRecipe
+from baselines.grpo import GrpoRecipe
 from coars_env import Benchmark, Estimate, ScoreTable, TableRow, comparison_lines, environment_info, markdown_lines
 
 What = Literal["parts", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]
 
 
-def variants(base: TrainConfig) -> dict[What, dict[str, TrainConfig]]:
+def variants(base: TrainConfig[Coars]) -> dict[What, dict[str, AnyTrainConfig]]:
     """Ablation -> variant -> settings. The others are compared with the first variant, the settings of `base`."""
 
-    def coars(**settings: Any) -> TrainConfig:
-        return replace(base, coars=replace(base.coars, **settings))
+    def coars(**settings: Any) -> AnyTrainConfig:
+        return replace(base, recipe=with_settings(base.recipe, **settings))
 
-    def reward(**settings: Any) -> TrainConfig:
-        return replace(base, reward=replace(base.reward, **settings))
+    def reward(**settings: Any) -> AnyTrainConfig:
+        return coars(reward=replace(base.recipe.reward, **settings))
+
+    def other(kind: type[CoTraining]) -> AnyTrainConfig:
+        """Another recipe of the same budget."""
+        budget = {field.name: getattr(base.recipe, field.name) for field in fields(CoTraining)}
+        return cast(AnyTrainConfig, replace(base, recipe=kind(**budget)))  # type: ignore[type-var]
 
     return {
         "parts": {
             "CoARS": base,
-            "recommender alone": coars(trained="recommender"),
-            "user alone": coars(trained="user"),
-            "outcome only": coars(paid_by="outcome"),
+            "recommender alone": coars(learners="recommender"),
+            "user alone": coars(learners="user"),
+            "outcome only": other(OutcomeRecipe),
             "no self-distillation": coars(credit="none"),
-            "GRPO, outcome": coars(paid_by="outcome", credit="none", group_size=8, baseline="group"),
+            "GRPO, outcome": other(GrpoRecipe),
         },
         "credit": {
             "CoARS": base,
@@ -82,7 +92,7 @@ class Options:
     """What is varied, and what stays the same."""
 
     what: What = "parts"
-    base: TrainConfig = field(
+    base: TrainConfig[Coars] = field(
         default_factory=lambda: TrainConfig(out=Path("runs/ablation"), data=DataConfig(split="llara", source="real"))
     )
     """Settings of all variants, the budget among them; its `out` is the folder of the runs."""
@@ -110,7 +120,7 @@ def main() -> None:
     stem = f"ablation_{options.what}_{split.dataset.name}_{split.name}_cpu_{date.today().isoformat()}"
     lines = [
         f"# {options.what}: {QUESTIONS[options.what]}",
-        f"{subject}. {base.coars.steps} updates of {base.coars.episodes_per_step} dialogues. Students only, greedy. "
+        f"{subject}. {base.recipe.steps} updates of {base.recipe.episodes_per_step} dialogues. Students only, greedy. "
         "Intervals: 95 %, users and seeds resampled.",
         *where_it_ran(f"python examples/{environment_info()['command']}", folders),
         table.to_markdown(),

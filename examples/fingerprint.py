@@ -13,13 +13,20 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
 
 from agents.models.backbones.pocket import PocketConfig, load_pocket
 from agents.models.policy import Policy
-from agents.training.train import CoarsConfig, StepMetrics, train
+from agents.training.coars import Coars, RewardConfig
+from agents.training.recipe import Recipe, Setting, Training, run_recipe
+from agents.training.samples import group_mean
+from agents.training.update import StepMetrics
+from baselines.grpo import GrpoJudgeRecipe, GrpoRecipe, GrpoTurnRecipe
+from baselines.rejection_sampling import RejectionSamplingRecipe
+from baselines.supervised import SupervisedRecipe
 from coars_env import (
     ROLES,
     CoarsReward,
@@ -103,21 +110,33 @@ def dialogues(split: Split) -> Iterator[tuple[str, str]]:
     yield "rollout of scripted agents", digest(*map(said, played))
 
 
-BASE = CoarsConfig(steps=4, episodes_per_step=24, max_turns=3, learning_rate_user=2e-3, seed=5)
-TRAININGS = {
-    "CoARS": BASE,
-    "CoARS, recommender alone, written diagnosis": replace(BASE, trained="recommender", diagnosis="written"),
-    "CoARS, EMA teacher, batch baseline": replace(BASE, teacher="ema", baseline="batch", steps=3),
-    "CoARS, live teacher, sign from reward": replace(BASE, teacher="live", credit="sign_from_reward", steps=2),
-    "GRPO, outcome": replace(
-        BASE, paid_by="outcome", credit="none", group_size=8, baseline="group_normalized", kl=0.001
+BUDGET: dict[str, Any] = {"episodes_per_step": 24, "max_turns": 3, "learning_rate_user": 2e-3, "seed": 5}
+PAPER = RewardConfig(exclude_positive_miss="both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoMean(GrpoTurnRecipe):
+    """GRPO by turns that only subtracts the mean of the group."""
+
+    def build(self, setting: Setting) -> Training:
+        training = super().build(setting)
+        return replace(training, optimisation=replace(training.optimisation, baseline=group_mean))
+
+
+TRAININGS: dict[str, Recipe] = {
+    "CoARS": Coars(steps=4, reward=PAPER, **BUDGET),
+    "CoARS, recommender alone, written diagnosis": Coars(
+        steps=4, reward=PAPER, learners="recommender", diagnosis="written", **BUDGET
     ),
-    "GRPO, turn": replace(BASE, paid_by="turn_outcome", credit="none", group_size=4, baseline="group", steps=2),
-    "GRPO, judge": replace(
-        BASE, paid_by="judge", credit="none", group_size=8, baseline="group_normalized", kl=0.001, steps=2
+    "CoARS, EMA teacher, batch baseline": Coars(steps=3, reward=PAPER, teacher="ema", baseline="batch", **BUDGET),
+    "CoARS, live teacher, sign from reward": Coars(
+        steps=2, reward=PAPER, teacher="live", credit="sign_from_reward", **BUDGET
     ),
-    "rejection sampling": replace(BASE, paid_by="kept", credit="none", steps=3),
-    "supervised": replace(BASE, paid_by="demonstration", credit="none", steps=3),
+    "GRPO, outcome": GrpoRecipe(steps=4, **BUDGET),
+    "GRPO, turn": GrpoMean(steps=2, group_size=4, kl=0.0, **BUDGET),
+    "GRPO, judge": GrpoJudgeRecipe(steps=2, **BUDGET),
+    "rejection sampling": RejectionSamplingRecipe(steps=3, **BUDGET),
+    "supervised": SupervisedRecipe(steps=3, **BUDGET),
 }
 
 
@@ -125,8 +144,8 @@ def trainings(split: Split) -> Iterator[tuple[str, str]]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         size = PocketConfig(hidden=48, layers=2, heads=2, steps=40, batch=24)
-        for name, config in TRAININGS.items():
-            policy = Policy(load_pocket(split, size, cache_dir=Path(folder)), rank=4, alpha=8, seed=config.seed)
+        for name, recipe in TRAININGS.items():
+            policy = Policy(load_pocket(split, size, cache_dir=Path(folder)), rank=4, alpha=8, seed=recipe.seed)
             rows: list[StepMetrics] = []
             last: list[Transcript] = []
 
@@ -140,7 +159,8 @@ def trainings(split: Split) -> Iterator[tuple[str, str]]:
                 rows.append({k: v for k, v in metrics.items() if "second" not in k})
                 last[:] = transcripts
 
-            train(policy, builder(split, num_candidates=8), config, on_step=keep)
+            setting = Setting(policy=policy, split=split)
+            run_recipe(recipe, setting, builder(split, num_candidates=8), on_step=keep)
             adapters = [p.detach().numpy().tobytes() for role in ROLES for p in policy.parameters(role)]
             yield f"{name}: metrics", digest([sorted(row.items()) for row in rows])
             yield f"{name}: dialogues", digest(*map(said, last))

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import tyro
 
+from agents.runs.config import DataConfig, TrainConfig, open_split
 from agents.runs.evaluate import describe, play_runs, play_untrained, where_it_ran
-from agents.runs.run import DataConfig, TrainConfig, open_split, train_seeds
+from agents.runs.run import train_seeds
 from agents.sequential import load_sasrec
+from agents.training.coars import Coars
 from agents.training.peers import PeersConfig, peers_of
 from baselines.item_knn import ItemKnn
 from baselines.popularity import Popularity
@@ -52,10 +54,10 @@ class Options:
     runs: Path = Path("runs/movielens")
     """Folder of the training runs."""
     out: Path = Path("docs/results")
-    base: TrainConfig = field(
+    base: TrainConfig[Coars] = field(
         default_factory=lambda: TrainConfig(data=DataConfig(source="real"), peers=PeersConfig(source="sasrec"))
     )
-    """Settings of the runs, for instance --base.coars.steps 60; split and folder are those above."""
+    """Settings of the runs, for instance --base.recipe.steps 60; split and folder are those above."""
 
 
 def main() -> None:

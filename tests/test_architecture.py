@@ -27,8 +27,9 @@ LADDERS = {
     "agents.models": "fields replies prompts usage column_cache backbones decoding forms policy language_model "
     "reply_cache endpoint api",
     "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",
-    "agents.training": "distributed samples sharding hindsight credit losses peers train",
-    "agents.runs": "checkpoint card plots loggers run evaluate export",
+    "agents.training": "distributed samples sharding hindsight credit losses learner rollout update train recipe "
+    "coars peers",
+    "agents.runs": "checkpoint card plots loggers config record run command evaluate export",
     "baselines.benchmark": "game cell playing page plots compare",
 }
 """Each module, or folder of modules, imports only what stands to its left."""

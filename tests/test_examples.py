@@ -276,8 +276,15 @@ def test_grades_are_laid_beside_hits(tmp_path: Path) -> None:
 HOMES = (
     *(
         "coars_env",
-        "agents.training.train",
-        "agents.runs.run",
+        "agents.training.coars",
+        "agents.training.credit",
+        "agents.training.learner",
+        "agents.training.losses",
+        "agents.training.recipe",
+        "agents.training.update",
+        "agents.players.judge",
+        "agents.players.served",
+        "agents.runs.config",
         "agents.runs.evaluate",
         "agents.players.llm_agent",
         "agents.models.policy",

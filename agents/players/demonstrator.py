@@ -14,11 +14,15 @@ class Demonstrator(LLMAgent):
     choice. The choice has log-probability 0 in the record, since it is not sampled.
     """
 
-    tasks: Sequence[Task] = ()
-    """Of the batch, by number of the dialogue; to be set before each."""
+    demonstrates = True
+    _tasks: Sequence[Task] = ()
+
+    def prepare(self, tasks: Sequence[Task]) -> None:
+        """Take the tasks of a batch, by number of the dialogue."""
+        self._tasks = tasks
 
     def _given(self, number: int, observation: Observation, fields: Sequence[Field]) -> Mapping[str, int]:
-        task, choice = self.tasks[number], self.reply_format.deciding(self.role).name
+        task, choice = self._tasks[number], self.reply_format.deciding(self.role).name
         if self.role == RECOMMENDER:
             return {choice: observation["candidates"].tolist().index(task.target)}
         hit = int(observation["proposals"][int(observation["turn"])]) == task.target

@@ -33,16 +33,24 @@ JUDGED = {RECOMMENDER: "\nGrade the recommender.", USER: "\nGrade the user."}
 
 
 class Judge:
-    """Grades by the base of a policy: the mean of three, each 0, .25, .5, .75 or 1."""
+    """Grades by the base of a policy: the mean of three, each 0, .25, .5, .75 or 1. A `TranscriptReward`."""
 
     def __init__(self, policy: Policy, items: Sequence[Item], roles: Sequence[Role] = ROLES) -> None:
+        """Make a judge.
+
+        Args:
+            policy: its base grades.
+            items: the catalogue.
+            roles: sides that are graded.
+        """
         self.policy, self.items, self.roles = policy, items, roles
         self.model = LocalModel(policy.backbone, "judge")
 
     def score(self, transcripts: Sequence[Transcript]) -> list[list[RewardTerms]]:
-        """Pay each turn the grade of its dialogue: to each of `roles`, and 0 to others and where the dialogue failed.
+        """Pay each turn the grade of its dialogue.
 
-        Messages that could not be used cost what they cost in `CoarsReward`.
+        Sides that are not graded, and failed dialogues, earn 0. Messages that could not be used cost what they cost in
+        `CoarsReward`.
         """
         asked = [(n, role) for n, one in enumerate(transcripts) if one.ending != "failed" for role in self.roles]
         with self.policy.use_adapter(None):

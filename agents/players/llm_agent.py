@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from agents.models.policy import Policy
 from agents.models.prompts import Notes, Pieces, no_notes, prompt, without_opinions
 from agents.models.replies import DEFAULT_FORMATS, ReplyFormat
 from agents.models.usage import Usage
-from coars_env import Action, ConfigError, Item, Observation, Role
+from coars_env import Action, ConfigError, Item, Observation, Role, Task
 
 
 @dataclass
@@ -57,6 +58,11 @@ class LLMAgent:
     Dialogues are played from their first turn on. What a batch holds of keys and values is valid for the weights it
     was made with: train between batches, never within one.
     """
+
+    demonstrates: ClassVar[bool] = False
+    """Whether the choices are given rather than sampled, see `Demonstrator`."""
+    samples_elsewhere: ClassVar[bool] = False
+    """Whether another program samples the tokens, so that training weighs them by their ratio, see `ServedAgent`."""
 
     def __init__(
         self,
@@ -104,6 +110,9 @@ class LLMAgent:
         self._rngs = [np.random.default_rng(list(seed)) for seed in seeds]
         self._cached: dict[int, int] = {}  # tokens of each dialogue that the cache holds
         self.forget()
+
+    def prepare(self, tasks: Sequence[Task]) -> None:
+        """Get ready for a batch of training dialogues, whose tasks these are. Training calls this before `start`."""
 
     def forget(self) -> None:
         """Free the memory of the decode loop. A dialogue that goes on is read again from its start."""

@@ -27,7 +27,7 @@ from agents.models.policy import ADAPTERS, Policy
 from agents.models.prompts import ASK_RECOMMENDER, RECOMMENDER_SYSTEM, Notes, no_notes
 from agents.models.replies import ReplyFormat
 from agents.players.llm_agent import LLMAgent
-from coars_env import ROLES, BackboneError, ConfigError, Item, Role
+from coars_env import ROLES, BackboneError, ConfigError, Item, Role, Task
 
 if TYPE_CHECKING:
     import httpx2
@@ -137,6 +137,8 @@ class Server:
         """
         names = {role: f"{ADAPTERS[role]}-{_digest(self.policy, role)}" for role in ROLES}
         changed = {role: name for role, name in names.items() if name != self._names.get(role)}
+        if not changed:
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder) as part:
             self.policy.save(Path(part))
@@ -294,6 +296,8 @@ class ServedAgent(LLMAgent):
     All dialogues of a half-turn are written at once. One that the server fails in ends as failed, with the cause.
     """
 
+    samples_elsewhere = True
+
     def __init__(
         self,
         server: Server,
@@ -315,6 +319,10 @@ class ServedAgent(LLMAgent):
             notes=notes,
         )
         self._server = server
+
+    def prepare(self, tasks: Sequence[Task]) -> None:
+        """Publish the adapters as they are now."""
+        self._server.publish()
 
     def _fill(self, forms: Mapping[int, Form]) -> dict[int, str]:
         with ThreadPoolExecutor(min(len(forms), self._server.concurrency)) as pool:

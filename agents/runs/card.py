@@ -12,6 +12,8 @@ from agents.models.policy import ADAPTERS
 from agents.runs.checkpoint import Origin
 from coars_env import RECOMMENDER, ROLES, Role, Split
 
+NAMES = ("rec", "user")
+"""How the metrics name the two sides."""
 LAST = 10
 """Updates over which the metrics of a card are averaged."""
 SHOWN = {
@@ -68,8 +70,8 @@ def model_card(
     from_hub = backbone != "pocket" and not local
     front = ["library_name: " + ("transformers" if merged else "peft"), "pipeline_tag: text-generation"]
     front += [f"base_model: {backbone}"] if from_hub else []
-    coars = origin.config["coars"]
-    shown = {"coars": coars, **{name: origin.config[name] for name in ("reward", "peers", "lora_rank")}}
+    recipe = origin.config["recipe"]
+    shown = {name: origin.config[name] for name in ("recipe", "partner", "peers", "lora_rank")}
     base = f"A model in a local folder, `{Path(backbone).name}`" if local else f"`{backbone}`"
     if backbone == "pocket":
         base = "`pocket`, a small model that coars-env builds from the training part of the split below"
@@ -77,13 +79,14 @@ def model_card(
     load = (LOAD_MERGED if merged else LOAD_ADAPTER).format(
         base=backbone if from_hub else "FOLDER-OF-THE-BASE", here="." if merged else side
     )
-    how = "was trained together with its partner"
-    if coars["trained"] != "both":
-        how = (
-            "learnt from a partner that did not"
-            if coars["trained"] == side
-            else "is as it began; its partner was trained"
-        )
+    own, other = (name if role == RECOMMENDER else NAMES[1 - n] for n, name in enumerate(NAMES))
+    learnt = [any(f"{name}_gradient" in row for row in rows) for name in (own, other)]
+    how = {
+        (True, True): "was trained together with its partner",
+        (True, False): "learnt from a partner that did not",
+        (False, True): "is as it began; its partner was trained",
+        (False, False): "is as it began",
+    }[learnt[0], learnt[1]]
     recent = {key: [row.get(key, np.nan) for row in rows[-LAST:]] for key in SHOWN}
     table = [
         f"| {label} | {np.nanmean(recent[key]):.3f} |" for key, label in SHOWN.items() if np.isfinite(recent[key]).any()
@@ -97,7 +100,7 @@ def model_card(
         f"# {side.capitalize()} of a CoARS run",
         "",
         f"{what} for the {'recommender' if role == RECOMMENDER else 'user'} in the dialogues of coars-env, in which a "
-        f"recommender proposes items and a user answers. It {how} by CoARS (arXiv:2604.10029), as coars-env builds it.",
+        f"recommender proposes items and a user answers. It {how}; recipe `{recipe['class']}`.",
         "",
         "## Base",
         "",
@@ -112,7 +115,7 @@ def model_card(
         "",
         "## Training",
         "",
-        f"{len(rows)} of {coars['steps']} updates, seed {coars['seed']}. Settings:",
+        f"{len(rows)} of {recipe['steps']} updates, seed {recipe['seed']}. Settings:",
         "",
         f"```json\n{json.dumps(shown, indent=1)}\n```",
         "",

@@ -50,10 +50,6 @@ class Origin:
     base: str
     """`fingerprint` of the base model, `Policy.base`."""
 
-    @classmethod
-    def of(cls, config: object, provenance: Provenance, policy: Policy) -> "Origin":
-        return cls(as_json(config), provenance.sha256, policy.base)
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -164,15 +160,6 @@ def _digest(body: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     return h.hexdigest()
 
 
-def as_json(config: object) -> dict[str, Any]:
-    """A dataclass as its file has it."""
-    assert dataclasses.is_dataclass(config)
-    assert not isinstance(config, type)
-    body = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    assert isinstance(body, dict)
-    return body
-
-
 def differences(mine: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings that are not equal, by dotted name, without the free ones."""
     a, b = _flat(mine), _flat(found)
@@ -262,14 +249,9 @@ def put_adapters(policy: Policy, folder: Path, cards: Mapping[str, str]) -> None
         (folder / name / "README.md").write_text(card, encoding="utf-8")
 
 
-def write_config(folder: Path, config: object, provenance: Provenance, *, processes: int = 1) -> None:
-    """config.json: a dataclass, the data it met, its environment, and how many processes work on it."""
-    body = {
-        "config": as_json(config),
-        "data": dataclasses.asdict(provenance),
-        "processes": processes,
-        **environment_info(),
-    }
+def write_config(folder: Path, config: Mapping[str, Any], provenance: Provenance, *, processes: int = 1) -> None:
+    """Write config.json: the settings, the data, the environment, and how many processes train."""
+    body = {"config": config, "data": dataclasses.asdict(provenance), "processes": processes, **environment_info()}
     _write_json(folder / "config.json", body)
 
 

@@ -16,7 +16,9 @@ from rich.console import Console
 from agents.models.policy import Policy
 from agents.players.llm_agent import LLMAgent
 from agents.runs.checkpoint import ADAPTERS_FOLDER
-from agents.runs.run import TrainConfig, open_backbone, open_split, read_metrics, run_config
+from agents.runs.config import AnyTrainConfig, open_split, run_config
+from agents.runs.record import read_metrics
+from agents.runs.run import open_backbone
 from agents.training.peers import peers_of
 from coars_env import (
     RECOMMENDER,
@@ -46,7 +48,7 @@ def play_policy(policy: Policy, split: Split, benchmark: Benchmark, *, name: str
     return benchmark.play(name, recommender, user, ask_user=True)
 
 
-def play_untrained(config: TrainConfig, split: Split, benchmark: Benchmark, *, name: str) -> Played:
+def play_untrained(config: AnyTrainConfig, split: Split, benchmark: Benchmark, *, name: str) -> Played:
     """Play the agents that a run of this configuration begins with."""
     policy = Policy(open_backbone(config, split))
     return play_policy(policy, split, benchmark, name=name, opinions=config.peers.opinions)
@@ -59,7 +61,7 @@ def play_runs(folders: Sequence[Path], split: Split, benchmark: Benchmark, *, na
         config = run_config(folder)
         policy = Policy.load(open_backbone(config, split), folder / ADAPTERS_FOLDER)
         found = play_policy(policy, split, benchmark, name=name, opinions=config.peers.opinions)
-        parts.append(replace(found, seeds=(config.coars.seed,)))
+        parts.append(replace(found, seeds=(config.recipe.seed,)))
     first, *others = parts
     return first.joined(*others)
 
@@ -123,7 +125,7 @@ def main(argv: Sequence[str]) -> None:
     with console.status("playing the agents before training"):
         before = play_untrained(configs[0], split, benchmark, name="before")
     with console.status(f"playing {', '.join(str(folder) for folder in config.runs)}"):
-        after = play_runs(config.runs, split, benchmark, name="CoARS")
+        after = play_runs(config.runs, split, benchmark, name="after")
     scores = before.scores(), after.scores()
     table = ScoreTable.of(scores)
     differences = comparison_lines(scores[1], scores[0].repeated(len(after.seeds)))
@@ -144,7 +146,7 @@ def where_it_ran(command: str, folders: Sequence[Path]) -> list[str]:
     """Lines of a page of results: its command, where it and its runs were made, and how long training took."""
     around = environment_info()
     commits = [json.loads((folder / "config.json").read_text(encoding="utf-8"))["commit"] for folder in folders]
-    rows = [read_metrics(folder, run_config(folder).coars.steps) for folder in folders]
+    rows = [read_metrics(folder, run_config(folder).recipe.steps) for folder in folders]
     seconds = [sum(row["seconds"] for row in metrics) for metrics in rows]
     versions = around["versions"]
     return [

@@ -13,8 +13,10 @@ from rich.console import Console
 from agents.models.policy import ADAPTERS, Policy
 from agents.runs.card import adapter_cards, model_card
 from agents.runs.checkpoint import ADAPTERS_FOLDER, Checkpoint, Origin, is_finished, put_adapters
-from agents.runs.run import new_policy, open_backbone, open_split, read_metrics, run_config
-from agents.training.train import new_optimizers
+from agents.runs.config import as_json, open_split, run_config
+from agents.runs.record import read_metrics
+from agents.runs.run import new_policy, open_backbone
+from agents.training.update import new_optimizers
 from coars_env import RECOMMENDER, USER, CoarsError, ConfigError, Role
 
 
@@ -67,12 +69,12 @@ def export(run: Path, out: Path, *, merge: Role | None = None) -> None:
         )
     split = open_split(config.data)
     if is_finished(run):
-        step = config.coars.steps
+        step = config.recipe.steps
         policy = Policy.load(open_backbone(config, split), run / ADAPTERS_FOLDER)
-        origin = Origin.of(config, split.dataset.provenance, policy)
+        origin = Origin(as_json(config), split.dataset.provenance.sha256, policy.base)
     else:
         saved, policy = Checkpoint.read(run), new_policy(config, split)
-        step, origin = saved.step, Origin.of(config, split.dataset.provenance, policy)
+        step, origin = saved.step, Origin(as_json(config), split.dataset.provenance.sha256, policy.base)
         saved.restore(policy, new_optimizers(policy), origin)
     rows = read_metrics(run, step)
     out.mkdir(parents=True, exist_ok=True)

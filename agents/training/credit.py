@@ -1,9 +1,9 @@
 """Token credit [N]: what hindsight adds to the reward of a turn, token by token."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -14,23 +14,34 @@ from agents.models.backbones.backbone import body, check_context
 from agents.models.decoding import additive
 from agents.models.policy import Policy
 from agents.training.samples import Batch, TrainingSample, collate, collate_teacher
-from coars_env import Role, ShapeError
-
-TeacherKind = Literal["live", "base", "ema"]
-"""Whose weights re-read the reply: the side's own adapter as it is (the paper's reading), the bare base, or a running
-average of the adapter, see `average_weights`."""
+from coars_env import ConfigError, Role, ShapeError
 
 AVERAGE = "average"
 """Name of the averaged weights in an optimizer's state, where they are saved with the moments."""
 
-Credit = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(reward of each token's turn, its log-probability with hindsight in the context, and without) -> what is added to the
-reward. [N] each, nats; no gradient goes through it."""
+
+class Credit(Protocol):
+    """Turns the teacher's and the student's log-probabilities into an addition to the reward. Any object like this."""
+
+    @property
+    def clip(self) -> float:
+        """Largest |log pi_T - log pi_S| that the metrics `*_credit` and `*_clipped` report."""
+        ...
+
+    def __call__(self, rewards: Tensor, teacher: Tensor, student: Tensor) -> Tensor:
+        """Return what is added to the reward of each token, [N]. No gradient goes through it.
+
+        Args:
+            rewards: [N] reward of each token's turn.
+            teacher: [N] nats, log-probability of the token with hindsight in the context.
+            student: [N] nats, the same without hindsight.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class ClippedLogRatio:
-    """lambda A, the paper's: hindsight praises or blames a token whatever the turn earned. See `distilled_advantages`.
+    """Add lambda A, whatever the turn earned: the paper's credit, see `distilled_advantages`.
 
     The expectation of this term is a reverse KL to the teacher, so the student is also drawn to what only hindsight
     says (the argument of arXiv:2604.03128 on self-distillation; that it holds here is our inference).
@@ -47,12 +58,13 @@ class ClippedLogRatio:
 
 @dataclass(frozen=True)
 class SignFromReward:
-    """The reward decides which way a turn is pushed, the teacher how much of it falls to each token:
+    """Let the reward decide which way a turn is pushed, and the teacher how much of it falls to each token.
 
         w_n = clip(exp(sign(R) (log pi_T - log pi_S)), 1 - clip, 1 + clip);   R ((1 - lambda) + lambda w_n)
 
-    RLSD, arXiv:2604.03128, whose advantage of a group we replace by R_t. What is returned is that less R. The turn's
-    sign never changes, so hindsight cannot pay for words by itself. Their lambda falls to 0 in training; ours stays.
+    RLSD, arXiv:2604.03128, whose advantage of a group is replaced by R_t here (our choice). The return value is that
+    less R. The sign of the turn never changes, so hindsight cannot pay for words by itself. RLSD lets lambda fall to 0
+    in training; here it is constant (our choice).
     """
 
     lam: float = 0.5
@@ -82,18 +94,166 @@ def distilled_advantages(teacher_logprobs: Tensor, student_logprobs: Tensor, *, 
     """
     if teacher_logprobs.shape != student_logprobs.shape:
         raise ShapeError(
-            f"Teacher and student score the same tokens. Expected shape {tuple(student_logprobs.shape)}, found "
-            f"{tuple(teacher_logprobs.shape)}. Score one batch with both."
+            f"Teacher and student have shapes {tuple(teacher_logprobs.shape)} and {tuple(student_logprobs.shape)}, but "
+            "they must score the same tokens. Score one batch with both."
         )
     return (teacher_logprobs - student_logprobs).detach().clamp(-clip, clip)
+
+
+# --- teachers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an update has read of its dialogues: keys and values that a teacher with the same weights can go on from."""
+
+    student: DynamicCache
+    """Under the adapter that learns."""
+    base: DynamicCache | None
+    """Under the bare base; None if the base has not read them."""
+
+
+class Teacher(Protocol):
+    """Re-reads replies with hindsight in the context. Whose weights it has is all that sets teachers apart."""
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the bare base must read the dialogues first."""
+        ...
+
+    def logprobs(
+        self,
+        policy: Policy,
+        role: Role,
+        samples: Sequence[TrainingSample],
+        reading: Reading,
+        optimizer: Optimizer,
+        *,
+        temperature: float,
+    ) -> Tensor:
+        """Return the log-probabilities of the samples' tokens with hindsight, [N]; order as in `collate`."""
+        ...
+
+    def after_step(self, optimizer: Optimizer, before: Sequence[Tensor]) -> None:
+        """Follow the adapter after an optimizer step; `before` holds its weights before the step."""
+
+
+@dataclass(frozen=True)
+class BaseTeacher:
+    """The bare base, which stays able to use hindsight and holds the messages to its own language (our choice)."""
+
+    needs_base: ClassVar[bool] = True
+
+    def logprobs(
+        self,
+        policy: Policy,
+        role: Role,
+        samples: Sequence[TrainingSample],
+        reading: Reading,
+        optimizer: Optimizer,
+        *,
+        temperature: float,
+    ) -> Tensor:
+        return teacher_logprobs(policy, None, samples, temperature=temperature, read=reading.base)
+
+    def after_step(self, optimizer: Optimizer, before: Sequence[Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class LiveTeacher:
+    """The adapter as it is, the nearest reading of "the same model". Reasons decay under it, see docs/log.md."""
+
+    needs_base: ClassVar[bool] = False
+
+    def logprobs(
+        self,
+        policy: Policy,
+        role: Role,
+        samples: Sequence[TrainingSample],
+        reading: Reading,
+        optimizer: Optimizer,
+        *,
+        temperature: float,
+    ) -> Tensor:
+        return teacher_logprobs(policy, role, samples, temperature=temperature, read=reading.student)
+
+    def after_step(self, optimizer: Optimizer, before: Sequence[Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class AveragedTeacher:
+    """A running average of the adapter, as in SDPO, arXiv:2601.20802.
+
+    Raises:
+        ConfigError: the rate is not in (0, 1].
+    """
+
+    rate: float = 0.05
+    """Share of the new weights in each step; SDPO's."""
+    needs_base: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise ConfigError(f"The rate of a running average must be in (0, 1], got {self.rate}.")
+
+    def logprobs(
+        self,
+        policy: Policy,
+        role: Role,
+        samples: Sequence[TrainingSample],
+        reading: Reading,
+        optimizer: Optimizer,
+        *,
+        temperature: float,
+    ) -> Tensor:
+        with policy.use_weights(role, averaged_weights(optimizer)):  # other weights, so nothing read can be reused
+            return teacher_logprobs(policy, role, samples, temperature=temperature)
+
+    def after_step(self, optimizer: Optimizer, before: Sequence[Tensor]) -> None:
+        average_weights(optimizer, before, self.rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfDistillation:
+    """Token credit of one side: what hindsight is worth, who reads it, and who writes its diagnosis."""
+
+    credit: Credit = ClippedLogRatio()
+    teacher: Teacher = BaseTeacher()
+    written_diagnosis: bool = False
+    """Whether the base writes the diagnosis, the last part of d_t. Otherwise a template compares genres; the paper says
+    only that there is a diagnosis."""
+
+
+@torch.no_grad()
+def average_weights(optimizer: Optimizer, before: Sequence[Tensor], rate: float) -> None:
+    """Move the running average of an adapter towards its weights after a step: a <- (1 - rate) a + rate w.
+
+    Args:
+        optimizer: of the adapter; keeps the averages.
+        before: the adapter before the step, the average to begin with.
+        rate: in (0, 1].
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter, start in zip(parameters, before, strict=True):
+        state = optimizer.state[parameter]
+        state[AVERAGE] = state.get(AVERAGE, start).lerp(parameter, rate)
+
+
+def averaged_weights(optimizer: Optimizer) -> list[Tensor]:
+    """Return the averages; before the first step the weights themselves."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [optimizer.state[parameter].get(AVERAGE, parameter.data) for parameter in parameters]
+
+
+# --- log-probabilities ------------------------------------------------------------------------------------------------
 
 
 def student_logprobs(
     policy: Policy, role: Role | None, batch: Batch, *, temperature: float = 1.0, read: DynamicCache | None = None
 ) -> Tensor:
-    """Log-probabilities of the batch's tokens without hindsight, under a side's adapter or the bare base for None, [N].
+    """Score the batch's tokens without hindsight, under a side's adapter or the bare base for None, [N].
 
-    What samples begin with in common is read once, and its gradient is the sum of theirs.
+    A shared prefix is read once; its gradient is the sum of the rows' gradients.
 
     Args:
         policy: base and adapters.
@@ -117,31 +277,8 @@ def student_logprobs(
     )
 
 
-@torch.no_grad()
-def average_weights(optimizer: Optimizer, before: Sequence[Tensor], rate: float) -> None:
-    """Move the running average of an adapter towards what it is after a step: a <- (1 - rate) a + rate w.
-
-    The weights of an EMA teacher; SDPO, arXiv:2601.20802, has a rate of .05.
-
-    Args:
-        optimizer: of the adapter; keeps the averages.
-        before: the adapter before the step, the average to begin with.
-        rate: in (0, 1].
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter, start in zip(parameters, before, strict=True):
-        state = optimizer.state[parameter]
-        state[AVERAGE] = state.get(AVERAGE, start).lerp(parameter, rate)
-
-
-def averaged_weights(optimizer: Optimizer) -> list[Tensor]:
-    """The averages; before the first step the weights themselves."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return [optimizer.state[parameter].get(AVERAGE, parameter.data) for parameter in parameters]
-
-
 def prefill_shared_prefixes(policy: Policy, role: Role | None, batch: Batch, read: DynamicCache | None) -> None:
-    """Read what rows have in common, if anything, and copy it to each of them."""
+    """Read the shared prefixes, if any, and copy them to their rows."""
     if batch.shared_prefixes is not None:
         assert read is not None
         with policy.use_adapter(role) as model:
@@ -152,36 +289,28 @@ def prefill_shared_prefixes(policy: Policy, role: Role | None, batch: Batch, rea
 @torch.no_grad()
 def teacher_logprobs(
     policy: Policy,
-    role: Role,
+    speaker: Role | None,
     samples: Sequence[TrainingSample],
     *,
-    teacher: TeacherKind,
     temperature: float = 1.0,
     read: DynamicCache | None = None,
-    averages: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """Log-probabilities of the samples' tokens with hindsight d_t after the context x_t, [N]; order as in `collate`.
+    """Score the samples' tokens with hindsight d_t after the context x_t, [N]; order as in `collate`.
 
     Call it before the optimizer step: a live teacher has the weights of the rollout.
 
     Args:
         policy: base and adapters.
-        role: whose messages.
+        speaker: whose adapter reads; None for the bare base.
         samples: the dialogues.
-        teacher: whose weights.
         temperature: that of the sampling.
-        read: keys and values of `collate(samples)` under the teacher's weights, as `student_logprobs` leaves them, so
-            that it need not read the dialogues again. It is left as it was.
-        averages: the weights of an "ema" teacher.
+        read: keys and values of `collate(samples)` under the same weights, as `student_logprobs` leaves them, so that
+            the dialogues need not be read again. It is left as it was.
 
     Raises:
         BackboneError: with hindsight a dialogue is longer than the model's context.
     """
-    if averages is not None:
-        with policy.use_weights(role, averages):
-            return teacher_logprobs(policy, role, samples, teacher="live", temperature=temperature, read=read)
     pad, device = policy.backbone.tokenizer.pad_token_id or 0, policy.backbone.device
-    speaker = role if teacher == "live" else None
     if read is None:
         dialogues, read = collate(samples, pad, device), DynamicCache()
         prefill_shared_prefixes(policy, speaker, dialogues, read)

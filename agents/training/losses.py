@@ -1,4 +1,4 @@
-"""(loss, metrics): pure functions on tensors."""
+"""Losses: pure functions on tensors, each a scalar or one number per token."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from coars_env import ShapeError
 def coars_loss(
     logprobs: Tensor, rewards: Tensor, advantages: Tensor, weights: Tensor, *, lam: float, num_episodes: int
 ) -> Tensor:
-    """The negative of CoARS's objective, arXiv:2604.10029, Eq. 11-12.
+    """Return the negative of CoARS's objective, arXiv:2604.10029, Eq. 11-12.
 
     J = mean over episodes of  sum_t 1/|y_t| sum_n (R_t + lambda A_tn) log pi_S(y_tn | x_t, y_t<n)
 
@@ -31,7 +31,16 @@ def coars_loss(
 
 
 def policy_gradient(logprobs: Tensor, credit: Tensor, weights: Tensor, *, num_episodes: int) -> Tensor:
-    """The same for a credit of any kind, R_t and what was added to it. [N] thrice.
+    """Return the same loss for a credit of any kind, R_t and what was added to it.
+
+    Args:
+        logprobs: [N] nats, with gradient.
+        credit: [N]; no gradient goes through it.
+        weights: [N], see `coars_loss`.
+        num_episodes: episodes of the whole batch.
+
+    Returns:
+        Scalar.
 
     Raises:
         ShapeError: the shapes differ.
@@ -41,7 +50,7 @@ def policy_gradient(logprobs: Tensor, credit: Tensor, weights: Tensor, *, num_ep
 
 
 def truncated_ratio(logprobs: Tensor, rollout_logprobs: Tensor, *, cap: float = 2.0) -> Tensor:
-    """min(pi_S / pi_server, cap) of each token: its weight where another program sampled it.
+    """Weigh each token that another program sampled by min(pi_S / pi_server, cap).
 
     Truncated importance sampling against the mismatch of rollout and training, Yao et al. 2025, "On the
     Rollout-Training Mismatch in Modern RL Systems" (https://openreview.net/forum?id=8MHqvb4lK9); the cap is the first
@@ -63,24 +72,25 @@ def truncated_ratio(logprobs: Tensor, rollout_logprobs: Tensor, *, cap: float = 
     return (logprobs - rollout_logprobs).detach().exp().clamp(max=cap)
 
 
-def _check_shapes(*tensors: Tensor) -> None:
-    shapes = {tuple(x.shape) for x in tensors}
-    if len(shapes) != 1:
-        raise ShapeError(f"All are given per token. Expected one shape, found {sorted(shapes)}. Collate once.")
-
-
 def kl_to_base(logprobs: Tensor, base_logprobs: Tensor) -> Tensor:
-    """KL(student || base) of each place, estimated from the one token that was sampled there.
+    """Estimate KL(student || base) at each token from that one sampled token.
 
     k3 = exp(d) - d - 1 with d = log pi_base - log pi_S: never negative, its mean is the divergence;
-    http://joschu.net/blog/kl-approx.html. Reported, not trained on.
+    http://joschu.net/blog/kl-approx.html. It is part of the loss where `Optimisation.kl` is above 0 (GRPO), and only
+    a metric otherwise (CoARS: the paper names no such term).
 
     Args:
         logprobs: [N] nats, of tokens the student sampled.
         base_logprobs: [N] nats, of the same tokens under the base.
 
     Returns:
-        [N] nats.
+        [N] nats, with the gradient of `logprobs`.
     """
     d = base_logprobs - logprobs
     return d.exp() - d - 1
+
+
+def _check_shapes(*tensors: Tensor) -> None:
+    shapes = {tuple(x.shape) for x in tensors}
+    if len(shapes) != 1:
+        raise ShapeError(f"Tensors have the shapes {sorted(shapes)}, but all are given per token. Collate them once.")

@@ -1,8 +1,7 @@
 """TrainingSample: one side of one dialogue as tokens, with the reward of each turn; and batches of them as tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -141,30 +140,43 @@ def shard_samples(samples: Sequence[TrainingSample], index: int, size: int) -> l
     return [sample for sample, number in zip(samples, of_row, strict=True) if number % size == index]
 
 
-Baseline = Literal["none", "group", "group_normalized", "batch"]
-"""What is taken off each reward: nothing, as published; the mean of the same turn of the same task, and what is left
-divided by the deviation or not; or the mean of all turns."""
+Baseline = Callable[[Sequence[TrainingSample]], list[TrainingSample]]
+"""Takes something off each reward: `batch_mean`, `group_mean`, `group_normalized`, or a function of one's own."""
 
 
-def subtract_baseline(samples: Sequence[TrainingSample], baseline: Baseline) -> list[TrainingSample]:
-    """The samples with rewards less a mean over the side's trained turns.
+def batch_mean(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+    """Subtract the mean reward over all trained turns of the side."""
+    return _subtract(samples, lambda sample, turn: None)
 
-    "group": over turn t of the dialogues of one task. A turn that no other dialogue of the task
-    reaches is left with a reward of 0. "group_normalized": divided by their standard deviation plus 1e-6, too: the
-    advantage of GRPO, arXiv:2402.03300. Turn by turn is ours. "batch": over all turns.
+
+def group_mean(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+    """Subtract the mean reward of turn t over the dialogues of one task.
+
+    A turn that no other dialogue of the task reaches is left with a reward of 0. Turn by turn is our choice.
     """
-    if baseline == "none":
-        return list(samples)
+    return _subtract(samples, lambda sample, turn: (sample.shared_prefix, turn.number))
 
-    def group(sample: TrainingSample, turn: TurnSample) -> tuple[tuple[int, ...], int] | None:
-        return (sample.shared_prefix, turn.number) if baseline != "batch" else None
 
-    rewards: dict[tuple[tuple[int, ...], int] | None, list[float]] = {}
+def group_normalized(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+    """Subtract the mean of `group_mean` and divide by the standard deviation of the group plus 1e-6.
+
+    The advantage of GRPO, arXiv:2402.03300.
+    """
+    return _subtract(samples, lambda sample, turn: (sample.shared_prefix, turn.number), normalized=True)
+
+
+def _subtract(
+    samples: Sequence[TrainingSample],
+    group: Callable[[TrainingSample, TurnSample], Hashable],
+    *,
+    normalized: bool = False,
+) -> list[TrainingSample]:
+    rewards: dict[Hashable, list[float]] = {}
     for sample in samples:
         for turn in sample.turns:
             rewards.setdefault(group(sample, turn), []).append(turn.reward)
     means = {key: sum(values) / len(values) for key, values in rewards.items()}
-    scales = {key: float(np.std(rewards[key])) + 1e-6 if baseline == "group_normalized" else 1.0 for key in rewards}
+    scales = {key: float(np.std(rewards[key])) + 1e-6 if normalized else 1.0 for key in rewards}
 
     def less(sample: TrainingSample, turn: TurnSample) -> TurnSample:
         key = group(sample, turn)

@@ -27,8 +27,10 @@ import tyro
 from agents.models.backbones.backbone import Backbone
 from agents.models.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
 from agents.models.policy import Policy
+from agents.training.coars import Coars
 from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
-from agents.training.train import CoarsConfig, StepMetrics, train
+from agents.training.recipe import Setting, run_recipe
+from agents.training.update import StepMetrics
 from coars_env import TaskBuilder, builder, environment_info, load_split, markdown_table
 
 PART = ("playing", "learning", "the update")
@@ -76,13 +78,12 @@ def update(
 ) -> Cost:
     """One update of the processes at work, while the others wait."""
     rows: list[StepMetrics] = []
-    settings = CoarsConfig(
-        steps=1, episodes_per_step=config.dialogues, learning_rate_recommender=0.0, learning_rate_user=0.0
-    )
+    recipe = Coars(steps=1, episodes_per_step=config.dialogues, learning_rate_recommender=0.0, learning_rate_user=0.0)
     processes.all_gather(None)  # all begin together
     processor, wall = time.process_time(), time.perf_counter()
     if at_work.world_size > 1 or processes.is_main:
-        train(policy, build, settings, on_step=lambda step, metrics, told: rows.append(metrics), processes=at_work)
+        setting = Setting(policy=policy, split=build.split)
+        run_recipe(recipe, setting, build, on_step=lambda step, metrics, _: rows.append(metrics), processes=at_work)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     busiest = max(processes.all_gather(processor if rows else 0.0))
     if not rows:

@@ -125,6 +125,10 @@ class Step:
         self.pad = self.policy.backbone.tokenizer.pad_token_id or 0
         self.device = self.policy.backbone.device
 
+    def speaker(self, role: Role) -> Role | None:
+        """Whose adapter the teacher reads with; None for the base."""
+        return role if self.config.teacher == "live" else None
+
     def draw(self) -> None:
         """The same tasks each time."""
         groups, rng = self.config.dialogues // self.config.group_size, np.random.default_rng(0)
@@ -176,8 +180,7 @@ class Step:
                 torch.tensor([column for own in columns for column in own]),
             )
             allowed = [sample.allowed[c] for sample in part for turn in sample.turns for c in turn.columns]
-            speaker = role if self.config.teacher == "live" else None
-            found.append(self.policy.score(speaker, ids, places, allowed))
+            found.append(self.policy.score(self.speaker(role), ids, places, allowed))
         return torch.cat(found)
 
     def learn(self, role: Role, samples: Sequence[TrainingSample]) -> tuple[dict[str, float], torch.Tensor]:
@@ -195,7 +198,7 @@ class Step:
                 read = DynamicCache()
                 with torch.no_grad():
                     student_logprobs(self.policy, None, batch, read=read)
-            taught.append(teacher_logprobs(self.policy, role, part, teacher=self.config.teacher, read=read))
+            taught.append(teacher_logprobs(self.policy, self.speaker(role), part, read=read))
             times.append(time.perf_counter())
             advantages = distilled_advantages(taught[-1], batch.rollout_logprobs)
             episodes = self.config.dialogues

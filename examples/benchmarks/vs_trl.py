@@ -255,7 +255,7 @@ class Ours:
             batch, read = collate(part, 0, policy.backbone.device), DynamicCache()
             logprobs = student_logprobs(policy, RECOMMENDER, batch, read=read)
             clock.lap("student forward")
-            with_hindsight = teacher_logprobs(policy, RECOMMENDER, part, teacher="live", read=read)
+            with_hindsight = teacher_logprobs(policy, RECOMMENDER, part, read=read)
             credit = distilled_advantages(with_hindsight, batch.rollout_logprobs)
             clock.lap("teacher")
             loss = coars_loss(

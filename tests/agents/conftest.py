@@ -20,10 +20,14 @@ from agents.models.policy import Policy
 from agents.models.prompts import PHRASES, Notes, no_notes
 from agents.models.replies import ACTION_FIELD, DEFAULT_FORMATS, ReplyFormat
 from agents.players.llm_agent import LLMAgent
-from agents.runs.run import TrainConfig, train_seeds
+from agents.players.served import Server
+from agents.runs.config import AnyTrainConfig, TrainConfig
+from agents.runs.run import train_seeds
+from agents.training.coars import Coars
 from agents.training.peers import PeersConfig
+from agents.training.recipe import Recipe, Setting
 from agents.training.samples import TrainingSample, training_sample
-from agents.training.train import CoarsConfig
+from agents.training.train import train
 from coars_env import (
     RECOMMENDER,
     ROLES,
@@ -34,6 +38,7 @@ from coars_env import (
     Split,
     TaskBuilder,
     Transcript,
+    TranscriptReward,
     builder,
     load_split,
     play,
@@ -202,6 +207,22 @@ class Lab:
         provenance = self.split.dataset.provenance
         return Played(agents, dialogues, [d.transcript(provenance, seed=seed) for d in dialogues])
 
+    @staticmethod
+    def train(
+        policy: Policy,
+        build: TaskBuilder,
+        recipe: Recipe,
+        *,
+        reward: TranscriptReward | None = None,
+        opinions: bool = True,
+        server: Server | None = None,
+        **options: Any,
+    ) -> None:
+        """Train by a recipe, with another reward if one is passed; `options` go to `train`."""
+        training = recipe.build(Setting(policy=policy, split=build.split, opinions=opinions, server=server))
+        paid = training.reward if reward is None else reward
+        train(policy, build, training.players, reward=paid, optimisation=training.optimisation, **options)
+
 
 @pytest.fixture(scope="session")
 def lab(split: Split, build: TaskBuilder, tmp_path_factory: pytest.TempPathFactory) -> Lab:
@@ -246,18 +267,18 @@ def world() -> Split:
 
 
 @pytest.fixture(scope="session")
-def run_settings(world: Split, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+def run_settings(world: Split, tmp_path_factory: pytest.TempPathFactory) -> AnyTrainConfig:
     """One update, at so high a rate that it changes what is said, of a user that hears no opinions."""
     folder = tmp_path_factory.mktemp("runs")
     load_pocket(world, PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8), cache_dir=folder / "pocket")
     (backbone,) = (folder / "pocket").iterdir()
-    coars = CoarsConfig(steps=1, episodes_per_step=8, max_turns=2, learning_rate_user=5.0)
+    recipe = Coars(steps=1, episodes_per_step=8, max_turns=2, learning_rate_user=5.0)
     peers = PeersConfig(opinions=False)
-    return TrainConfig(out=folder / "run", backbone=str(backbone), lora_rank=2, peers=peers, coars=coars, log="none")
+    return TrainConfig(out=folder / "run", backbone=str(backbone), lora_rank=2, peers=peers, recipe=recipe, log="none")
 
 
 @pytest.fixture(scope="session")
-def finished_run(run_settings: TrainConfig, world: Split) -> Path:
+def finished_run(run_settings: AnyTrainConfig, world: Split) -> Path:
     (folder,) = train_seeds(run_settings, world, [3])
     return folder
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from agents.models.backbones import load
 from agents.models.backbones.pocket import PocketConfig, load_pocket
 from agents.models.language_model import Reply, Request
+from agents.models.policy import Policy
 from agents.models.prompts import ASK_RECOMMENDER, ASK_USER
 from agents.players.text_agent import TextAgent
-from agents.training.train import CoarsConfig
+from agents.training.coars import Coars as CoarsRecipe
+from agents.training.learner import learners_of
+from agents.training.recipe import Setting
 from baselines.afl import Afl, Prior
 from baselines.benchmark.compare import CompareConfig, compare
 from baselines.benchmark.game import Game
@@ -137,7 +142,7 @@ def backbone(split: Split, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 class Small(TrainedPair):
-    settings = CoarsConfig(episodes_per_step=8, max_turns=2)
+    recipe = CoarsRecipe(episodes_per_step=8, max_turns=2)
 
 
 def test_a_trained_pair_is_what_it_was_when_it_was_saved(split: Split, backbone: str, tmp_path: Path) -> None:
@@ -159,24 +164,31 @@ def test_a_trained_pair_is_what_it_was_when_it_was_saved(split: Split, backbone:
         Small.load(tmp_path / "pair", split)
 
 
-def test_every_trained_system_names_settings_that_are_allowed() -> None:
-    kinds = {name: load_system(name) for name in SYSTEMS}
-    trained = {name: kind.settings for name, kind in kinds.items() if issubclass(kind, TrainedPair)}
-    assert {name: (s.paid_by, s.credit, s.group_size) for name, s in trained.items()} == {
-        "coars": ("interaction", "log_ratio", 1),
-        "coars-no-distillation": ("interaction", "none", 1),
-        "coars-no-interaction": ("outcome", "log_ratio", 1),
-        "coars-recommender": ("interaction", "log_ratio", 1),
-        "coars-user": ("interaction", "log_ratio", 1),
-        "grpo": ("outcome", "none", 8),
-        "grpo-judge": ("judge", "none", 8),
-        "grpo-turn": ("turn_outcome", "none", 8),
-        "rejection_sampling": ("kept", "none", 1),
-        "supervised": ("demonstration", "none", 1),
-    }
-    assert {name: s.trained for name, s in trained.items() if s.trained != "both"} == {
-        "coars-recommender": "recommender",
-        "coars-user": "user",
+def test_every_trained_system_builds_what_can_be_trained(split: Split, backbone: str) -> None:
+    """Its reward, the credit of its recommender if that learns, and how many dialogues play one task."""
+    setting = Setting(policy=Policy(load(backbone, split)), split=split)
+    found = {}
+    for name in SYSTEMS:
+        kind = load_system(name)
+        if issubclass(kind, TrainedPair):
+            training = kind.recipe.build(setting)
+            learners = learners_of(setting.policy, training.players)
+            reward: Any = training.reward
+            paid = getattr(reward, "__name__", type(reward).__name__)
+            credited = {type(one.credit.credit).__name__ if one.credit else None for one in learners.values()}
+            found[name] = (paid, *credited, len(learners), training.optimisation.group_size)
+    assert found == {
+        "coars": ("CoarsReward", "ClippedLogRatio", 2, 1),
+        "coars-no-distillation": ("CoarsReward", None, 2, 1),
+        "coars-no-interaction": ("outcome_terms", "ClippedLogRatio", 2, 1),
+        "coars-paper": ("CoarsReward", "ClippedLogRatio", 2, 1),
+        "coars-recommender": ("CoarsReward", "ClippedLogRatio", 1, 1),
+        "coars-user": ("CoarsReward", "ClippedLogRatio", 1, 1),
+        "grpo": ("outcome_terms", None, 2, 8),
+        "grpo-judge": ("Judge", None, 2, 8),
+        "grpo-turn": ("turn_outcome_terms", None, 2, 8),
+        "rejection_sampling": ("kept_terms", None, 2, 1),
+        "supervised": ("kept_terms", None, 2, 1),
     }
 
 
@@ -223,3 +235,28 @@ def test_an_endpoint_is_described_by_a_file(tmp_path: Path) -> None:
     game = config.game()
     assert game.api == {"url": "http://localhost:1/v1", "model": "tiny"}
     assert game.settings(ROLES)["language model"].startswith("tiny at http://localhost:1/v1; trained: pocket")
+
+
+def test_a_system_whose_training_was_stopped_goes_on_from_its_checkpoint(
+    split: Split, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log ends the first training, as Ctrl-C would, after its first update; the second makes the other."""
+
+    class Stop(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("update 1 of 2"):
+                raise KeyboardInterrupt
+
+    log, stop = logging.getLogger("coars_env"), Stop()
+    monkeypatch.setattr(log, "level", logging.INFO)
+    resources = Resources(backbone=backbone, updates=2, folder=tmp_path / "system")
+    log.addHandler(stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Small.fit(split, seed=1, resources=resources)
+    finally:
+        log.removeHandler(stop)
+    again = Small.fit(split, seed=1, resources=resources)
+    whole = Small.fit(split, seed=1, resources=Resources(backbone=backbone, updates=2))
+    assert again.history["reward_user"] == whole.history["reward_user"]
+    assert len(again.history["seconds"]) == 2

@@ -17,8 +17,8 @@ from transformers import GraniteConfig, GraniteForCausalLM, MistralConfig, Mistr
 from agents.models.backbones import load
 from agents.models.backbones.causal_lm import load_causal_lm
 from agents.models.policy import Policy, fingerprint
+from agents.training.coars import Coars
 from agents.training.samples import collate
-from agents.training.train import CoarsConfig, train
 from coars_env import ROLES, USER, BackboneError, ConfigError, Split
 
 
@@ -176,7 +176,7 @@ def test_a_base_of_few_bits_plays_learns_and_stays_as_it_is(lab: Any, bits: Lite
     policy = Policy(backbone, rank=4, alpha=8)
     assert {parameter.dtype for role in ROLES for parameter in policy.parameters(role)} == {torch.float32}
     untrained = [parameter.detach().clone() for parameter in policy.parameters(USER)]
-    train(policy, lab.build, CoarsConfig(steps=1, episodes_per_step=4, max_turns=1, explored_share=0.0))
+    lab.train(policy, lab.build, Coars(steps=1, episodes_per_step=4, max_turns=1, explored_share=0.0))
     assert any(not torch.equal(a, b) for a, b in zip(policy.parameters(USER), untrained, strict=True))
     assert fingerprint(backbone.model) == before != fingerprint(whole.model)
 

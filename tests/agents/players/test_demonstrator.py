@@ -16,7 +16,7 @@ def played(
     dialogues = lab.dialogues(6, max_turns=2)
     agents = {role: Demonstrator(policy, role, lab.split.dataset.items, reply_format=formats[role]) for role in ROLES}
     for agent in agents.values():
-        agent.tasks = [dialogue.task for dialogue in dialogues]
+        agent.prepare([dialogue.task for dialogue in dialogues])
     play(dialogues, RandomRecommender() if random else agents[RECOMMENDER], agents[USER])
     assert [dialogue.cause for dialogue in dialogues] == [None] * 6
     return agents, dialogues

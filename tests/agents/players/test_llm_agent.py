@@ -529,7 +529,7 @@ def test_a_teacher_whose_hindsight_outgrows_the_context_is_refused(lab: Any) -> 
     longest = max(len(sample.token_ids) for sample in samples)
     policy.backbone.model.config.max_position_embeddings = longest
     with pytest.raises(BackboneError, match=rf"Expected at most {longest} tokens"):
-        teacher_logprobs(policy, USER, samples, teacher="live")
+        teacher_logprobs(policy, USER, samples)
 
 
 def test_an_empty_reason_is_a_reason(lab: Any) -> None:

@@ -20,12 +20,15 @@ from agents.models.decoding import AnyBut
 from agents.models.policy import ADAPTERS, Policy
 from agents.models.replies import DEFAULT_FORMATS, ReplyFormat
 from agents.players.served import ServedAgent, Server, ServerConfig, ServerFault
-from agents.runs.run import RewardConfig, TrainConfig, new_policy, open_server, read_command, run_training
+from agents.runs.command import read_command
+from agents.runs.config import AnyTrainConfig
+from agents.runs.run import new_policy, open_server, run_training
+from agents.training.coars import Coars
 from agents.training.credit import student_logprobs
 from agents.training.distributed import ProcessGroup
 from agents.training.losses import policy_gradient
 from agents.training.samples import collate, training_sample
-from agents.training.train import CoarsConfig, StepMetrics, train
+from agents.training.update import StepMetrics
 from coars_env import (
     RECOMMENDER,
     ROLES,
@@ -297,9 +300,9 @@ def test_a_server_that_dies_fails_dialogues_and_ends_a_run_with_what_to_do(
         _, dialogues = played(server, lab)
         assert {dialogue.ending for dialogue in dialogues} == {"failed"}
         assert all(re.search("(Protocol|Connect|Read)Error", str(dialogue.cause)) for dialogue in dialogues)
-        config = CoarsConfig(steps=1, episodes_per_step=4, explored_share=0.0)
-        with pytest.raises(TrainingError, match=r"found that all failed: recommender_0: .*ConnectError"):
-            train(policy, build, config, server=server)
+        config = Coars(steps=1, episodes_per_step=4, explored_share=0.0)
+        with pytest.raises(TrainingError, match=r"All 4 dialogues of update 0 failed: recommender_0: .*ConnectError"):
+            lab.train(policy, build, config, server=server)
         policy.parameters(USER)[1].data.mul_(2.0)
         with pytest.raises(BackboneError, match="found ConnectError"):
             server.publish()
@@ -311,14 +314,16 @@ EVERY_TURN = CoarsReward(exclude_positive_miss=frozenset())
 PLAIN: dict[str, Any] = {"credit": "none", "balance_user": False, "explored_share": 0.0}
 
 
-def a_run(policy: Policy, build: TaskBuilder, server: Server, **settings: Any) -> list[tuple[StepMetrics, Any]]:
+def a_run(
+    lab: Any, policy: Policy, build: TaskBuilder, server: Server, **settings: Any
+) -> list[tuple[StepMetrics, Any]]:
     told: list[tuple[StepMetrics, Any]] = []
-    config = CoarsConfig(**{"steps": 1, "episodes_per_step": 4, "max_turns": 2, **settings})
+    config = Coars(**{"steps": 1, "episodes_per_step": 4, "max_turns": 2, **settings})
 
     def on_step(step: int, metrics: StepMetrics, said: Sequence[Transcript]) -> None:
         told.append((metrics, list(said)))
 
-    train(policy, build, config, reward=EVERY_TURN, server=server, on_step=on_step)
+    lab.train(policy, build, config, reward=EVERY_TURN, server=server, on_step=on_step)
     return told
 
 
@@ -329,7 +334,7 @@ def weights(policy: Policy) -> dict[str, Tensor]:
 def test_two_updates_through_a_server_move_both_adapters(lab: Any, build: TaskBuilder, opened: Any) -> None:
     policy = lab.policy("qwen3", scale=0.1)
     before = weights(policy)
-    rows = [metrics for metrics, _ in a_run(policy, build, opened(policy), steps=2)]
+    rows = [metrics for metrics, _ in a_run(lab, policy, build, opened(policy), steps=2)]
     assert len(rows) == 2
     for metrics in rows:  # of the second, too: the server has learnt of the first
         assert metrics["failed"] == 0
@@ -363,7 +368,7 @@ def test_the_update_is_that_of_the_same_dialogues_played_here(lab: Any, build: T
     policy = lab.policy("qwen3")
     server = opened(policy)
     still = {"learning_rate_recommender": 0.0, "learning_rate_user": 0.0}
-    ((metrics, transcripts),) = a_run(policy, build, server, **PLAIN, **still)
+    ((metrics, transcripts),) = a_run(lab, policy, build, server, **PLAIN, **still)
     again = [Dialogue(t.task, lab.split.dataset.items, max_turns=2, reward=EVERY_TURN) for t in transcripts]
     agents, dialogues = played(server, lab, dialogues=again)
     assert [tuple(d.turns) for d in dialogues] == [t.turns for t in transcripts]
@@ -387,7 +392,7 @@ def test_tokens_are_weighed_by_how_much_likelier_they_are_to_the_policy(
     found = []
     for kind in (Server, Understated):
         policy = lab.policy("qwen3")
-        found.append(a_run(policy, build, opened(policy, kind=kind), **PLAIN)[0])
+        found.append(a_run(lab, policy, build, opened(policy, kind=kind), **PLAIN)[0])
     (honest, said), (understated, said_again) = found
     assert [t.turns for t in said] == [t.turns for t in said_again]
     for side in ("rec", "user"):
@@ -406,23 +411,22 @@ class Stale(Server):
 
 def test_a_server_that_fell_behind_is_refused(lab: Any, build: TaskBuilder, opened: Any) -> None:
     policy = lab.policy("qwen3")
-    with pytest.raises(TrainingError, match=r"within 0\.1 nats of the policy's, found .* See docs/serving.md"):
-        a_run(policy, build, opened(policy, kind=Stale), steps=2, learning_rate_recommender=5.0)
+    with pytest.raises(TrainingError, match=r"at most 0\.1 is accepted\. See docs/serving.md"):
+        a_run(lab, policy, build, opened(policy, kind=Stale), steps=2, learning_rate_recommender=5.0)
 
 
 # A run ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_through_a_server_is_a_run_and_may_go_on_with_another(
-    lab: Any, run_settings: TrainConfig, split: Split, url: str, tmp_path: Path
+    lab: Any, run_settings: AnyTrainConfig, split: Split, url: str, tmp_path: Path
 ) -> None:
-    coars = CoarsConfig(steps=2, episodes_per_step=2, max_turns=1, explored_share=0.0)
+    recipe = Coars(steps=2, episodes_per_step=2, max_turns=1, explored_share=0.0)
     config = replace(
         run_settings,
         out=tmp_path / "run",
         backbone=str(lab.folder("qwen3")),
-        coars=coars,
-        reward=RewardConfig(exclude_positive_miss="off"),
+        recipe=recipe,
         server=ServerConfig(url="http://127.0.0.1:9"),
     )
     with pytest.raises(BackboneError, match="found ConnectError"):
@@ -437,5 +441,5 @@ def test_a_run_through_a_server_is_a_run_and_may_go_on_with_another(
 
 
 def test_several_processes_cannot_share_a_server(lab: Any, url: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"Expected no server\.url, found .* and 2 processes"):
+    with pytest.raises(ConfigError, match=r"A server samples for one process, but 2 processes train with"):
         open_server(ServerConfig(url=url), lab.policy(), tmp_path, ProcessGroup(rank=1, world_size=2))

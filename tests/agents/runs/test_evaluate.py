@@ -4,8 +4,8 @@ from pathlib import Path
 from agents.models.backbones import load
 from agents.models.policy import Policy
 from agents.runs.checkpoint import ADAPTERS_FOLDER
+from agents.runs.config import AnyTrainConfig
 from agents.runs.evaluate import play_policy, play_runs, play_untrained, trust_page
-from agents.runs.run import TrainConfig
 from coars_env import (
     Benchmark,
     FixedUser,
@@ -41,7 +41,7 @@ def test_the_same_peers_speak_in_the_episodes_and_in_the_test_of_users(world: Sp
     assert not any(task.opinions for task in (*silent.episodes[0], *silent.user_tests[0].tasks()))
 
 
-def test_a_run_is_scored_as_it_was_trained(run_settings: TrainConfig, finished_run: Path, world: Split) -> None:
+def test_a_run_is_scored_as_it_was_trained(run_settings: AnyTrainConfig, finished_run: Path, world: Split) -> None:
     whole = Benchmark.of(world, draws=1)
     few = replace(whole.episodes[0], tasks=whole.episodes[0].tasks[:1])
     questions = Benchmark((few,), (replace(whole.user_tests[0], users=whole.user_tests[0].users[:4]),))

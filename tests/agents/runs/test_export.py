@@ -5,7 +5,6 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from transformers import AutoModelForCausalLM
 from agents.models.backbones.pocket import PocketConfig, load_pocket, open_pocket
 from agents.models.policy import ADAPTERS, Policy
 from agents.runs.card import model_card
-from agents.runs.checkpoint import ADAPTERS_FOLDER, CHECKPOINT, Origin, as_json
+from agents.runs.checkpoint import ADAPTERS_FOLDER, CHECKPOINT, Origin
+from agents.runs.config import DataConfig, TrainConfig, as_json, open_split, run_config
 from agents.runs.export import check_token, export, main, push
-from agents.runs.run import DataConfig, TrainConfig, open_split, run_config, train_once
-from agents.training.train import CoarsConfig
+from agents.runs.run import train_once
+from agents.training.coars import Coars
 from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, CoarsError, ConfigError, load_split
 
 IDS = torch.arange(5, 17)[None]
@@ -37,8 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split = load_split("synthetic", source="synthetic")
     load_pocket(split, PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8), cache_dir=folder / "pocket")
     (backbone,) = (folder / "pocket").iterdir()
-    coars = CoarsConfig(steps=1, episodes_per_step=4, max_turns=1, learning_rate_user=0.5)
-    config = TrainConfig(out=folder / "run", backbone=str(backbone), lora_rank=2, data=data, coars=coars, log="none")
+    recipe = Coars(steps=1, episodes_per_step=4, max_turns=1, learning_rate_user=0.5)
+    config = TrainConfig(out=folder / "run", backbone=str(backbone), lora_rank=2, data=data, recipe=recipe, log="none")
     return train_once(config, split)
 
 
@@ -105,7 +105,7 @@ def test_a_card_says_what_the_run_wrote_down(run: Path) -> None:
         assert f"| Hit@1 of the last proposal | {recorded['hit_final']:.3f} |" in card
         assert f"| entropy of the user, nats a token | {recorded['user_surprise']:.3f} |" in card
         settings = json.loads(card.partition("```json\n")[2].partition("```")[0])
-        assert settings["coars"] == written["config"]["coars"]
+        assert settings["recipe"] == written["config"]["recipe"]
         code = card.partition("```python\n")[2].partition("```")[0]
         compile(code, "card", "exec")
         assert f'"{ADAPTERS[role]}"' in code
@@ -118,10 +118,11 @@ def test_a_card_says_what_the_run_wrote_down(run: Path) -> None:
 def test_a_card_says_who_learnt(run: Path) -> None:
     config = run_config(run)
     split = open_split(config.data)
-    alone = replace(config, coars=replace(config.coars, trained="user"))
-    origin = Origin(as_json(alone), "0" * 64, "0" * 64)
-    assert "It learnt from a partner that did not by CoARS" in model_card(USER, origin, split, [])
-    assert "It is as it began; its partner was trained by CoARS" in model_card(RECOMMENDER, origin, split, [])
+    origin = Origin(as_json(config), "0" * 64, "0" * 64)
+    rows = [{"user_gradient": 1.0}]
+    assert "It learnt from a partner that did not; recipe `agents." in model_card(USER, origin, split, rows)
+    assert "It is as it began; its partner was trained; recipe" in model_card(RECOMMENDER, origin, split, rows)
+    assert "It is as it began; recipe" in model_card(USER, origin, split, [])
 
 
 def test_the_command_exports_into_a_new_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agents.runs.config import TrainConfig
 from agents.runs.loggers import Nowhere, TensorBoard, open_logger
-from agents.runs.run import TrainConfig, new_policy, run_training
+from agents.runs.run import new_policy, run_training
 from coars_env import Split
 
 

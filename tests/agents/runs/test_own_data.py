@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.runs.run import DataConfig, main, open_split
+from agents.runs.command import main
+from agents.runs.config import DataConfig, open_split
 from coars_env import ConfigError
 
 CODE = """

@@ -8,14 +8,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.optim import AdamW
 from transformers import DynamicCache
 
 from agents.models.backbones.backbone import Backbone
 from agents.models.policy import Policy
 from agents.training.credit import (
+    AVERAGE,
+    AveragedTeacher,
     ClippedLogRatio,
+    Reading,
     SignFromReward,
-    TeacherKind,
     average_weights,
     averaged_weights,
     distilled_advantages,
@@ -31,9 +34,14 @@ def without_hindsight(samples: list[TrainingSample]) -> list[TrainingSample]:
     return [replace(s, turns=tuple(replace(t, hindsight=()) for t in s.turns)) for s in samples]
 
 
-def advantages(policy: Policy, role: Role, samples: list[TrainingSample], teacher: Any) -> torch.Tensor:
+def reader(role: Role, teacher: str) -> Role | None:
+    """Whose adapter a teacher reads with."""
+    return role if teacher == "live" else None
+
+
+def advantages(policy: Policy, role: Role, samples: list[TrainingSample], teacher: str) -> torch.Tensor:
     student = collate(samples, 0, policy.backbone.device).rollout_logprobs
-    return distilled_advantages(teacher_logprobs(policy, role, samples, teacher=teacher), student)
+    return distilled_advantages(teacher_logprobs(policy, reader(role, teacher), samples), student)
 
 
 def test_credit_is_the_difference_cut_at_the_clip() -> None:
@@ -58,7 +66,7 @@ def test_no_gradient_flows_through_the_credit() -> None:
 
 
 def test_credit_of_unequal_batches_is_refused() -> None:
-    with pytest.raises(ShapeError, match=r"Expected shape \(3,\), found \(2,\)"):
+    with pytest.raises(ShapeError, match=r"have shapes \(2,\) and \(3,\)"):
         distilled_advantages(torch.zeros(2), torch.zeros(3))
 
 
@@ -92,7 +100,7 @@ def test_three_tokens_by_hand(bigrams: Backbone) -> None:
     # <|assistant|> | a b newline, each chosen among all letters, after the context c
     turn = TurnSample(context_end=1, start=2, end=5, columns=(2, 3, 4), reward=1.0, hindsight=(5, 6))
     sample = TrainingSample([7, 3, 5, 6, 4], [0, 0, -0.5, -0.6931, -2.3863], [None] * 5, (turn,))
-    teacher = teacher_logprobs(policy, USER, [sample], teacher="live")
+    teacher = teacher_logprobs(policy, USER, [sample])
     # the table: a after the header 1/2, b after a 1/2, newline after b 1/4
     assert teacher.tolist() == pytest.approx([-0.6931, -0.6931, -1.3863], abs=1e-4)
     credit = distilled_advantages(teacher, collate([sample], 0, torch.device("cpu")).rollout_logprobs, clip=0.9)
@@ -120,10 +128,13 @@ def test_an_average_reads_with_its_own_weights_and_leaves_the_adapter(lab: Any, 
     policy, other = lab.policy(seed=1), lab.policy(seed=2)
     samples = lab.play(policy, 4).samples(role)
     before = [parameter.detach().clone() for parameter in policy.parameters(role)]
-    averages = [parameter.detach().clone() for parameter in other.parameters(role)]
-    found = teacher_logprobs(policy, role, samples, teacher="ema", averages=averages)
-    assert torch.allclose(found, teacher_logprobs(other, role, samples, teacher="live"), atol=1e-6)
-    assert not torch.allclose(found, teacher_logprobs(policy, role, samples, teacher="live"), atol=0.01)
+    optimizer = AdamW(policy.parameters(role))
+    for mine, theirs in zip(policy.parameters(role), other.parameters(role), strict=True):
+        optimizer.state[mine][AVERAGE] = theirs.detach().clone()
+    nothing = Reading(DynamicCache(), None)
+    found = AveragedTeacher().logprobs(policy, role, samples, nothing, optimizer, temperature=1.0)
+    assert torch.allclose(found, teacher_logprobs(other, role, samples), atol=1e-6)
+    assert not torch.allclose(found, teacher_logprobs(policy, role, samples), atol=0.01)
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(role), before, strict=True))
 
 
@@ -141,7 +152,7 @@ def test_a_live_teacher_without_hindsight_gives_no_credit_and_the_base_does(lab:
 def test_with_fresh_adapters_both_teachers_agree(lab: Any) -> None:
     policy = lab.policy(scale=0)
     samples = lab.play(policy, 4).samples(USER)
-    live, base = (teacher_logprobs(policy, USER, samples, teacher=kind) for kind in ("live", "base"))
+    live, base = (teacher_logprobs(policy, speaker, samples) for speaker in (USER, None))
     assert torch.allclose(live, base, atol=1e-6)
 
 
@@ -149,8 +160,8 @@ def test_with_fresh_adapters_both_teachers_agree(lab: Any) -> None:
 def test_the_teacher_scores_one_dialogue_as_it_scores_many(lab: Any, kind: str) -> None:
     policy = lab.policy(kind)
     samples = lab.play(policy, 6).samples(USER)
-    together = teacher_logprobs(policy, USER, samples, teacher="live")
-    alone = torch.cat([teacher_logprobs(policy, USER, [sample], teacher="live") for sample in samples])
+    together = teacher_logprobs(policy, USER, samples)
+    alone = torch.cat([teacher_logprobs(policy, USER, [sample]) for sample in samples])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
@@ -167,10 +178,9 @@ def test_a_teacher_goes_on_from_what_its_weights_have_read(lab: Any, kind: str, 
     read_by_base = DynamicCache()
     with torch.no_grad():
         policy.score(None, batch.token_ids, batch.places, batch.allowed, cache=read_by_base)
-    readers: tuple[tuple[TeacherKind, DynamicCache], ...] = (("live", read), ("base", read_by_base))
-    for teacher, already in readers:
-        expected = teacher_logprobs(policy, role, samples, teacher=teacher)
-        found = teacher_logprobs(policy, role, samples, teacher=teacher, read=already)
+    for speaker, already in ((role, read), (None, read_by_base)):
+        expected = teacher_logprobs(policy, speaker, samples)
+        found = teacher_logprobs(policy, speaker, samples, read=already)
         assert torch.allclose(found, expected, atol=1e-5)
         assert already.get_seq_length() == batch.token_ids.shape[1]
     gradients = []
@@ -184,7 +194,7 @@ def test_a_teacher_goes_on_from_what_its_weights_have_read(lab: Any, kind: str, 
 def test_the_teacher_leaves_both_sides_ready_to_learn(lab: Any) -> None:
     policy = lab.policy()
     samples = lab.play(policy, 2).samples(USER)
-    for kind in ("live", "base"):
-        teacher_logprobs(policy, USER, samples, teacher=kind)
+    for speaker in (USER, None):
+        teacher_logprobs(policy, speaker, samples)
         assert all(p.requires_grad for role in ROLES for p in policy.parameters(role))
         assert all(p.grad is None for role in ROLES for p in policy.parameters(role))

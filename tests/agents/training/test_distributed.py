@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,35 @@ from torch.distributed.tensor import DTensor
 from agents.models.backbones.backbone import layers
 from agents.models.backbones.pocket import PocketConfig, load_pocket
 from agents.models.policy import Policy
+from agents.players.judge import Judge
 from agents.runs.checkpoint import ADAPTERS_FOLDER, Checkpoint, Origin
-from agents.runs.run import TrainConfig, new_policy, open_backbone, run_training
+from agents.runs.config import TrainConfig
+from agents.runs.run import new_policy, open_backbone, run_training
+from agents.training.coars import Coars
 from agents.training.credit import student_logprobs
 from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
+from agents.training.recipe import Setting, Training, run_recipe
 from agents.training.samples import collate
 from agents.training.sharding import pad_to_world_size, shard
-from agents.training.train import CoarsConfig, StepMetrics, new_optimizers, train
+from agents.training.update import StepMetrics, new_optimizers
 from coars_env import ROLES, USER, BackboneError, ConfigError, Split, TaskBuilder, TrainingError, load_split
 
 Work = Callable[[ProcessGroup], Any]
 
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedRecipe(Coars):
+    """CoARS by the grades of the base, with a divergence in the loss."""
+
+    def build(self, setting: Setting) -> Training:
+        training = super().build(setting)
+        judge = Judge(setting.policy, setting.split.dataset.items)
+        return Training(training.players, judge, replace(training.optimisation, kl=0.1))
+
+
 IDLE: dict[str, Any] = {
     **{"episodes_per_step": 2, "max_turns": 1, "explored_share": 0.0},  # of three processes one has nothing at all
-    **{"paid_by": "judge", "diagnosis": "written", "teacher": "ema", "kl": 0.1},
+    **{"kind": JudgedRecipe, "diagnosis": "written", "teacher": "ema"},
 }
 
 
@@ -70,16 +85,18 @@ def in_team(size: int, work: Work, folder: Path, *, shards: bool = False) -> lis
     return [pickle.loads((folder / f"{index}.pickle").read_bytes()) for index in range(size)]
 
 
-def learnt(policy: Policy, build: TaskBuilder, processes: ProcessGroup, **settings: Any) -> dict[str, Any]:
+def learnt(
+    policy: Policy, build: TaskBuilder, processes: ProcessGroup, *, kind: type[Coars] = Coars, **settings: Any
+) -> dict[str, Any]:
     """Metrics without times and dialogues of each update; adapters and optimizers after the last."""
     if processes.sharded:
         shard(policy, "cpu", processes)
     rows: list[tuple[StepMetrics, list[str]]] = []
     optimizers = new_optimizers(policy)
-    train(
-        policy,
+    run_recipe(
+        kind(**{"steps": 2, "episodes_per_step": 12, "max_turns": 3, "micro_batch": 4, **settings}),
+        Setting(policy=policy, split=build.split),
         build,
-        CoarsConfig(**{"steps": 2, "episodes_per_step": 12, "max_turns": 3, "micro_batch": 4, **settings}),
         optimizers=optimizers,
         on_step=lambda step, metrics, transcripts: rows.append(
             ({k: v for k, v in metrics.items() if "second" not in k}, [t.to_json() for t in transcripts])
@@ -103,7 +120,7 @@ def same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     [
         (2, "pocket", {}),
         (2, "pocket", {"group_size": 4, "baseline": "group", "explored_share": 0.4, "diagnosis": "written"}),
-        (3, "pocket", {"episodes_per_step": 4, "steps": 1, "trained": "user", "baseline": "batch"}),  # 2, 1 and 1
+        (3, "pocket", {"episodes_per_step": 4, "steps": 1, "learners": "user", "baseline": "batch"}),  # 2, 1 and 1
         (3, "pocket", IDLE),
         pytest.param(2, "qwen3", {"group_size": 2}, marks=pytest.mark.slow),
     ],
@@ -153,7 +170,7 @@ def test_what_goes_wrong_in_one_process_stops_all_with_the_same_words(
     errors = in_team(2, work, tmp_path)
     assert [type(error) for error in errors] == [TrainingError] * 2
     assert str(errors[0]) == str(errors[1])
-    assert "Expected a finite loss of user_0 with finite gradients, found loss" in str(errors[0])
+    assert "Training diverged: the loss of user_0 is" in str(errors[0])
 
 
 @pytest.mark.parametrize(
@@ -250,8 +267,8 @@ def test_the_main_process_alone_writes_and_all_go_on_from_what_it_wrote(
     run_settings: TrainConfig, finished_run: Path, world: Split, tmp_path: Path, shards: bool
 ) -> None:
     """Each process stands in a folder of its own, so another finds nothing but what the main one tells it."""
-    coars = CoarsConfig(steps=3, episodes_per_step=6, max_turns=2, learning_rate_user=0.5, seed=4)
-    settings = replace(run_settings, coars=coars, checkpoint_every=1)
+    recipe = Coars(steps=3, episodes_per_step=6, max_turns=2, learning_rate_user=0.5, seed=4)
+    settings = replace(run_settings, recipe=recipe, checkpoint_every=1)
 
     def work(name: str, *, stop: int = 9, resume: bool = False) -> Work:
         def run(processes: ProcessGroup) -> Any:
@@ -302,7 +319,7 @@ def test_accelerate_launches_the_command(tmp_path: Path, root: Path) -> None:
         return subprocess.run([*launcher, *words], capture_output=True, text=True, cwd=root, timeout=900)
 
     world = ["--data.dataset", "synthetic", "--data.source", "synthetic", "--backbone", str(backbone), "--log", "none"]
-    size = ["--device", "cpu", "--coars.steps", "2", "--coars.episodes-per-step", "6", "--coars.max-turns", "2"]
+    size = ["--device", "cpu", "--recipe.steps", "2", "--recipe.episodes-per-step", "6", "--recipe.max-turns", "2"]
     run = tmp_path / "run"
     ran = launch(*world, *size, "--checkpoint-every", "1", "--out", str(run))
     assert ran.returncode == 0, ran.stderr
@@ -317,7 +334,7 @@ def test_accelerate_launches_the_command(tmp_path: Path, root: Path) -> None:
     ran = launch("--resume", str(run), way="--use_fsdp")
     assert ran.returncode == 0, ran.stderr
     assert (run / ADAPTERS_FOLDER).is_dir()
-    ran = launch(*world, *size, "--coars.learning-rate-user", "1e30", "--out", str(tmp_path / "failed"))
+    ran = launch(*world, *size, "--recipe.learning-rate-user", "1e30", "--out", str(tmp_path / "failed"))
     assert ran.returncode == 1
     assert "coars train: Training needs dialogues." in ran.stderr
     assert Checkpoint.read(tmp_path / "failed").step == 0

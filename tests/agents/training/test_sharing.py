@@ -10,16 +10,17 @@ from transformers import DynamicCache
 
 from agents.models.decoding import open_cache, unique_prefixes
 from agents.models.policy import Policy
+from agents.training.coars import Coars
 from agents.training.credit import student_logprobs, teacher_logprobs
 from agents.training.samples import (
     TrainingSample,
     TurnSample,
+    batch_mean,
     collate,
     collate_teacher,
+    group_mean,
     sort_by_length,
-    subtract_baseline,
 )
-from agents.training.train import CoarsConfig, train
 from coars_env import RECOMMENDER, ROLES, CoarsReward, ConfigError, Dialogue, Role
 
 KINDS = ("pocket", "llama", "qwen3")
@@ -141,9 +142,9 @@ def test_log_probabilities_and_gradients_behind_a_shared_prompt_equal_plain_ones
         logprobs = student_logprobs(policy, role, batch, temperature=1.3, read=read)
         # credits that differ from token to token, so that an exchange of two tokens shows
         (logprobs * torch.linspace(-1, 2, len(logprobs))).sum().backward()
-        live = teacher_logprobs(policy, role, each, teacher="live", temperature=1.3, read=read)
-        base = teacher_logprobs(policy, role, each, teacher="base", temperature=1.3)
-        unread = teacher_logprobs(policy, role, each, teacher="live", temperature=1.3)
+        live = teacher_logprobs(policy, role, each, temperature=1.3, read=read)
+        base = teacher_logprobs(policy, None, each, temperature=1.3)
+        unread = teacher_logprobs(policy, role, each, temperature=1.3)
         assert torch.allclose(live, unread, atol=1e-5)
         found.append((logprobs.detach(), live, base, gradient(policy, role)))
     for shared, plain in zip(found[0][:3], found[1][:3], strict=True):
@@ -182,17 +183,16 @@ def test_a_baseline_by_hand() -> None:
     second task by one each. Of all seven turns the mean is 3 / 7.
     """
     samples = [of_rewards(7, 1.0, 1.0), of_rewards(7, 0.0, -1.0, 0.5), of_rewards(7, 0.5), of_rewards(8, 1.0)]
-    assert rewards_of(subtract_baseline(samples, "group")) == [[0.5, 1.0], [-0.5, -1.0, 0.0], [0.0], [0.0]]
+    assert rewards_of(group_mean(samples)) == [[0.5, 1.0], [-0.5, -1.0, 0.0], [0.0], [0.0]]
     mean = 3 / 7
-    assert rewards_of(subtract_baseline(samples, "batch")) == [
+    assert rewards_of(batch_mean(samples)) == [
         pytest.approx([r - mean for r in rewards]) for rewards in rewards_of(samples)
     ]
-    assert subtract_baseline(samples, "none") == samples
 
 
 def test_a_turn_counts_by_its_place_in_the_dialogue_not_among_the_trained_ones() -> None:
     samples = [of_rewards(7, 1.0, 0.0), of_rewards(7, 1.0, first=2)]  # the first turn of the second is excluded
-    assert rewards_of(subtract_baseline(samples, "group")) == [[0.0, -0.5], [0.5]]
+    assert rewards_of(group_mean(samples)) == [[0.0, -0.5], [0.5]]
 
 
 def test_dialogues_that_begin_alike_stay_together_and_others_are_sorted_by_length() -> None:
@@ -205,17 +205,24 @@ def test_dialogues_that_begin_alike_stay_together_and_others_are_sorted_by_lengt
     assert sort_by_length(different) == sorted(different, key=lambda sample: len(sample.token_ids))
 
 
-@pytest.mark.parametrize("wrong", [{"group_size": 3}, {"group_size": 0}, {"baseline": "group"}])
-def test_groups_that_do_not_fit_are_refused(wrong: Any) -> None:
-    with pytest.raises(ConfigError, match="Every task is played by a whole group"):
-        CoarsConfig(episodes_per_step=8, **wrong)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"group_size": 3}, "episodes_per_step=8 is no multiple of group_size=3"),
+        ({"group_size": 0}, "group_size must be at least 1, got 0"),
+        ({"baseline": "group"}, "A group of 1 is its own mean"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Coars(episodes_per_step=8, **wrong)
 
 
 def test_each_task_is_played_by_a_whole_group_and_explored_by_whole_ones(lab: Any) -> None:
     told: list[Any] = []
-    config = CoarsConfig(steps=1, episodes_per_step=12, group_size=3, max_turns=2, explored_share=0.5, baseline="group")
+    config = Coars(steps=1, episodes_per_step=12, group_size=3, max_turns=2, explored_share=0.5, baseline="group")
     policy = lab.policy(scale=0.1)
-    train(policy, lab.build, config, on_step=lambda step, metrics, transcripts: told.append((metrics, transcripts)))
+    lab.train(policy, lab.build, config, on_step=lambda step, metrics, transcripts: told.append((metrics, transcripts)))
     ((metrics, transcripts),) = told
     assert len(transcripts) == 6
     tasks = [t.task.task_id for t in transcripts]

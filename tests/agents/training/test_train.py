@@ -1,7 +1,7 @@
 """The training loop: both sides move, the base does not, and what is the same stays the same."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -14,10 +14,18 @@ from agents.models.backbones.pocket import PocketConfig, load_pocket
 from agents.models.policy import Policy
 from agents.players.demonstrator import Demonstrator
 from agents.players.llm_agent import LLMAgent
-from agents.training.credit import distilled_advantages, teacher_logprobs
+from agents.training.coars import Coars, RewardConfig
+from agents.training.credit import SelfDistillation, distilled_advantages, teacher_logprobs
+from agents.training.learner import Learner, warmup_cosine
 from agents.training.losses import kl_to_base
+from agents.training.recipe import CoTraining, Recipe, Setting, Training, run_recipe
+from agents.training.rollout import Explorer
 from agents.training.samples import TrainingSample, TurnSample, collate, training_sample
-from agents.training.train import CoarsConfig, Explorer, StepMetrics, new_optimizers, schedule, train
+from agents.training.update import StepMetrics, new_optimizers
+from baselines.coars import OutcomeRecipe
+from baselines.grpo import GrpoJudgeRecipe, GrpoRecipe, GrpoTurnRecipe
+from baselines.rejection_sampling import RejectionSamplingRecipe
+from baselines.supervised import SupervisedRecipe
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -42,6 +50,7 @@ from coars_env import (
     item_counts,
     kept_terms,
     leave_last,
+    outcome_terms,
     play,
     rollout,
     sample_train_tasks,
@@ -51,8 +60,24 @@ SIDES = ("rec", "user")
 STILL = {"learning_rate_recommender": 0.0, "learning_rate_user": 0.0}
 
 
+def learn(policy: Policy, build: TaskBuilder, recipe: Recipe, *, opinions: bool = True, **options: Any) -> None:
+    run_recipe(recipe, Setting(policy=policy, split=build.split, opinions=opinions), build, **options)
+
+
+PAPER = RewardConfig(exclude_positive_miss="both")
+
+
+def coars(**settings: Any) -> Coars:
+    return Coars(reward=PAPER, **settings)
+
+
 def a_run(
-    policy: Policy, build: TaskBuilder, *, opinions: bool = True, **settings: Any
+    policy: Policy,
+    build: TaskBuilder,
+    *,
+    recipe: Callable[..., CoTraining] = coars,
+    opinions: bool = True,
+    **settings: Any,
 ) -> list[tuple[StepMetrics, list[Transcript]]]:
     """Metrics, without times, and dialogues of each step."""
     told: list[tuple[StepMetrics, list[Transcript]]] = []
@@ -61,9 +86,9 @@ def a_run(
         assert step == len(told)
         told.append(({k: v for k, v in metrics.items() if "second" not in k}, list(transcripts)))
 
-    config = CoarsConfig(**{"steps": 2, "episodes_per_step": 8, "max_turns": 3, "explored_share": 0.0, **settings})
-    train(policy, build, config, opinions=opinions, on_step=on_step)
-    assert len(told) == config.steps
+    made = recipe(**{"steps": 2, "episodes_per_step": 8, "max_turns": 3, "explored_share": 0.0, **settings})
+    learn(policy, build, made, opinions=opinions, on_step=on_step)
+    assert len(told) == made.steps
     return told
 
 
@@ -104,7 +129,7 @@ def test_equal_seeds_give_equal_runs_to_the_bit_and_others_do_not(lab: Any, buil
 def test_a_side_that_is_not_trained_stays_as_it_was(lab: Any, build: TaskBuilder, trained: Any) -> None:
     policy = lab.policy(scale=0.1)
     before = weights(policy)
-    ((metrics, _),) = a_run(policy, build, steps=1, trained=trained)
+    ((metrics, _),) = a_run(policy, build, steps=1, learners=trained)
     assert {name for name, value in weights(policy).items() if not torch.equal(value, before[name])} == {
         name for name in before if f".{trained}." in name
     }
@@ -139,8 +164,8 @@ def test_an_averaged_teacher_is_the_live_one_at_first_and_follows_it(lab: Any, b
     assert fast == pytest.approx(live, rel=1e-4)
     assert slow[0] == pytest.approx(live[0], rel=1e-4)
     assert slow[1] != pytest.approx(live[1], rel=1e-3)
-    with pytest.raises(ConfigError, match=r"Expected 0 < teacher_rate <= 1, found 0\.0"):
-        CoarsConfig(teacher_rate=0.0)
+    with pytest.raises(ConfigError, match=r"teacher_rate must be in \(0, 1\], got 0\.0"):
+        Coars(teacher_rate=0.0)
 
 
 def test_a_written_diagnosis_teaches_something_else(lab: Any, build: TaskBuilder) -> None:
@@ -153,6 +178,14 @@ def test_a_written_diagnosis_teaches_something_else(lab: Any, build: TaskBuilder
     assert not torch.equal(found[0], found[1])
 
 
+@dataclass(frozen=True, kw_only=True)
+class ByOutcome(CoTraining):
+    kl: float = 0.0
+
+    def build(self, setting: Setting) -> Training:
+        return Training(self.players(setting), outcome_terms, self.optimisation(kl=self.kl))
+
+
 @pytest.mark.parametrize("kl", [0.0, 0.5])
 def test_paid_by_the_outcome_all_turns_of_a_dialogue_earn_alike(lab: Any, build: TaskBuilder, kl: float) -> None:
     """Without credit the update of the recommender is that of the rewards, and of the divergence from the base if that
@@ -160,7 +193,7 @@ def test_paid_by_the_outcome_all_turns_of_a_dialogue_earn_alike(lab: Any, build:
     """
     nothing_excluded = CoarsReward(exclude_positive_miss=frozenset())
     policy = lab.policy(scale=0.1)
-    ((metrics, transcripts),) = a_run(policy, build, steps=1, paid_by="outcome", credit="none", kl=kl, **STILL)
+    ((metrics, transcripts),) = a_run(policy, build, recipe=ByOutcome, steps=1, kl=kl, **STILL)
     played = lab.play(
         policy,
         dialogues=[
@@ -203,7 +236,7 @@ def test_the_size_of_a_pass_changes_no_number_of_an_update(lab: Any, build: Task
 
 
 @pytest.mark.parametrize("teacher", ["live", "base"])
-def test_an_update_reports_the_credit_of_its_own_side(lab: Any, build: TaskBuilder, teacher: Any) -> None:
+def test_an_update_reports_the_credit_of_its_own_side(lab: Any, build: TaskBuilder, teacher: str) -> None:
     """The same dialogues played again by hand."""
     policy = lab.policy()
     ((metrics, transcripts),) = a_run(
@@ -215,7 +248,7 @@ def test_an_update_reports_the_credit_of_its_own_side(lab: Any, build: TaskBuild
     for role, side in zip(ROLES, SIDES, strict=True):
         samples = [sample for sample in played.samples(role) if sample.turns]
         student = collate(samples, 0, policy.backbone.device).rollout_logprobs
-        credit = distilled_advantages(teacher_logprobs(policy, role, samples, teacher=teacher), student)
+        credit = distilled_advantages(teacher_logprobs(policy, role if teacher == "live" else None, samples), student)
         assert metrics[f"{side}_credit"] == pytest.approx(credit.mean().item(), abs=1e-5)
         assert metrics[f"{side}_surprise"] == pytest.approx(-student.mean().item(), abs=1e-5)
         assert metrics[f"{side}_tokens"] == len(student)
@@ -263,15 +296,15 @@ def test_an_explorer_changes_the_item_and_not_the_words(lab: Any, build: TaskBui
 
 
 def test_training_needs_dialogues_of_the_trained_recommender() -> None:
-    with pytest.raises(ConfigError, match=r"Expected 0 <= explored_share < 1"):
-        CoarsConfig(explored_share=1.0)
+    with pytest.raises(ConfigError, match=r"explored_share must be in \[0, 1\), got 1\.0"):
+        Coars(explored_share=1.0)
 
 
 def test_training_on_broken_dialogues_alone_is_refused(lab: Any, build: TaskBuilder) -> None:
     policy = lab.policy()
     for parameter in policy.parameters(RECOMMENDER):
         parameter.data.fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"Expected some of 8 to end, found that all failed"):
+    with pytest.raises(TrainingError, match=r"All 8 dialogues of update 0 failed: "):
         a_run(policy, build)
 
 
@@ -279,9 +312,9 @@ def test_training_on_broken_dialogues_alone_is_refused(lab: Any, build: TaskBuil
 def test_an_update_that_diverges_is_not_reported(lab: Any, build: TaskBuilder, rate: float) -> None:
     """The first update throws the adapters out of all bounds; the second finds that, and is none."""
     told: list[int] = []
-    config = CoarsConfig(steps=3, episodes_per_step=8, max_turns=2, explored_share=0.0, learning_rate_user=rate)
-    with pytest.raises(TrainingError, match=r"diverged|all failed"):
-        train(lab.policy(scale=0.1), build, config, on_step=lambda step, *_: told.append(step))
+    config = coars(steps=3, episodes_per_step=8, max_turns=2, explored_share=0.0, learning_rate_user=rate)
+    with pytest.raises(TrainingError, match=r"diverged|All 8 dialogues"):
+        lab.train(lab.policy(scale=0.1), build, config, on_step=lambda step, *_: told.append(step))
     assert told == [0]
 
 
@@ -290,8 +323,8 @@ def test_a_gradient_that_is_not_finite_moves_nothing(lab: Any, build: TaskBuilde
     policy = lab.policy(scale=0.1)
     before = weights(policy)
     huge: Any = CoarsReward(invalid=-1.0, alpha=0.0, stage=lambda turn, turns, hit: 3e38)
-    with pytest.raises(TrainingError, match=r"Expected a finite loss of recommender_0 with finite gradients, found"):
-        train(policy, build, CoarsConfig(steps=1, episodes_per_step=8, max_turns=2), reward=huge)
+    with pytest.raises(TrainingError, match=r"Training diverged: the loss of recommender_0 is"):
+        lab.train(policy, build, coars(steps=1, episodes_per_step=8, max_turns=2), reward=huge)
     assert all(torch.equal(p, before[name]) for name, p in policy.peft.named_parameters())
 
 
@@ -308,8 +341,8 @@ def test_a_batch_that_is_left_out_as_a_whole_changes_nothing_and_is_counted(
     policy = lab.policy(scale=0.1)
     before = weights(policy)
     told: list[StepMetrics] = []
-    config = CoarsConfig(steps=1, episodes_per_step=8, max_turns=2)
-    train(policy, build, config, reward=NothingToLearn(), on_step=lambda step, metrics, _: told.append(metrics))
+    config = coars(steps=1, episodes_per_step=8, max_turns=2)
+    lab.train(policy, build, config, reward=NothingToLearn(), on_step=lambda step, metrics, _: told.append(metrics))
     (metrics,) = told
     assert (metrics["rec_tokens"], metrics["user_tokens"]) == (0, 0)
     assert (metrics["excluded_recommender"], metrics["excluded_user"]) == (1, 1)
@@ -322,9 +355,9 @@ def test_a_batch_that_is_left_out_as_a_whole_changes_nothing_and_is_counted(
 def test_a_side_without_choice_left_ends_the_training(lab: Any, build: TaskBuilder) -> None:
     """At a temperature near 0 every token is certain."""
     told: list[int] = []
-    config = CoarsConfig(steps=1, episodes_per_step=8, max_turns=2, temperature=1e-6)
-    with pytest.raises(TrainingError, match=r"Expected 0\.01 nats of entropy a token of recommender_0 or more, found"):
-        train(
+    config = coars(steps=1, episodes_per_step=8, max_turns=2, temperature=1e-6)
+    with pytest.raises(TrainingError, match=r"The entropy of recommender_0 fell to .* nats a token, below 0\.01"):
+        lab.train(
             lab.policy(scale=0.1),
             build,
             config,
@@ -365,7 +398,7 @@ def test_training_goes_on_from_adapters_and_optimizers_alone(lab: Any, build: Ta
     """After 2 of 4 updates everything but these is made anew; no generator has a state."""
     whole, stopped = lab.policy(scale=0.1), lab.policy(scale=0.1)
     told = a_run(whole, build, steps=4)
-    config = CoarsConfig(steps=4, episodes_per_step=8, max_turns=3, explored_share=0.0)
+    config = coars(steps=4, episodes_per_step=8, max_turns=3, explored_share=0.0)
     optimizers, found = new_optimizers(stopped), []
 
     def until_two(step: int, metrics: StepMetrics, transcripts: Sequence[Transcript]) -> None:
@@ -374,14 +407,14 @@ def test_training_goes_on_from_adapters_and_optimizers_alone(lab: Any, build: Ta
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, build, config, optimizers=optimizers, on_step=until_two)
-    train(stopped, build, config, optimizers=optimizers, first=2, on_step=until_two)
+        lab.train(stopped, build, config, optimizers=optimizers, on_step=until_two)
+    lab.train(stopped, build, config, optimizers=optimizers, first=2, on_step=until_two)
     assert found == [[t.turns for t in transcripts] for _, transcripts in told]
     assert all(torch.equal(p, weights(whole)[name]) for name, p in weights(stopped).items())
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
-    factors = [schedule(step, 101) for step in range(101)]
+    factors = [warmup_cosine(step, 101) for step in range(101)]
     assert factors[0] == pytest.approx(0.2)
     assert max(factors) == factors[4]  # the warm-up is over
     assert factors[4:] == sorted(factors[4:], reverse=True)
@@ -456,7 +489,7 @@ def test_coars_learns_to_recommend(school: Any, seed: int) -> None:
     build, questions, backbone = school
     policy = Policy(backbone(), seed=seed)
     before = hit_at_1(policy, build, questions)
-    train(policy, build, CoarsConfig(steps=30, episodes_per_step=64, max_turns=2, seed=seed))
+    learn(policy, build, coars(steps=30, episodes_per_step=64, max_turns=2, seed=seed))
     assert hit_at_1(policy, build, questions) > before + 0.06
     assert all(bool(p.detach().any()) for role in ROLES for p in policy.parameters(role))
 
@@ -464,11 +497,14 @@ def test_coars_learns_to_recommend(school: Any, seed: int) -> None:
 # Other rewards --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("paid_by", ["turn_outcome", "judge", "kept", "demonstration"])
-def test_under_every_reward_both_sides_learn(lab: Any, build: TaskBuilder, paid_by: str) -> None:
+RECIPES = [OutcomeRecipe, GrpoRecipe, GrpoTurnRecipe, GrpoJudgeRecipe, RejectionSamplingRecipe, SupervisedRecipe]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_under_every_recipe_both_sides_learn(lab: Any, build: TaskBuilder, recipe: type[CoTraining]) -> None:
     policy = lab.policy(scale=0.1)
     before = {role: [p.detach().clone() for p in policy.parameters(role)] for role in ROLES}
-    ((metrics, _),) = a_run(policy, build, steps=1, paid_by=paid_by, credit="none")
+    ((metrics, _),) = a_run(policy, build, recipe=recipe, steps=1)
     for role in ROLES:
         assert any(not torch.equal(p, q) for p, q in zip(before[role], policy.parameters(role), strict=True))
     assert metrics["rec_tokens"] > 0
@@ -476,7 +512,7 @@ def test_under_every_reward_both_sides_learn(lab: Any, build: TaskBuilder, paid_
 
 def test_demonstrations_make_the_choices_of_the_logs(lab: Any, build: TaskBuilder) -> None:
     policy = lab.policy(scale=0.1)
-    ((_, transcripts),) = a_run(policy, build, steps=1, paid_by="demonstration", credit="none", **STILL)
+    ((_, transcripts),) = a_run(policy, build, steps=1, recipe=SupervisedRecipe, **STILL)
     for transcript in transcripts:
         assert [(turn.proposal, turn.answer.action, turn.answer.strength) for turn in transcript.turns] == [
             (transcript.task.target, ACTIONS.index("click"), 1.0)
@@ -486,10 +522,11 @@ def test_demonstrations_make_the_choices_of_the_logs(lab: Any, build: TaskBuilde
 def test_the_update_by_demonstrations_raises_their_likelihood(lab: Any, build: TaskBuilder) -> None:
     """Its gradient is that of the mean log-probability a token, made by hand here."""
     policy = lab.policy(scale=0.1)
-    ((metrics, transcripts),) = a_run(policy, build, steps=1, paid_by="demonstration", credit="none", **STILL)
+    ((metrics, transcripts),) = a_run(policy, build, steps=1, recipe=SupervisedRecipe, **STILL)
     items = lab.split.dataset.items
     recommender, user = (Demonstrator(policy, role, items) for role in ROLES)
-    recommender.tasks = user.tasks = [t.task for t in transcripts]
+    for side in (recommender, user):
+        side.prepare([t.task for t in transcripts])
     dialogues = [Dialogue(t.task, items, max_turns=3) for t in transcripts]
     play(dialogues, recommender, user)
     assert [tuple(d.turns) for d in dialogues] == [t.turns for t in transcripts]
@@ -503,6 +540,7 @@ def test_the_update_by_demonstrations_raises_their_likelihood(lab: Any, build: T
     assert metrics["rec_gradient"] == pytest.approx(float(norm), rel=1e-3)
 
 
-def test_demonstrations_are_no_matter_for_hindsight() -> None:
-    with pytest.raises(ConfigError, match="Expected credit none with demonstrations"):
-        CoarsConfig(paid_by="demonstration")
+def test_hindsight_does_not_judge_demonstrations(lab: Any) -> None:
+    agent = Demonstrator(lab.policy(), RECOMMENDER, lab.split.dataset.items)
+    with pytest.raises(ConfigError, match="Token credit judges what a side chose itself, but a Demonstrator"):
+        Learner(agent=agent, learning_rate=1e-3, credit=SelfDistillation())

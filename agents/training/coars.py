@@ -1,0 +1,121 @@
+"""Coars: CoARS, arXiv:2604.10029. Coupled interaction rewards, and token credit from hindsight.
+
+Reconstructed from the abstract and public summaries; docs/methods.md says what is published and what is our choice.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agents.training.credit import (
+    AveragedTeacher,
+    BaseTeacher,
+    ClippedLogRatio,
+    LiveTeacher,
+    SelfDistillation,
+    SignFromReward,
+    Teacher,
+)
+from agents.training.recipe import CoTraining, Setting, Training
+from agents.training.samples import Baseline, batch_mean, group_mean, group_normalized
+from coars_env import (
+    RECOMMENDER,
+    ROLES,
+    USER,
+    CoarsReward,
+    ConfigError,
+    LinearStage,
+    MirroredStage,
+    Role,
+    StageSensitivity,
+    constant_stage,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Settings of `CoarsReward`."""
+
+    alpha: float = 0.1
+    """Weight of the peer term; published."""
+    stage: Literal["mirrored", "constant", "decreasing", "increasing"] = "mirrored"
+    """Weight of a turn by its place in the dialogue (our choice). "mirrored" pays early hits more and charges late
+    misses more (`MirroredStage`), "decreasing" and "increasing" weigh hits and misses the same (`LinearStage`)."""
+    beta: float = 1 / 3
+    """Spread of the stage sensitivity (our choice)."""
+    exclude_positive_miss: Literal["both", "recommender", "user", "off"] = "off"
+    """Who does not train on a miss the user liked. The rule is published, its scope is not; nobody is our choice. With
+    "both" a user that accepts everything never meets a penalty, and that is what it learns; with "recommender" the
+    recommender soon learns from its hits alone; see docs/log.md."""
+
+    def build(self) -> CoarsReward:
+        scope = {"both": ROLES, "recommender": (RECOMMENDER,), "user": (USER,), "off": ()}[self.exclude_positive_miss]
+        stages: dict[str, StageSensitivity] = {
+            "mirrored": MirroredStage(self.beta),
+            "constant": constant_stage,
+            "decreasing": LinearStage(self.beta),
+            "increasing": LinearStage(-self.beta),
+        }
+        return CoarsReward(alpha=self.alpha, stage=stages[self.stage], exclude_positive_miss=frozenset(scope))
+
+
+BASELINES: dict[str, Baseline | None] = {
+    "none": None,
+    "group": group_mean,
+    "group_normalized": group_normalized,
+    "batch": batch_mean,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coars(CoTraining):
+    """Train both agents by CoARS."""
+
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    group_size: int = 1
+    """Dialogues of one task, see `Optimisation`."""
+    baseline: Literal["none", "group", "group_normalized", "batch"] = "none"
+    """What is subtracted from each reward; published: nothing."""
+    credit: Literal["log_ratio", "sign_from_reward", "none"] = "log_ratio"
+    """What hindsight adds to a reward: "log_ratio", the paper's `ClippedLogRatio`; "sign_from_reward", RLSD's
+    `SignFromReward`, published with lambda .5 and clip .2; or nothing."""
+    lambda_recommender: float = 0.1
+    """Weight of the token credit; published."""
+    lambda_user: float = 0.1
+    """Weight of the token credit; published."""
+    clip: float = 1.0
+    """Largest token credit; published."""
+    teacher: Literal["base", "live", "ema"] = "base"
+    """Whose weights read the hindsight: `BaseTeacher`, `LiveTeacher` or `AveragedTeacher` (our choice)."""
+    teacher_rate: float = 0.05
+    """Of the running average; SDPO's (arXiv:2601.20802)."""
+    diagnosis: Literal["template", "written"] = "template"
+    """Who writes the last part of d_t: a template that compares genres, or the base."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.teacher_rate <= 1:
+            raise ConfigError(f"teacher_rate must be in (0, 1], got {self.teacher_rate}.")
+        self.optimisation(group_size=self.group_size, baseline=BASELINES[self.baseline])
+
+    def credit_of(self, role: Role) -> SelfDistillation | None:
+        """Make the token credit of a side."""
+        if self.credit == "none":
+            return None
+        lam = self.lambda_recommender if role == RECOMMENDER else self.lambda_user
+        teachers: dict[str, Teacher] = {
+            "base": BaseTeacher(),
+            "live": LiveTeacher(),
+            "ema": AveragedTeacher(self.teacher_rate),
+        }
+        return SelfDistillation(
+            credit=(ClippedLogRatio if self.credit == "log_ratio" else SignFromReward)(lam, self.clip),
+            teacher=teachers[self.teacher],
+            written_diagnosis=self.diagnosis == "written",
+        )
+
+    def build(self, setting: Setting) -> Training:
+        return Training(
+            self.players(setting, credit=self.credit_of),
+            self.reward.build(),
+            self.optimisation(group_size=self.group_size, baseline=BASELINES[self.baseline]),
+        )

@@ -1,0 +1,227 @@
+"""Recipe: settings that make the objects `train` takes. A recipe is one readable file, here or anywhere.
+
+`coars train --recipe NAME` finds a recipe by its name in the entry points `coars.recipes`, or as module:Class.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from agents.models.policy import Policy
+from agents.players.llm_agent import LLMAgent
+from agents.players.served import ServedAgent, Server
+from agents.training.credit import SelfDistillation
+from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
+from agents.training.learner import Learner, Optimisation, Players
+from agents.training.samples import balance_hits
+from agents.training.train import OnStep, train
+from agents.training.update import Optimizers
+from coars_env import (
+    RECOMMENDER,
+    ROLES,
+    USER,
+    Agent,
+    ConfigError,
+    Role,
+    Split,
+    TaskBuilder,
+    TranscriptReward,
+    import_object,
+)
+
+GROUP = "coars.recipes"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a recipe makes: who plays, what is earned, how many updates of what size. See `train`."""
+
+    players: Players
+    reward: TranscriptReward
+    optimisation: Optimisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a recipe is given: a policy, the data, and what the command line adds."""
+
+    policy: Policy
+    split: Split
+    opinions: bool = True
+    """Whether a user's prompt holds what peers say."""
+    server: Server | None = None
+    """Samples the replies in place of the local decode loop."""
+    partner: Agent | None = None
+    """Plays the side that does not learn; its adapter does by default."""
+
+    def agent(self, role: Role, **options: Any) -> LLMAgent:
+        """Make an agent that plays with its adapter, here or on the server; `options` go to `LLMAgent`."""
+        items, options = self.split.dataset.items, {"opinions": self.opinions, **options}
+        if self.server is None:
+            return LLMAgent(self.policy, role, items, **options)
+        return ServedAgent(self.server, role, items, **options)
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """A frozen dataclass of settings with a method that makes a `Training` of them.
+
+    Every field becomes an option of `coars train`, and all are saved with a run: numbers, texts, literals, other such
+    dataclasses.
+    """
+
+    @property
+    def steps(self) -> int:
+        """Number of updates."""
+        ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def build(self, setting: Setting) -> Training:
+        """Make players, reward and optimisation. Called once, before anything is trained."""
+        ...
+
+
+def no_credit(role: Role) -> SelfDistillation | None:
+    """Learn from the reward alone."""
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoTraining:
+    """Settings that the recipes of this project share: both sides, or one of them, learn from the same dialogues."""
+
+    steps: int = 120
+    """Updates (our choice)."""
+    episodes_per_step: int = 192
+    """Dialogues of an update (our choice)."""
+    max_turns: int = 4
+    """T; AFL's value (our choice)."""
+    learners: Literal["both", "recommender", "user"] = "both"
+    """Whose adapter learns; CoARS: both. The other side plays as it is, or a partner plays it."""
+    learning_rate_recommender: float = 2e-3
+    """Of AdamW without decay: linear warm-up over 5 updates, then a cosine to a tenth (our choice). Models of billions
+    of parameters want 1e-5."""
+    learning_rate_user: float = 5e-4
+    """The same for the user (our choice). At the recommender's rate its readiness to accept swings from end to end."""
+    explored_share: float = 0.25
+    """Share of the dialogues that are explored for a user that learns, see `Learner` (our choice)."""
+    balance_user: bool = True
+    """Weigh the user's turns so that hits and misses count the same in a batch (our choice). Otherwise the user first
+    learns how often the recommender is right at present (accept everything, or nothing), and then explores no more."""
+    temperature: float = 1.0
+    """Of the rollout, full support (our choice)."""
+    max_grad_norm: float = 1.0
+    """Largest norm of an adapter's gradient (our choice)."""
+    micro_batch: int = 16
+    """Dialogues per forward pass of the update; changes memory, not the result."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0 in training, got {self.temperature}.")
+        if not 0 <= self.explored_share < 1:
+            raise ConfigError(f"explored_share must be in [0, 1), got {self.explored_share}.")
+        self.optimisation()
+
+    @property
+    def learning_roles(self) -> tuple[Role, ...]:
+        """The sides whose adapters learn."""
+        return {"both": ROLES, "recommender": (RECOMMENDER,), "user": (USER,)}[self.learners]
+
+    def optimisation(self, **changes: Any) -> Optimisation:
+        """Make the optimisation of these settings; `changes` are fields of `Optimisation`."""
+        settings = {
+            name: getattr(self, name)
+            for name in ("steps", "episodes_per_step", "max_turns", "max_grad_norm", "micro_batch", "seed")
+        }
+        return Optimisation(**{**settings, **changes})
+
+    def players(
+        self,
+        setting: Setting,
+        *,
+        credit: Callable[[Role], SelfDistillation | None] = no_credit,
+        agent: Callable[[Role], LLMAgent] | None = None,
+    ) -> Players:
+        """Make a learner of each side that learns; the partner, or the adapter as it is, plays the other side.
+
+        Args:
+            setting: policy, data and partner.
+            credit: token credit of a side.
+            agent: makes the agent of a side that learns; `setting.agent` by default.
+
+        Raises:
+            ConfigError: a partner, though both sides learn.
+        """
+        if setting.partner is not None and self.learners == "both":
+            raise ConfigError(
+                'A partner plays the side that does not learn, but learners="both". Set learners to "recommender" or '
+                '"user".'
+            )
+        make = agent or (lambda role: setting.agent(role, temperature=self.temperature))
+        rates = {RECOMMENDER: self.learning_rate_recommender, USER: self.learning_rate_user}
+        return {
+            role: Learner(
+                agent=make(role),
+                learning_rate=rates[role],
+                credit=credit(role),
+                weigh=balance_hits if role == USER and self.balance_user else None,
+                explored_share=self.explored_share if role == USER else 0.0,
+            )
+            if role in self.learning_roles
+            else setting.partner or setting.agent(role, temperature=self.temperature)
+            for role in ROLES
+        }
+
+
+def run_recipe(
+    recipe: Recipe,
+    setting: Setting,
+    tasks: TaskBuilder,
+    *,
+    optimizers: Optimizers | None = None,
+    first: int = 0,
+    on_step: OnStep | None = None,
+    processes: ProcessGroup = SINGLE_PROCESS,
+) -> None:
+    """Build a recipe and `train` by it."""
+    training = recipe.build(setting)
+    train(
+        setting.policy,
+        tasks,
+        training.players,
+        reward=training.reward,
+        optimisation=training.optimisation,
+        optimizers=optimizers,
+        first=first,
+        on_step=on_step,
+        processes=processes,
+    )
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that installed packages announce."""
+    return sorted(entry.name for entry in entry_points(group=GROUP))
+
+
+def find_recipe(name: str) -> type[Recipe]:
+    """Return the class of a recipe by its name, or by module:Class, also from the working directory.
+
+    Raises:
+        ConfigError: no such recipe, or no recipe.
+    """
+    known = {entry.name: entry.value for entry in entry_points(group=GROUP)}
+    if name not in known and ":" not in name:
+        raise ConfigError(
+            f"There is no recipe {name!r}. Known recipes: {', '.join(sorted(known))}; or name module:Class."
+        )
+    found = import_object(known.get(name, name))
+    if not isinstance(found, type) or not isinstance(recipe := found(), Recipe):
+        raise ConfigError(
+            f"{name} is no recipe: a recipe is a dataclass with defaults, the fields steps and seed and a method "
+            "build(setting). See agents.training.recipe.Recipe."
+        )
+    return type(recipe)

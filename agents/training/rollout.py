@@ -1,0 +1,162 @@
+"""Rollout: the dialogues of one update, and what its learners can learn from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agents.models.policy import Policy
+from agents.players.llm_agent import LLMAgent
+from agents.training.distributed import ProcessGroup
+from agents.training.hindsight import with_written_diagnoses
+from agents.training.learner import Learner, Optimisation, Players, agent_of, learners_of
+from agents.training.samples import TrainingSample, training_sample
+from agents.training.sharding import in_step
+from coars_env import (
+    RECOMMENDER,
+    ROLES,
+    USER,
+    Action,
+    Agent,
+    Dialogue,
+    Observation,
+    Reward,
+    RewardTerms,
+    Role,
+    Task,
+    TaskBuilder,
+    Transcript,
+    TranscriptReward,
+    play,
+    sample_train_tasks,
+    score_transcripts,
+)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What all processes played for one update."""
+
+    transcripts: list[Transcript]
+    """Of the recommender as it is, without the explored dialogues."""
+    samples: dict[Role, list[TrainingSample]]
+    """Of each learner, with baseline and weights."""
+    tokens: int
+    """Sampled by the language models of this process."""
+
+
+class Explorer:
+    """A recommender whose item is replaced by a random candidate in the dialogues numbered below `explored`.
+
+    The words stay its own, so nothing but the item tells the user which kind of dialogue it is in.
+    """
+
+    def __init__(self, recommender: Agent, explored: int) -> None:
+        self._recommender, self._explored = recommender, explored
+
+    def start(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._recommender.start(seeds)
+        self._rngs = [np.random.default_rng([*seed, 1]) for seed in seeds]
+
+    def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
+        actions = self._recommender.act(observations)
+        for number in [n for n in actions if n < self._explored]:
+            item = int(self._rngs[number].integers(len(observations[number]["candidates"])))
+            actions[number] = {**actions[number], "item": item}
+        return actions
+
+
+def collect(
+    policy: Policy,
+    build: TaskBuilder,
+    players: Players,
+    reward: TranscriptReward,
+    optimisation: Optimisation,
+    step: int,
+    processes: ProcessGroup,
+) -> Rollout:
+    """Play the dialogues of update `step` and turn them into samples. Each process plays its share."""
+    learners = learners_of(policy, players)
+    user = learners.get(USER)
+    explored = optimisation.explored(user.explored_share) if user else 0
+    tasks = _tasks(build, optimisation, step, processes)
+    dialogues = {
+        number: Dialogue(
+            task,
+            build.split.dataset.items,
+            max_turns=optimisation.max_turns,
+            reward=reward if isinstance(reward, Reward) else None,
+        )
+        for number, task in tasks.items()
+    }
+    recommender, user_agent = (agent_of(players[role]) for role in ROLES)
+    for agent in (recommender, user_agent):
+        if isinstance(agent, LLMAgent):
+            agent.prepare(list(tasks.values()))
+    with in_step(policy, processes):
+        play(
+            list(dialogues.values()),
+            Explorer(recommender, sum(number < explored for number in dialogues)),
+            user_agent,
+            seed=optimisation.seed,
+            numbers=[step * optimisation.episodes_per_step + number for number in dialogues],
+        )
+    played = {
+        number: dialogue.transcript(build.split.dataset.provenance, seed=optimisation.seed)
+        for number, dialogue in dialogues.items()
+    }
+    with in_step(policy, processes):  # a reward may ask the base
+        terms = score_transcripts(reward, list(played.values()))
+    samples = {}
+    for role, learner in learners.items():
+        first = explored if role == RECOMMENDER else 0
+        samples[role] = processes.merge(_samples(learner, played, terms, first=first))
+    language_models = [agent for player in players.values() if isinstance(agent := agent_of(player), LLMAgent)]
+    tokens = sum(sum(row.sampled) for agent in language_models for row in agent.rows)
+    for agent in language_models:
+        agent.forget()  # no cache outlives the weights it was made with
+    transcripts = processes.merge(played)[explored:]
+    for role, learner in learners.items():
+        if learner.credit is not None and learner.credit.written_diagnosis:
+            rng = np.random.default_rng([optimisation.seed, 3, step, ROLES.index(role)])
+            samples[role] = with_written_diagnoses(policy, samples[role], rng, processes)
+        if optimisation.baseline is not None:
+            samples[role] = optimisation.baseline(samples[role])
+        if learner.weigh is not None:
+            samples[role] = learner.weigh(samples[role])
+    return Rollout(transcripts, samples, tokens)
+
+
+def _tasks(build: TaskBuilder, optimisation: Optimisation, step: int, processes: ProcessGroup) -> dict[int, Task]:
+    """Draw the tasks of update `step` and return this process's share by the number of the dialogue.
+
+    Whole groups go to the processes in turn, so each has its share of the explored ones, which cost less.
+    """
+    size, groups = optimisation.group_size, optimisation.episodes_per_step // optimisation.group_size
+    rng = np.random.default_rng([optimisation.seed, 2, step])
+    drawn = sample_train_tasks(build, groups, rng, prefix=f"train-{step:05d}")
+    numbers = range(optimisation.episodes_per_step)
+    return {n: drawn[n // size] for n in numbers if n // size % processes.world_size == processes.rank}
+
+
+def _samples(
+    learner: Learner,
+    transcripts: Mapping[int, Transcript],
+    terms: Sequence[Sequence[RewardTerms]],
+    *,
+    first: int,
+) -> dict[int, TrainingSample]:
+    """Turn the last batch of a learner into samples by the number of the dialogue, from number `first` on.
+
+    Failed dialogues and dialogues without a turn to learn from are left out.
+    """
+    agent = learner.agent
+    diagnosed = learner.credit is None or not learner.credit.written_diagnosis
+    samples = {
+        number: training_sample(
+            row, agent.role, transcript, paid, agent.items, agent.policy.backbone, diagnosed=diagnosed
+        )
+        for row, (number, transcript), paid in zip(agent.rows, transcripts.items(), terms, strict=True)
+        if number >= first and transcript.ending != "failed"
+    }
+    return {number: sample for number, sample in samples.items() if sample.turns}
