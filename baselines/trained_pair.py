@@ -14,14 +14,13 @@ from typing import ClassVar, Self
 
 from agents.models.backbones import load
 from agents.models.policy import Policy
-from agents.players.llm_agent import LLMAgent
 from agents.runs.checkpoint import ADAPTERS_FOLDER, is_finished
 from agents.runs.config import AnyTrainConfig, TrainConfig, with_settings
 from agents.runs.record import read_metrics
 from agents.runs.run import new_policy, open_backbone, run_training
 from agents.training.coars import Coars
 from agents.training.peers import PeersConfig
-from agents.training.recipe import Recipe
+from agents.training.recipe import Recipe, Setting, greedy_players
 from baselines.system import Resources, SavedSystem
 from coars_env import RECOMMENDER, ROLES, USER, CheckpointError, Split
 
@@ -44,8 +43,6 @@ class TrainedPair(SavedSystem):
     """Both sides of a trained policy, greedy."""
 
     plays = ROLES
-    recommender: LLMAgent
-    user: LLMAgent
     recipe: ClassVar[Recipe] = Coars()
     """What is trained and how, but for seed and number of updates."""
     kept: ClassVar[tuple[str, ...]] = ("hit_first", "reward_recommender", "reward_user", "turns", "seconds")
@@ -60,9 +57,8 @@ class TrainedPair(SavedSystem):
             backbone: name of its base.
             history: metrics of every update.
         """
-        super().__init__(
-            *(LLMAgent(policy, role, split.dataset.items, temperature=0.0) for role in (RECOMMENDER, USER))
-        )
+        players = greedy_players(self.recipe, Setting(policy=policy, split=split))
+        super().__init__(*(players[role] for role in ROLES))
         self._policy, self._backbone, self.history = policy, backbone, history
         self.learning_curve = history.get("hit_first", [])
         self.num_parameters = sum(p.numel() for role in (RECOMMENDER, USER) for p in policy.parameters(role))

@@ -156,6 +156,19 @@ def test_a_system_of_ones_own_is_laid_beside_item_knn() -> None:
     assert "| title words | 0." in printed
 
 
+def test_a_backbone_of_ones_own_learns() -> None:
+    printed = run_example("own_backbone.py").splitlines()
+    assert [line.partition(":")[0] for line in printed] == ["update 1", "update 2"]
+
+
+def test_a_recipe_of_ones_own_trains_a_recommender_that_thinks() -> None:
+    words = ["--backbone", "own_backbone:small_llama", "--recipe.steps", "2", "--recipe.episodes-per-step", "8"]
+    printed = run_example("own_recipe.py", *words).splitlines()
+    assert printed[0] == "synthetic data, 94 validation users"
+    assert re.fullmatch(r"Hit@1 before: 0\.\d+ \[.*\]", printed[1])
+    assert [line.partition(":")[0] for line in printed[2:4]] == ["update 1", "update 2"]
+
+
 @pytest.mark.slow
 def test_a_system_of_ones_own_is_compared_by_the_command_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

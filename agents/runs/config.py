@@ -43,7 +43,8 @@ class TrainConfig(Generic[R]):
     out: Path = Path("runs/coars")
     """New folder for the run."""
     backbone: str = "pocket"
-    """"pocket" builds the local model; else a folder or a hub name such as Qwen/Qwen3-0.6B."""
+    """"pocket" builds the local model; else a folder, a hub name such as Qwen/Qwen3-0.6B, or module:function of your
+    own that takes the split and returns a Backbone."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes a GPU if there is one."""
     bits: Literal[4, 8] | None = None

@@ -18,10 +18,12 @@ from agents.players.llm_agent import LLMAgent
 from agents.runs.checkpoint import ADAPTERS_FOLDER
 from agents.runs.config import AnyTrainConfig, open_split, run_config
 from agents.runs.record import read_metrics
-from agents.runs.run import open_backbone
+from agents.runs.run import load_partner, open_backbone
 from agents.training.peers import peers_of
+from agents.training.recipe import Setting, greedy_players
 from coars_env import (
     RECOMMENDER,
+    ROLES,
     USER,
     Benchmark,
     CandidateRule,
@@ -48,10 +50,17 @@ def play_policy(policy: Policy, split: Split, benchmark: Benchmark, *, name: str
     return benchmark.play(name, recommender, user, ask_user=True)
 
 
+def _play(config: AnyTrainConfig, policy: Policy, split: Split, benchmark: Benchmark, *, name: str) -> Played:
+    """Play the agents of a run, greedy, with its reply formats and its partner; a partner's user is not tested."""
+    partner = None if config.partner is None else load_partner(config.partner, split)
+    setting = Setting(policy=policy, split=split, opinions=config.peers.opinions, partner=partner)
+    players = greedy_players(config.recipe, setting)
+    return benchmark.play(name, *(players[role] for role in ROLES), ask_user=isinstance(players[USER], LLMAgent))
+
+
 def play_untrained(config: AnyTrainConfig, split: Split, benchmark: Benchmark, *, name: str) -> Played:
     """Play the agents that a run of this configuration begins with."""
-    policy = Policy(open_backbone(config, split))
-    return play_policy(policy, split, benchmark, name=name, opinions=config.peers.opinions)
+    return _play(config, Policy(open_backbone(config, split)), split, benchmark, name=name)
 
 
 def play_runs(folders: Sequence[Path], split: Split, benchmark: Benchmark, *, name: str) -> Played:
@@ -60,7 +69,7 @@ def play_runs(folders: Sequence[Path], split: Split, benchmark: Benchmark, *, na
     for folder in folders:
         config = run_config(folder)
         policy = Policy.load(open_backbone(config, split), folder / ADAPTERS_FOLDER)
-        found = play_policy(policy, split, benchmark, name=name, opinions=config.peers.opinions)
+        found = _play(config, policy, split, benchmark, name=name)
         parts.append(replace(found, seeds=(config.recipe.seed,)))
     first, *others = parts
     return first.joined(*others)

@@ -1,6 +1,7 @@
 """Token credit [N]: what hindsight adds to the reward of a turn, token by token."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -103,85 +104,67 @@ def distilled_advantages(teacher_logprobs: Tensor, student_logprobs: Tensor, *, 
 # --- teachers ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What an update has read of its dialogues: keys and values that a teacher with the same weights can go on from."""
+    """Samples of one side as an update reads them, with the keys and values that a teacher of the same weights can use.
 
-    student: DynamicCache
-    """Under the adapter that learns."""
-    base: DynamicCache | None
-    """Under the bare base; None if the base has not read them."""
+    Example: `BaseTeacher().logprobs(Reading(policy=policy, role=USER, samples=samples, optimizer=optimizer))`.
+    """
+
+    policy: Policy
+    role: Role
+    """Whose messages."""
+    samples: Sequence[TrainingSample]
+    optimizer: Optimizer
+    """Of the side's adapter; keeps the weights of an `AveragedTeacher`."""
+    temperature: float = 1.0
+    """That of the sampling."""
+    student_cache: DynamicCache | None = None
+    """Of the adapter that learns, as `student_logprobs` leaves it."""
+    base_cache: DynamicCache | None = None
+    """Of the bare base."""
 
 
-class Teacher(Protocol):
-    """Re-reads replies with hindsight in the context. Whose weights it has is all that sets teachers apart."""
+class Teacher(ABC):
+    """Re-reads replies with hindsight in the context. Teachers differ only in their weights."""
 
-    @property
-    def needs_base(self) -> bool:
-        """Whether the bare base must read the dialogues first."""
-        ...
+    needs_base: ClassVar[bool] = False
+    """Whether the bare base must read the dialogues first."""
 
-    def logprobs(
-        self,
-        policy: Policy,
-        role: Role,
-        samples: Sequence[TrainingSample],
-        reading: Reading,
-        optimizer: Optimizer,
-        *,
-        temperature: float,
-    ) -> Tensor:
+    @abstractmethod
+    def logprobs(self, reading: Reading) -> Tensor:
         """Return the log-probabilities of the samples' tokens with hindsight, [N]; order as in `collate`."""
-        ...
 
-    def after_step(self, optimizer: Optimizer, before: Sequence[Tensor]) -> None:
+    def after_step(self, optimizer: Optimizer, before: Sequence[Tensor]) -> None:  # noqa: B027  most follow nothing
         """Follow the adapter after an optimizer step; `before` holds its weights before the step."""
 
 
 @dataclass(frozen=True)
-class BaseTeacher:
+class BaseTeacher(Teacher):
     """The bare base, which stays able to use hindsight and holds the messages to its own language (our choice)."""
 
     needs_base: ClassVar[bool] = True
 
-    def logprobs(
-        self,
-        policy: Policy,
-        role: Role,
-        samples: Sequence[TrainingSample],
-        reading: Reading,
-        optimizer: Optimizer,
-        *,
-        temperature: float,
-    ) -> Tensor:
-        return teacher_logprobs(policy, None, samples, temperature=temperature, read=reading.base)
-
-    def after_step(self, optimizer: Optimizer, before: Sequence[Tensor]) -> None: ...
+    def logprobs(self, reading: Reading) -> Tensor:
+        """Score with the adapters off."""
+        return teacher_logprobs(
+            reading.policy, None, reading.samples, temperature=reading.temperature, read=reading.base_cache
+        )
 
 
 @dataclass(frozen=True)
-class LiveTeacher:
+class LiveTeacher(Teacher):
     """The adapter as it is, the nearest reading of "the same model". Reasons decay under it, see docs/log.md."""
 
-    needs_base: ClassVar[bool] = False
-
-    def logprobs(
-        self,
-        policy: Policy,
-        role: Role,
-        samples: Sequence[TrainingSample],
-        reading: Reading,
-        optimizer: Optimizer,
-        *,
-        temperature: float,
-    ) -> Tensor:
-        return teacher_logprobs(policy, role, samples, temperature=temperature, read=reading.student)
-
-    def after_step(self, optimizer: Optimizer, before: Sequence[Tensor]) -> None: ...
+    def logprobs(self, reading: Reading) -> Tensor:
+        """Score with the adapter that learns."""
+        return teacher_logprobs(
+            reading.policy, reading.role, reading.samples, temperature=reading.temperature, read=reading.student_cache
+        )
 
 
 @dataclass(frozen=True)
-class AveragedTeacher:
+class AveragedTeacher(Teacher):
     """A running average of the adapter, as in SDPO, arXiv:2601.20802.
 
     Raises:
@@ -190,26 +173,18 @@ class AveragedTeacher:
 
     rate: float = 0.05
     """Share of the new weights in each step; SDPO's."""
-    needs_base: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:
             raise ConfigError(f"The rate of a running average must be in (0, 1], got {self.rate}.")
 
-    def logprobs(
-        self,
-        policy: Policy,
-        role: Role,
-        samples: Sequence[TrainingSample],
-        reading: Reading,
-        optimizer: Optimizer,
-        *,
-        temperature: float,
-    ) -> Tensor:
-        with policy.use_weights(role, averaged_weights(optimizer)):  # other weights, so nothing read can be reused
-            return teacher_logprobs(policy, role, samples, temperature=temperature)
+    def logprobs(self, reading: Reading) -> Tensor:
+        """Score with the average. Its weights are its own, so it reads the dialogues itself."""
+        with reading.policy.use_weights(reading.role, averaged_weights(reading.optimizer)):
+            return teacher_logprobs(reading.policy, reading.role, reading.samples, temperature=reading.temperature)
 
     def after_step(self, optimizer: Optimizer, before: Sequence[Tensor]) -> None:
+        """Move the average towards the new weights."""
         average_weights(optimizer, before, self.rate)
 
 

@@ -13,7 +13,7 @@ from agents.players.llm_agent import LLMAgent
 from agents.players.served import ServedAgent, Server
 from agents.training.credit import SelfDistillation
 from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
-from agents.training.learner import Learner, Optimisation, Players
+from agents.training.learner import Learner, Optimisation, Players, agent_of
 from agents.training.samples import balance_hits
 from agents.training.train import OnStep, train
 from agents.training.update import Optimizers
@@ -175,6 +175,25 @@ class CoTraining:
             else setting.partner or setting.agent(role, temperature=self.temperature)
             for role in ROLES
         }
+
+
+def greedy_players(recipe: Recipe, setting: Setting) -> dict[Role, Agent]:
+    """Make the players of a recipe as they are evaluated: language models greedy, all others as they are."""
+    found: dict[Role, Agent] = {}
+    for role, player in recipe.build(setting).players.items():
+        agent = agent_of(player)
+        if isinstance(agent, LLMAgent):
+            agent = LLMAgent(
+                agent.policy,
+                role,
+                agent.items,
+                temperature=0.0,
+                opinions=agent.opinions,
+                reply_format=agent.reply_format,
+                notes=agent.notes,
+            )
+        found[role] = agent
+    return found
 
 
 def run_recipe(

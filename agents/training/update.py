@@ -131,9 +131,16 @@ def _loss(
         divergence = kl_to_base(logprobs, base)
         kept.add(kl=divergence)
     if credit is not None:
-        with_hindsight = credit.teacher.logprobs(
-            policy, role, part, Reading(read, of_base), optimizer, temperature=temperature
+        reading = Reading(
+            policy=policy,
+            role=role,
+            samples=part,
+            optimizer=optimizer,
+            temperature=temperature,
+            student_cache=read,
+            base_cache=of_base,
         )
+        with_hindsight = credit.teacher.logprobs(reading)
         earned = earned + credit.credit(earned, with_hindsight, student)
         kept.add(credit=distilled_advantages(with_hindsight, student, clip=credit.credit.clip))
     kept.add(logprob=sampled, ratio=(logprobs.detach() - sampled).exp())

@@ -8,7 +8,7 @@ import torch
 from agents.models.backbones.backbone import Backbone
 from agents.models.backbones.causal_lm import load_causal_lm
 from agents.models.backbones.pocket import load_pocket, open_pocket
-from coars_env import ConfigError, Split
+from coars_env import BackboneError, ConfigError, Split, import_object
 
 __all__ = ["Backbone", "load"]
 
@@ -24,7 +24,8 @@ def load(
     """A backbone by name.
 
     Args:
-        name: "pocket", the folder of a pocket model, or the folder or hub name of a causal language model.
+        name: "pocket", the folder of a pocket model, the folder or hub name of a causal language model, or
+            module:function of one's own, which takes the split and returns a `Backbone`.
         split: its training part is what "pocket" is built from.
         device: "cpu" or "cuda".
         bits: of the inner matrices, see `load_causal_lm`.
@@ -37,8 +38,25 @@ def load(
     pocket = str(name) == "pocket" or (Path(name) / "pocket.json").is_file()
     if pocket and bits is not None:
         raise ConfigError(f"pocket is small as it is. Expected no bits for {name}, found {bits}. Leave them out.")
+    if ":" in str(name) and not Path(name).exists():
+        return own_backbone(str(name), split, bits=bits).to(device)
     if str(name) == "pocket":
         return load_pocket(split).to(device)
     if pocket:
         return open_pocket(Path(name)).to(device)
     return load_causal_lm(name, device=device, bits=bits, dtype=dtype)
+
+
+def own_backbone(path: str, split: Split, *, bits: Literal[4, 8] | None = None) -> Backbone:
+    """Make the backbone that module:function names, also from the working directory.
+
+    Raises:
+        ConfigError: it cannot be imported, or `bits`, which are the function's own business.
+        BackboneError: what it returns is no `Backbone`.
+    """
+    if bits is not None:
+        raise ConfigError(f"--bits {bits} does not apply to {path}, which makes its own model. Leave it out.")
+    made = import_object(path)(split)
+    if not isinstance(made, Backbone):
+        raise BackboneError(f"{path} returned {made!r:.100}, which is no agents.models.backbones.Backbone.")
+    return made

@@ -131,8 +131,7 @@ def test_an_average_reads_with_its_own_weights_and_leaves_the_adapter(lab: Any, 
     optimizer = AdamW(policy.parameters(role))
     for mine, theirs in zip(policy.parameters(role), other.parameters(role), strict=True):
         optimizer.state[mine][AVERAGE] = theirs.detach().clone()
-    nothing = Reading(DynamicCache(), None)
-    found = AveragedTeacher().logprobs(policy, role, samples, nothing, optimizer, temperature=1.0)
+    found = AveragedTeacher().logprobs(Reading(policy=policy, role=role, samples=samples, optimizer=optimizer))
     assert torch.allclose(found, teacher_logprobs(other, role, samples), atol=1e-6)
     assert not torch.allclose(found, teacher_logprobs(policy, role, samples), atol=0.01)
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(role), before, strict=True))

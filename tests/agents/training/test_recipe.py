@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from agents.models.fields import Field, Text
+from agents.models.replies import RECOMMENDER_FORMAT, ReplyFormat
 from agents.players.llm_agent import LLMAgent
 from agents.training.coars import Coars
 from agents.training.learner import Learner
-from agents.training.recipe import CoTraining, Recipe, Setting, Training, find_recipe
+from agents.training.recipe import CoTraining, Recipe, Setting, Training, find_recipe, greedy_players
 from agents.training.samples import balance_hits
+from baselines.supervised import SupervisedRecipe
 from coars_env import RECOMMENDER, ROLES, USER, ConfigError, FixedUser, outcome_terms
 
 
@@ -83,3 +86,29 @@ def test_a_recipe_is_found_in_the_working_directory(tmp_path: Path, monkeypatch:
         find_recipe("my_recipe_of_the_test:NotOne")
     with pytest.raises(ConfigError, match=r"There is no recipe 'mine'\. Known recipes: "):
         find_recipe("mine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thinking(CoTraining):
+    """Both sides learn; the recommender thinks first."""
+
+    def build(self, setting: Setting) -> Training:
+        formats = {RECOMMENDER: ReplyFormat((Field("Thought", Text(), hidden=True), *RECOMMENDER_FORMAT.fields))}
+        players = self.players(
+            setting, agent=lambda role: setting.agent(role, temperature=1.0, reply_format=formats.get(role))
+        )
+        return Training(players, outcome_terms, self.optimisation())
+
+
+def test_the_players_of_a_recipe_are_evaluated_greedily_in_its_own_format(lab: Any, setting: Setting) -> None:
+    for role, agent in greedy_players(Thinking(), setting).items():
+        assert isinstance(agent, LLMAgent)
+        assert agent.temperature == 0
+        assert [field.name for field in agent.reply_format.fields][0] == (
+            "Thought" if role == RECOMMENDER else "Reason"
+        )
+    demonstrated = greedy_players(SupervisedRecipe(), setting)
+    assert [type(agent) for agent in demonstrated.values()] == [LLMAgent, LLMAgent]
+    partner = FixedUser()
+    beside = Setting(policy=setting.policy, split=setting.split, partner=partner)
+    assert greedy_players(Plain(learners="recommender"), beside)[USER] is partner
