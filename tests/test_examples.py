@@ -253,7 +253,7 @@ def test_an_ablation_is_printed_drawn_and_not_trained_twice(tmp_path: Path) -> N
     runs, out = tmp_path / "runs", tmp_path / "out"
     words = ["--what", "credit", "--seeds", "0", "--draws", "1", "--base.out", str(runs), "--out", str(out)]
     words += ["--base.backbone", str(backbone), "--base.data.source", "synthetic"]
-    words += ["--base.coars.steps", "1", "--base.coars.episodes-per-step", "8"]
+    words += ["--base.recipe.steps", "1", "--base.recipe.episodes-per-step", "8"]
     printed = run_example("ablation.py", *words)
     names = ("CoARS", "sign from reward", "no self-distillation")
     table = [line.split(" | ")[0].removeprefix("| ") for line in printed.splitlines()]

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from agents.models.backbones.backbone import Backbone
 from agents.models.backbones.pocket import END, PAD, PocketConfig, new_model, train_tokenizer
 from agents.models.policy import Policy
 from agents.players.llm_agent import LLMAgent
-from agents.training.credit import TeacherKind, distilled_advantages, student_logprobs, teacher_logprobs
+from agents.training.credit import distilled_advantages, student_logprobs, teacher_logprobs
 from agents.training.losses import coars_loss
 from agents.training.samples import TrainingSample, collate, collate_teacher, sort_by_length, training_sample
 from coars_env import (
@@ -72,7 +73,7 @@ class SpeedConfig:
     """Films of the invented world: with the fixed phrases they make the vocabulary."""
     group_size: int = 1
     """How many dialogues play one task."""
-    teacher: TeacherKind = "base"
+    teacher: Literal["base", "live"] = "base"
     threads: int = 0
     """Threads of torch; 0 leaves its own choice."""
     out: Path | None = None

@@ -104,9 +104,7 @@ def test_the_players_of_a_recipe_are_evaluated_greedily_in_its_own_format(lab: A
     for role, agent in greedy_players(Thinking(), setting).items():
         assert isinstance(agent, LLMAgent)
         assert agent.temperature == 0
-        assert [field.name for field in agent.reply_format.fields][0] == (
-            "Thought" if role == RECOMMENDER else "Reason"
-        )
+        assert agent.reply_format.fields[0].name == ("Thought" if role == RECOMMENDER else "Reason")
     demonstrated = greedy_players(SupervisedRecipe(), setting)
     assert [type(agent) for agent in demonstrated.values()] == [LLMAgent, LLMAgent]
     partner = FixedUser()
