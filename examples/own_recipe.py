@@ -56,7 +56,7 @@ class AgainstAScorer:
         recommender = Learner(agent=setting.agent(RECOMMENDER), learning_rate=2e-3)
         return Training(
             players={RECOMMENDER: recommender, USER: user},
-            reward=CoarsReward(exclude_positive_miss=frozenset()),
+            reward=CoarsReward(),
             optimisation=Optimisation(
                 steps=self.steps, episodes_per_step=self.episodes_per_step, max_turns=2, seed=self.seed
             ),

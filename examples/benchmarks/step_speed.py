@@ -110,7 +110,7 @@ class Step:
 
     def play(self, kind: type[Carrying]) -> tuple[list[Dialogue], dict[Role, Carrying]]:
         dataset = self.split.dataset
-        reward = CoarsReward(exclude_positive_miss=frozenset())  # every turn is trained on
+        reward = CoarsReward()  # every turn is trained on
         dialogues = [Dialogue(t, dataset.items, max_turns=self.config.max_turns, reward=reward) for t in self.tasks]
         agents: dict[Role, Carrying] = {role: kind(self.policy, role, dataset.items) for role in ROLES}
         play(dialogues, agents[RECOMMENDER], agents[USER])

@@ -310,7 +310,7 @@ def test_a_server_that_dies_fails_dialogues_and_ends_a_run_with_what_to_do(
 
 # Training -------------------------------------------------------------------------------------------------------------
 
-EVERY_TURN = CoarsReward(exclude_positive_miss=frozenset())
+EVERY_TURN = CoarsReward()
 PLAIN: dict[str, Any] = {"credit": "none", "balance_user": False, "explored_share": 0.0}
 
 
