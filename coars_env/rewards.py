@@ -92,7 +92,7 @@ StageSensitivity = Callable[[int, int, bool], float]
 
 
 def constant_stage(turn: int, max_turns: int, hit: bool) -> float:
-    """D = 1: every turn weighs alike."""
+    """Weigh every turn the same: D = 1."""
     return 1.0
 
 
@@ -285,7 +285,7 @@ def turn_outcome_terms(transcript: Transcript) -> list[RewardTerms]:
 
 
 def kept_terms(transcript: Transcript) -> list[RewardTerms]:
-    """Rejection sampling: replies that were right are worth 1, all others are left out.
+    """Pay 1 for replies that were right and leave all others out: rejection sampling.
 
     To raise the likelihood of what is kept is fine-tuning on one's own successes, as in RAFT (arXiv:2304.06767) and
     ReST-EM (arXiv:2312.06585); that a single turn is kept or not, rather than a dialogue, is ours.
@@ -301,7 +301,7 @@ def kept_terms(transcript: Transcript) -> list[RewardTerms]:
 
 
 def reward_or_default(reward: Reward | None) -> Reward:
-    """The reward that was passed, CoARS's if none was.
+    """Return the reward that was passed, or that of CoARS if none was.
 
     Raises:
         ConfigError: it is no `Reward`.
