@@ -30,9 +30,9 @@ class Coars(TrainedPair):
 
 
 class CoarsPaper(TrainedPair):
-    """CoARS with the paper's exclusion rule: neither side trains on a miss that the user liked."""
+    """CoARS with the published rule of exclusion: neither side trains on a miss that the user liked."""
 
-    recipe = CoarsRecipe(reward=RewardConfig(exclude_positive_miss="both"))
+    recipe = CoarsRecipe(reward=RewardConfig(exclude_positive_miss=("recommender", "user")))
 
 
 class CoarsWithoutDistillation(TrainedPair):

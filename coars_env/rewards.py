@@ -92,7 +92,7 @@ StageSensitivity = Callable[[int, int, bool], float]
 
 
 def constant_stage(turn: int, max_turns: int, hit: bool) -> float:
-    """D = 1: every turn weighs alike."""
+    """Weigh every turn the same: D = 1."""
     return 1.0
 
 
@@ -146,12 +146,12 @@ def _stage_of_dialogue(turn: int, max_turns: int) -> float:
 
 
 def recommender_reward(hit: Values, strength: Values, stage: Values) -> Values:
-    """R_rec = (2 hit - 1) (0.5 + 0.5 s) D. arXiv:2604.10029, Eq. 7. Of one turn, or of arrays of them."""
+    """Compute R_rec = (2 hit - 1) (0.5 + 0.5 s) D of one turn, or of arrays of them. arXiv:2604.10029, Eq. 7."""
     return (2 * hit - 1) * (0.5 + 0.5 * strength) * stage
 
 
 def user_reward(hit: Values, strength: Values, peer_similarity: Values, alpha: float) -> Values:
-    """R_user = (2 hit - 1) v (1 - alpha q v) with v = 2 s - 1. arXiv:2604.10029, Eq. 8. Likewise."""
+    """Compute R_user = (2 hit - 1) v (1 - alpha q v) with v = 2 s - 1, likewise. arXiv:2604.10029, Eq. 8."""
     v = 2 * strength - 1
     return (2 * hit - 1) * v * (1 - alpha * peer_similarity * v)
 
@@ -164,9 +164,11 @@ class CoarsReward:
     """Weight of the peer term; published."""
     stage: StageSensitivity = MirroredStage()
     """D; ours, see `MirroredStage`."""
-    exclude_positive_miss: frozenset[str] = frozenset(ROLES)
-    """Who does not train on a miss the user liked (the log may simply lack that interaction). The rule is published,
-    whom it covers is not: both is our reading."""
+    exclude_positive_miss: frozenset[str] = frozenset()
+    """Agents that do not train on a miss the user liked, since the log may lack that interaction. The rule is
+    published, its scope is not; an empty scope is our choice. If both are excluded, a user that accepts everything
+    never meets a penalty, and that is what it learns; if the recommender is, it soon learns from its hits alone; see
+    docs/log.md."""
     invalid: float = -1.0
     """Reward of a message that could not be used, for its author; ours."""
 
@@ -186,14 +188,14 @@ class CoarsReward:
             raise ConfigError(f"A reward is a finite number. Expected such as `invalid`, found {self.invalid!r}.")
 
     def __call__(self, transcript: Transcript) -> list[RewardTerms]:
-        """One entry per turn of a transcript."""
+        """Score each turn of a transcript."""
         return [
             self.turn(transcript.task, turn, number, transcript.max_turns)
             for number, turn in enumerate(transcript.turns, start=1)
         ]
 
     def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
-        """Rewards of the `number`-th turn, counted from 1.
+        """Score the `number`-th turn, counted from 1.
 
         A message that could not be used costs its author `invalid`; a usable message of the partner in that turn earns
         0 and is not trained on.
@@ -243,12 +245,12 @@ class CoarsReward:
 
 
 def outcome_terms(transcript: Transcript) -> list[RewardTerms]:
-    """What a dialogue as a whole was worth, paid alike in each of its turns: learning without interaction rewards.
+    """Pay in each turn what the dialogue as a whole was worth: learning without interaction rewards.
 
     The recommender has 1 if its last proposal was the target and -1 else; the user the mean over its answers of 1 for
-    each that is right (positive on the target, negative on another item) and -1 for each that is not. The outcome
-    rewards of a GRPO of dialogues are ours; they are scaled to [-1, 1] as Eq. 7-8 are. No turn is left out but those
-    with a message that could not be used, see `CoarsReward.turn`.
+    each that is right (positive on the target, negative on another item) and -1 for each that is not (our choice); the
+    scale is [-1, 1], that of Eq. 7-8. Turns with a message that could not be used are paid and left out by
+    `CoarsReward.turn`; no other turn is left out.
     """
     terms = turn_outcome_terms(transcript)
     answers = [term.rewards[USER] for turn, term in zip(transcript.turns, terms, strict=True) if turn.usable]
@@ -263,13 +265,13 @@ def outcome_terms(transcript: Transcript) -> list[RewardTerms]:
 
 
 def turn_outcome_terms(transcript: Transcript) -> list[RewardTerms]:
-    """What can be checked of each turn, and nothing else: 1 for what is right and -1 for what is not; ours.
+    """Pay what can be checked of each turn and nothing else: 1 for what is right, -1 for what is not (our choice).
 
     The recommender is right if it proposed the target, the user if it was positive on the target or negative on another
-    item. How strongly, in which turn and what peers take counts for nothing. No turn is left out but those with a
-    message that could not be used, see `CoarsReward.turn`.
+    item. How strongly, in which turn and what peers take counts for nothing. Turns with a message that could not be
+    used are paid and left out by `CoarsReward.turn`; no other turn is left out.
     """
-    terms = CoarsReward(exclude_positive_miss=frozenset())(transcript)
+    terms = CoarsReward()(transcript)
     return [
         replace(
             term,
@@ -283,7 +285,7 @@ def turn_outcome_terms(transcript: Transcript) -> list[RewardTerms]:
 
 
 def kept_terms(transcript: Transcript) -> list[RewardTerms]:
-    """Rejection sampling: replies that were right are worth 1, all others are left out.
+    """Pay 1 for replies that were right and leave all others out: rejection sampling.
 
     To raise the likelihood of what is kept is fine-tuning on one's own successes, as in RAFT (arXiv:2304.06767) and
     ReST-EM (arXiv:2312.06585); that a single turn is kept or not, rather than a dialogue, is ours.
@@ -299,7 +301,7 @@ def kept_terms(transcript: Transcript) -> list[RewardTerms]:
 
 
 def reward_or_default(reward: Reward | None) -> Reward:
-    """The reward that was passed, CoARS's if none was.
+    """Return the reward that was passed, or that of CoARS if none was.
 
     Raises:
         ConfigError: it is no `Reward`.

@@ -61,8 +61,8 @@ def variants(base: TrainConfig[Coars]) -> dict[What, dict[str, AnyTrainConfig]]:
         },
         "exclusion": {
             "CoARS": base,
-            "by the recommender": reward(exclude_positive_miss="recommender"),
-            "by both": reward(exclude_positive_miss="both"),
+            "by the recommender": reward(exclude_positive_miss=("recommender",)),
+            "by both": reward(exclude_positive_miss=("recommender", "user")),
         },
         "teacher": {"CoARS": base, "live teacher": coars(teacher="live"), "EMA teacher": coars(teacher="ema")},
         "diagnosis": {"CoARS": base, "written by the model": coars(diagnosis="written")},

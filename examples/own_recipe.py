@@ -69,7 +69,7 @@ class ThinkingRecommender:
         recommender = Learner(agent=setting.agent(RECOMMENDER, reply_format=FORMAT), learning_rate=2e-3)
         return Training(
             players={RECOMMENDER: recommender, USER: setting.partner or picky_user(setting.split)},
-            reward=CoarsReward(exclude_positive_miss=frozenset()),
+            reward=CoarsReward(),
             optimisation=Optimisation(
                 steps=self.steps, episodes_per_step=self.episodes_per_step, max_turns=2, seed=self.seed
             ),

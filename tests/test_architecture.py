@@ -1,10 +1,11 @@
-"""The design rules of the project, read off the syntax trees: who may import whom, one face, no hidden state.
+"""The design rules of the project, read off the syntax trees: imports, one face, no hidden state, short files.
 
 Each rule is a function from sources to violations. A rule is tried twice: on the project, where it must find nothing,
 and on a few lines that break it, where it must find them.
 """
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -41,11 +42,12 @@ CONTRACTS = ("baselines.system", "baselines.trained_pair")
 
 @dataclass(frozen=True)
 class Source:
-    """One module: its dotted name, whether it is an `__init__`, and its tree."""
+    """One module: its dotted name, whether it is an `__init__`, its tree, and how many lines it has."""
 
     name: str
     is_package: bool
     tree: ast.Module
+    lines: int
 
     @property
     def top(self) -> str:
@@ -63,12 +65,14 @@ def read(folder: str) -> list[Source]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         is_package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if is_package else parts)
-        found.append(Source(name, is_package, ast.parse(path.read_text(encoding="utf-8"), str(path))))
+        code = path.read_text(encoding="utf-8")
+        found.append(Source(name, is_package, ast.parse(code, str(path)), len(code.splitlines())))
     return found
 
 
 def sample(name: str, code: str) -> Source:
-    return Source(name.removesuffix(".__init__"), name.endswith(".__init__"), ast.parse(code))
+    is_package = name.endswith(".__init__")
+    return Source(name.removesuffix(".__init__"), is_package, ast.parse(code), len(code.splitlines()))
 
 
 PROJECT = [source for package in PACKAGES for source in read(package)]
@@ -259,6 +263,25 @@ def doubles_go_through_the_seams(sources: Sequence[Source]) -> Iterator[str]:
                     yield f"{source.name}:{node.lineno} patches {target}"
 
 
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 80
+REASON = re.compile(r"Longer than 400 lines: \w+")
+
+
+def files_and_functions_are_short(sources: Sequence[Source]) -> Iterator[str]:
+    """A file of more lines gives the reason in its docstring; a function has no more."""
+    for source in sources:
+        if source.lines > MOST_LINES and not REASON.search(ast.get_docstring(source.tree) or ""):
+            yield (
+                f"{source.name} has {source.lines} lines, above {MOST_LINES}: shorten it, or write "
+                "'Longer than 400 lines: ' and the reason in its docstring"
+            )
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MOST_LINES_OF_A_FUNCTION:
+                    yield f"{source.name}:{node.lineno} {node.name} has {lines} lines, above {MOST_LINES_OF_A_FUNCTION}"
+
+
 # The rules on the project ---------------------------------------------------------------------------------------------
 
 Rule = Callable[[Sequence[Source]], Iterator[str]]
@@ -271,6 +294,7 @@ PROJECT_RULES: list[Rule] = [
     imports_have_no_cycle,
     third_parties_are_declared,
     random_state_is_owned,
+    files_and_functions_are_short,
 ]
 
 
@@ -366,6 +390,21 @@ BROKEN: list[tuple[Rule, dict[str, str], list[str]]] = [
             "agents.f": "from torch import nn\nnn.init.normal_(w, generator=g)\nw.uniform_(0, 1)",
         },
         ["agents.a:3", "agents.b:3", "agents.c:2", "agents.d:4", "agents.e:3", "agents.f:3"],
+    ),
+    (
+        files_and_functions_are_short,
+        {
+            "agents.a": '"""A."""\n' + "x = 1\n" * 400,
+            "agents.b": '"""B.\n\nLonger than 400 lines: one table."""\n' + "x = 1\n" * 400,
+            "agents.c": '"""C.\n\nLonger than 400 lines: """\n' + "x = 1\n" * 400,
+            "agents.d": '"""D."""\n' + "x = 1\n" * 399,
+            "agents.e": "class E:\n    def long(self):\n"
+            + "        x = 1\n" * 80
+            + "def short():\n"
+            + "    x = 1\n" * 79,
+            "agents.f": "async def long():\n" + "    x = 1\n" * 80,
+        },
+        ["agents.a has 401 lines", "agents.c has 403 lines", "agents.e:2 long has 81 lines", "agents.f:1 long has 81"],
     ),
     (
         doubles_go_through_the_seams,

@@ -1,5 +1,6 @@
-"""The model card of an adapter or a merged model: what it was made from, how, and how to load it. It says
-nothing that the run did not write down.
+"""The model card of an adapter or a merged model: what it was made from, how, and how to load it.
+
+A card holds what the run wrote down and nothing else.
 """
 
 import json
@@ -42,7 +43,7 @@ model = AutoModelForCausalLM.from_pretrained("{here}")
 
 
 def adapter_cards(origin: Origin, split: Split, rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
-    """README.md of each adapter's folder, and of the folder ("") that holds both."""
+    """Write README.md of each adapter's folder, and of the folder ("") that holds both."""
     cards = {ADAPTERS[role]: model_card(role, origin, split, rows) for role in ROLES}
     front, _, _ = cards[ADAPTERS[RECOMMENDER]].partition("\n# ")
     both = (
@@ -56,7 +57,7 @@ def adapter_cards(origin: Origin, split: Split, rows: Sequence[Mapping[str, floa
 def model_card(
     role: Role, origin: Origin, split: Split, rows: Sequence[Mapping[str, float]], *, merged: bool = False
 ) -> str:
-    """README.md of an adapter's folder.
+    """Write README.md of an adapter's folder.
 
     Args:
         role: whose adapter.
@@ -79,18 +80,6 @@ def model_card(
     load = (LOAD_MERGED if merged else LOAD_ADAPTER).format(
         base=backbone if from_hub else "FOLDER-OF-THE-BASE", here="." if merged else side
     )
-    own, other = (name if role == RECOMMENDER else NAMES[1 - n] for n, name in enumerate(NAMES))
-    learnt = [any(f"{name}_gradient" in row for row in rows) for name in (own, other)]
-    how = {
-        (True, True): "was trained together with its partner",
-        (True, False): "learnt from a partner that did not",
-        (False, True): "is as it began; its partner was trained",
-        (False, False): "is as it began",
-    }[learnt[0], learnt[1]]
-    recent = {key: [row.get(key, np.nan) for row in rows[-LAST:]] for key in SHOWN}
-    table = [
-        f"| {label} | {np.nanmean(recent[key]):.3f} |" for key, label in SHOWN.items() if np.isfinite(recent[key]).any()
-    ]
     lines = [
         "---",
         *front,
@@ -100,7 +89,7 @@ def model_card(
         f"# {side.capitalize()} of a CoARS run",
         "",
         f"{what} for the {'recommender' if role == RECOMMENDER else 'user'} in the dialogues of coars-env, in which a "
-        f"recommender proposes items and a user answers. It {how}; recipe `{recipe['class']}`.",
+        f"recommender proposes items and a user answers. It {how_it_learnt(role, rows)}; recipe `{recipe['class']}`.",
         "",
         "## Base",
         "",
@@ -124,7 +113,7 @@ def model_card(
         f"Means over the last {min(LAST, len(rows))} updates, in the dialogues it was learning from, with sampled "
         "words: no evaluation. `coars evaluate` plays a finished run on held-out users.",
         "",
-        *(["| metric | mean |", "|---|---|", *table] if table else ["None yet."]),
+        *metrics_table(rows),
         "",
         "## Loading",
         "",
@@ -134,3 +123,24 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def how_it_learnt(role: Role, rows: Sequence[Mapping[str, float]]) -> str:
+    """Describe which sides were trained, from the gradients among the metrics."""
+    own, other = NAMES if role == RECOMMENDER else NAMES[::-1]
+    learnt = [any(f"{name}_gradient" in row for row in rows) for name in (own, other)]
+    return {
+        (True, True): "was trained together with its partner",
+        (True, False): "learnt from a partner that did not",
+        (False, True): "is as it began; its partner was trained",
+        (False, False): "is as it began",
+    }[learnt[0], learnt[1]]
+
+
+def metrics_table(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """Average the metrics of the last updates, as lines of Markdown."""
+    recent = {key: [row.get(key, np.nan) for row in rows[-LAST:]] for key in SHOWN}
+    table = [
+        f"| {label} | {np.nanmean(recent[key]):.3f} |" for key, label in SHOWN.items() if np.isfinite(recent[key]).any()
+    ]
+    return ["| metric | mean |", "|---|---|", *table] if table else ["None yet."]

@@ -1,14 +1,13 @@
 """What a run leaves on disk: its configuration, the checkpoint it can go on from, and at its end the adapters.
 
-Whatever is written appears under its name as a whole or not at all, however the run ends. What a write that was cut off
-left bears a name that nobody reads, and `remove_leftovers` removes it.
+Each appears under its name whole or not at all, however the run ends (`coars_env.atomic_path`). `remove_leftovers`
+removes what a write that was cut off has left.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,12 +22,22 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from agents.models.policy import ADAPTERS, Policy
-from coars_env import ROLES, CheckpointError, ConfigError, Provenance, Role, environment_info
+from coars_env import (
+    ROLES,
+    CheckpointError,
+    ConfigError,
+    Provenance,
+    Role,
+    atomic_path,
+    environment_info,
+    write_atomically,
+)
 
 ADAPTERS_FOLDER = "adapters"
 CHECKPOINT = "checkpoint.safetensors"
-PART = ".part"
-"""Ends the name of what is being written."""
+CONFIG = "config.json"
+SERVED_FOLDER = "served.part"
+"""Adapters for a server, as long as the run goes."""
 FREE = (
     *("out", "device", "checkpoint_every", "log", "data.data_dir"),
     *("server.url", "server.concurrency", "server.timeout"),
@@ -72,6 +81,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, policy: Policy, optimizers: Mapping[Role, AdamW], step: int, origin: Origin) -> "Checkpoint":
+        """Copy both adapters and the states of their optimizers after `step` updates."""
         tensors: dict[str, Tensor] = {}
         groups = {}
         for role in ROLES:
@@ -87,7 +97,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, folder: Path) -> "Checkpoint":
-        """The checkpoint of a run folder.
+        """Read the checkpoint of a run folder.
 
         Raises:
             CheckpointError: there is none, or a damaged one.
@@ -108,12 +118,15 @@ class Checkpoint:
             ) from error
 
     def write(self, folder: Path) -> None:
-        """Takes the place of the last checkpoint in one step, when all of it is on the disk."""
+        """Take the place of the last checkpoint in one step, when all of it is on the disk.
+
+        Raises:
+            OSError, SafetensorError: it cannot be written, and the last checkpoint stays.
+        """
         body: dict[str, Any] = {"step": self.step, "origin": dataclasses.asdict(self.origin), "groups": self.groups}
         body["sha256"] = _digest(body, self.tensors)
-        part = folder / (CHECKPOINT + PART)
-        save_file(self.tensors, part, metadata={"coars": json.dumps(body)})
-        _put(part, folder / CHECKPOINT)
+        with atomic_path(folder / CHECKPOINT) as part:
+            save_file(self.tensors, part, metadata={"coars": json.dumps(body)})
 
     def restore(self, policy: Policy, optimizers: Mapping[Role, AdamW], origin: Origin) -> None:
         """Put a policy and its optimizers into the state of the checkpoint.
@@ -161,7 +174,7 @@ def _digest(body: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 
 def differences(mine: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that are not equal, by dotted name, without the free ones."""
+    """Return the settings that are not equal, by dotted name, without the free ones."""
     a, b = _flat(mine), _flat(found)
     names = sorted(name for name in a.keys() | b.keys() if name not in FREE)
     return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
@@ -175,6 +188,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def listed(differing: Mapping[str, tuple[Any, Any]], side: int) -> str:
+    """Write settings that differ in one line, with the values of one side."""
     return ", ".join(f"{name} {values[side]}" for name, values in differing.items())
 
 
@@ -219,31 +233,30 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """What a run that was killed was just writing."""
-    for path in [*folder.glob(f"*{PART}"), *(folder / "transcripts").glob(".*")]:
-        if path.is_dir():
+    """Remove what a run that was killed was writing, and what it had put down for a server."""
+    patterns = [f".{name}.*/" for name in (CHECKPOINT, CONFIG, ADAPTERS_FOLDER)]
+    for pattern in [*patterns, "transcripts/.last_step.jsonl.*/", f"{SERVED_FOLDER}/"]:
+        for path in folder.glob(pattern):
             shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def save_adapters(policy: Policy, folder: Path, cards: Mapping[str, str]) -> None:
-    """Both adapters in peft's format, with their cards by folder, all or nothing.
+    """Write both adapters in peft's format, with their cards by folder, all or nothing.
 
     Raises:
         ConfigError: there are adapters already.
     """
-    target, part = folder / ADAPTERS_FOLDER, folder / (ADAPTERS_FOLDER + PART)
+    target = folder / ADAPTERS_FOLDER
     if target.exists():
         raise ConfigError(
             f"Adapters are written once. Expected none in {folder}, found {target}. Choose another folder."
         )
-    put_adapters(policy, part, cards)
-    _put(part, target)
+    with atomic_path(target) as part:
+        put_adapters(policy, part, cards)
 
 
 def put_adapters(policy: Policy, folder: Path, cards: Mapping[str, str]) -> None:
-    """As `save_adapters`, straight into a folder."""
+    """Write what `save_adapters` does, straight into a folder."""
     policy.save(folder)
     for name, card in cards.items():  # in place of peft's, which are forms to be filled in
         (folder / name / "README.md").write_text(card, encoding="utf-8")
@@ -252,18 +265,22 @@ def put_adapters(policy: Policy, folder: Path, cards: Mapping[str, str]) -> None
 def write_config(folder: Path, config: Mapping[str, Any], provenance: Provenance, *, processes: int = 1) -> None:
     """Write config.json: the settings, the data, the environment, and how many processes train."""
     body = {"config": config, "data": dataclasses.asdict(provenance), "processes": processes, **environment_info()}
-    _write_json(folder / "config.json", body)
+    _write_config_file(folder, body)
 
 
 def note_resumption(folder: Path, step: int, *, processes: int = 1) -> None:
     """Add to config.json after which update a run went on, in how many processes, and in which environment_info."""
     body = _read_json(folder)
     body.setdefault("resumed", []).append({"step": step, "processes": processes, **environment_info()})
-    _write_json(folder / "config.json", body)
+    _write_config_file(folder, body)
+
+
+def _write_config_file(folder: Path, body: Mapping[str, Any]) -> None:
+    write_atomically(folder / CONFIG, json.dumps(body, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a run, finished or not.
+    """Read the configuration of a run, finished or not.
 
     Raises:
         CheckpointError: not the folder of a run.
@@ -271,46 +288,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(folder).get("config")
     if not isinstance(config, dict):
         raise CheckpointError(
-            f"A run folder names its settings. Expected them in {folder / 'config.json'}, found none. Name the folder "
+            f"A run folder names its settings. Expected them in {folder / CONFIG}, found none. Name the folder "
             "that `coars train` wrote."
         )
     return config
 
 
 def is_finished(folder: Path) -> bool:
+    """Find the adapters that a run writes last."""
     return (folder / ADAPTERS_FOLDER).is_dir()
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
     try:
-        body = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        body = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         return dict(body)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"A run folder holds config.json. Expected it in {folder}, found {error!r}. Name the folder that "
             "`coars train` wrote."
         ) from error
-
-
-def _write_json(path: Path, body: Mapping[str, Any]) -> None:
-    part = path.with_name(path.name + PART)
-    part.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-    _put(part, path)
-
-
-def _put(part: Path, path: Path) -> None:
-    """Rename what is whole on the disk, so that not even a power cut leaves less than the old or the new."""
-    for inner in part.rglob("*") if part.is_dir() else ():
-        _sync(inner)
-    _sync(part)
-    os.replace(part, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    if os.name == "posix":  # elsewhere folders cannot be opened
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

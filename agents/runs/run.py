@@ -16,7 +16,7 @@ from agents.players.served import Server, ServerConfig
 from agents.runs.card import adapter_cards
 from agents.runs.checkpoint import (
     CHECKPOINT,
-    PART,
+    SERVED_FOLDER,
     Checkpoint,
     Origin,
     alone_in,
@@ -185,7 +185,7 @@ def run_training(
     """
     folder, provenance = config.out, split.dataset.provenance
     config = replace(config, peers=settle(config.peers, split))
-    opening = open_server(config.server, policy, folder / ("served" + PART), processes)
+    opening = open_server(config.server, policy, folder / SERVED_FOLDER, processes)
     origin = Origin(as_json(config), provenance.sha256, policy.base)
     run = _Run(config, split, policy, processes, origin, new_optimizers(policy))
     with contextlib.ExitStack() as held:

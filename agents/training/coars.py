@@ -4,8 +4,9 @@ Reconstructed from the abstract and public summaries; docs/methods.md says what 
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
+from agents.models.policy import ADAPTERS
 from agents.training.credit import (
     AveragedTeacher,
     BaseTeacher,
@@ -20,7 +21,6 @@ from agents.training.samples import Baseline, batch_mean, group_mean, group_norm
 from coars_env import (
     RECOMMENDER,
     ROLES,
-    USER,
     CoarsReward,
     ConfigError,
     LinearStage,
@@ -29,6 +29,8 @@ from coars_env import (
     StageSensitivity,
     constant_stage,
 )
+
+Side = Literal["recommender", "user"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +44,27 @@ class RewardConfig:
     misses more (`MirroredStage`), "decreasing" and "increasing" weigh hits and misses the same (`LinearStage`)."""
     beta: float = 1 / 3
     """Spread of the stage sensitivity (our choice)."""
-    exclude_positive_miss: Literal["both", "recommender", "user", "off"] = "off"
-    """Who does not train on a miss the user liked. The rule is published, its scope is not; nobody is our choice. With
-    "both" a user that accepts everything never meets a penalty, and that is what it learns; with "recommender" the
-    recommender soon learns from its hits alone; see docs/log.md."""
+    exclude_positive_miss: tuple[Side, ...] = ()
+    """Sides that do not train on a miss the user liked, see `CoarsReward`."""
+
+    def __post_init__(self) -> None:
+        scope: object = self.exclude_positive_miss
+        if not isinstance(scope, tuple) or not set(scope) <= set(get_args(Side)):
+            raise ConfigError(
+                f"exclude_positive_miss must be a tuple of some of {get_args(Side)}, got {scope!r}. Name the sides "
+                "that do not train on a miss the user liked."
+            )
 
     def build(self) -> CoarsReward:
-        scope = {"both": ROLES, "recommender": (RECOMMENDER,), "user": (USER,), "off": ()}[self.exclude_positive_miss]
+        """Make the reward."""
+        scope = frozenset(role for role in ROLES if ADAPTERS[role] in self.exclude_positive_miss)
         stages: dict[str, StageSensitivity] = {
             "mirrored": MirroredStage(self.beta),
             "constant": constant_stage,
             "decreasing": LinearStage(self.beta),
             "increasing": LinearStage(-self.beta),
         }
-        return CoarsReward(alpha=self.alpha, stage=stages[self.stage], exclude_positive_miss=frozenset(scope))
+        return CoarsReward(alpha=self.alpha, stage=stages[self.stage], exclude_positive_miss=scope)
 
 
 BASELINES: dict[str, Baseline | None] = {

@@ -10,7 +10,6 @@ user/               the same of the partner of a system that plays the recommend
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from coars_env import ConfigError, Cost, Scores, Transcript, read_transcripts
+from coars_env import ConfigError, Cost, Scores, Transcript, read_transcripts, write_atomically
 
 HOMES = ("trained", "user/trained")
 """Folders of saved systems: of the system itself, and of its partner."""
@@ -121,13 +120,11 @@ def _digest(module: str) -> str:
 
 
 def write_json(path: Path, body: dict[str, Any], *, indent: int | None = 1) -> None:
-    """JSON, so that a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f".{path.name}.part")
-    whole.write_text(json.dumps(body, indent=indent) + "\n", encoding="utf-8")
-    os.replace(whole, path)
+    """Write JSON, so that a reader sees all of it or none."""
+    write_atomically(path, json.dumps(body, indent=indent) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote."""
     body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return body

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -27,6 +26,7 @@ from coars_env import (
     Cost,
     GreedyRecommender,
     Ranker,
+    atomic_path,
     environment_info,
     full_ranking,
     popularity_scorer,
@@ -188,11 +188,9 @@ def _fitted(
         raise ConfigError(f"{kind.__name__}.fit returned {fitted!r:.100}. It must return a {kind.__name__}.")
     training = {"seconds": time.process_time() - began, "memory_mb": _peak_memory()}
     if isinstance(fitted, SavedSystem):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".trained.") as stage:
-            fitted.save(Path(stage, "trained", "model"))
-            write_json(Path(stage, "trained", "training.json"), {**training, **note})
-            os.replace(Path(stage, "trained"), home)
+        with atomic_path(home) as part:
+            fitted.save(part / "model")
+            write_json(part / "training.json", {**training, **note})
     return fitted, training
 
 

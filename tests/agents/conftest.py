@@ -178,8 +178,7 @@ class Lab:
 
     def dialogues(self, n: int, *, max_turns: int = 3, seed: int = 0) -> list[Dialogue]:
         tasks = sample_train_tasks(self.build, n, np.random.default_rng(seed), prefix="t")
-        # nothing is excluded, so that every turn has something to train on
-        reward = CoarsReward(exclude_positive_miss=frozenset())
+        reward = CoarsReward()  # nothing is excluded, so every turn has something to train on
         return [Dialogue(task, self.split.dataset.items, max_turns=max_turns, reward=reward) for task in tasks]
 
     def play(

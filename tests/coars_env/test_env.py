@@ -140,7 +140,7 @@ def test_an_episode_ends_after_the_last_turn() -> None:
 
 
 def test_an_accepted_miss_ends_the_episode_and_is_kept_from_training() -> None:
-    env = toy_env()
+    env = toy_env(reward=CoarsReward(exclude_positive_miss=frozenset(ROLES)))
     env.reset(options=TOY_0)
     env.step(propose(2))
     _, rewards, _, _, infos = env.step(answer(CLICK))

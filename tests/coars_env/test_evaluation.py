@@ -9,6 +9,7 @@ import pytest
 from coars_env import (
     ACTIONS,
     METRICS,
+    ROLES,
     SIMULATION_METRICS,
     Action,
     CoarsReward,
@@ -120,7 +121,7 @@ def test_rewards_are_means_over_turns() -> None:
 
 
 def test_excluded_share_counts_messages_left_out_of_training() -> None:
-    found = episode_metrics(FOUR)
+    found = episode_metrics(FOUR, reward=CoarsReward(exclude_positive_miss=frozenset(ROLES)))
     # STUBBORN: the liked miss of turn 4 is left out for both, the garbled proposal of turn 3 for its partner.
     np.testing.assert_equal(found["excluded_recommender"], [0, 1 / 4, np.nan, 1 / 2])
     np.testing.assert_equal(found["excluded_user"], [0, 2 / 4, np.nan, 0])

@@ -11,6 +11,7 @@ from coars_env import (
     ROLES,
     USER,
     Agent,
+    CoarsReward,
     ConfigError,
     Dialogue,
     FixedRecommender,
@@ -67,7 +68,8 @@ def test_scripted_partners_keep_the_protocol(role: Role, agent: Agent) -> None:
 
 
 def test_a_user_who_always_clicks_ends_every_episode_at_turn_one_with_all_misses_excluded() -> None:
-    dialogues = [Dialogue(task, TOY.items) for task in TOY.tasks * 30]
+    reward = CoarsReward(exclude_positive_miss=frozenset(ROLES))
+    dialogues = [Dialogue(task, TOY.items, reward=reward) for task in TOY.tasks * 30]
     play(dialogues, RandomRecommender(), FixedUser())
     assert {(dialogue.ending, len(dialogue.turns)) for dialogue in dialogues} == {("accepted", 1)}
     for dialogue in dialogues:

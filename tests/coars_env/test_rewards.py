@@ -84,10 +84,9 @@ def scored(
 def test_rewards_equal_the_sign_table_to_the_digit(
     hit: int, strength: float, action: str, recommender: float, user: tuple[float, ...], used: bool
 ) -> None:
+    reward = CoarsReward(stage=constant_stage, exclude_positive_miss=frozenset(ROLES))
     for q, expected in zip(PEERS, user, strict=True):
-        terms = scored(
-            CoarsReward(stage=constant_stage), hit=bool(hit), strength=strength, action=ACTIONS.index(action), q=q
-        )
+        terms = scored(reward, hit=bool(hit), strength=strength, action=ACTIONS.index(action), q=q)
         assert terms.rewards[RECOMMENDER] == pytest.approx(recommender, abs=TOLERANCE)
         assert terms.rewards[USER] == pytest.approx(expected, abs=LAST_DIGIT)
         assert terms.excluded == (frozenset() if used else frozenset(ROLES))
@@ -276,7 +275,8 @@ def test_a_resolved_strength_always_means_its_action(action: int, strength: floa
 
 @given(strengths, similarities, horizons)
 def test_no_hit_is_ever_excluded(s: float, q: float, when: tuple[int, int]) -> None:
-    assert not scored(CoarsReward(), hit=True, strength=s, action=action_of(s), q=q).excluded
+    reward = CoarsReward(exclude_positive_miss=frozenset(ROLES))
+    assert not scored(reward, hit=True, strength=s, action=action_of(s), q=q).excluded
 
 
 @pytest.mark.parametrize("scope", [frozenset(ROLES), frozenset({RECOMMENDER}), frozenset({USER}), frozenset()])
@@ -290,9 +290,14 @@ def test_a_miss_the_user_liked_is_kept_from_the_roles_in_scope(scope: frozenset[
 
 @given(st.floats(0.5, 1), similarities)
 def test_with_no_scope_a_liked_miss_costs_both_sides(s: float, q: float) -> None:
-    terms = scored(CoarsReward(exclude_positive_miss=frozenset()), hit=False, strength=s, action=action_of(s), q=q)
+    terms = scored(CoarsReward(), hit=False, strength=s, action=action_of(s), q=q)
     assert terms.rewards[RECOMMENDER] <= -0.75 * terms.factors["stage"]
     assert terms.rewards[USER] <= 0
+
+
+def test_without_a_scope_no_usable_turn_is_left_out() -> None:
+    assert CoarsReward().exclude_positive_miss == frozenset()
+    assert not scored(CoarsReward(), hit=False, strength=1.0, action=3).excluded
 
 
 def test_an_unknown_role_cannot_be_excluded() -> None:

@@ -310,7 +310,7 @@ def test_a_server_that_dies_fails_dialogues_and_ends_a_run_with_what_to_do(
 
 # Training -------------------------------------------------------------------------------------------------------------
 
-EVERY_TURN = CoarsReward(exclude_positive_miss=frozenset())
+EVERY_TURN = CoarsReward()
 PLAIN: dict[str, Any] = {"credit": "none", "balance_user": False, "explored_share": 0.0}
 
 
@@ -437,7 +437,7 @@ def test_a_run_through_a_server_is_a_run_and_may_go_on_with_another(
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [max(row["rec_mismatch_max"], row["user_mismatch_max"]) < 1e-3 for row in rows] == [True, True]
     assert (folder / "adapters").is_dir()
-    assert not list(folder.glob("*.part"))
+    assert not (folder / "served.part").exists()
 
 
 def test_several_processes_cannot_share_a_server(lab: Any, url: str, tmp_path: Path) -> None:

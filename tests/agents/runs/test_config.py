@@ -41,7 +41,9 @@ def written(config: AnyTrainConfig, folder: Path) -> AnyTrainConfig:
 
 def test_settings_come_back_as_they_were(tmp_path: Path) -> None:
     coars = TrainConfig(
-        recipe=Coars(steps=7, reward=RewardConfig(alpha=0.2)), peers=PeersConfig(opinions=False), partner="a:b"
+        recipe=Coars(steps=7, reward=RewardConfig(alpha=0.2, exclude_positive_miss=("user",))),
+        peers=PeersConfig(opinions=False),
+        partner="a:b",
     )
     assert written(coars, tmp_path / "a") == coars
     grpo = TrainConfig(recipe=GrpoRecipe(group_size=4))
@@ -64,6 +66,9 @@ def test_the_options_are_those_of_the_recipe() -> None:
     assert read_command([]).config == TrainConfig()
     command = read_command(["--recipe", "baselines.grpo:GrpoRecipe", "--recipe.group-size", "4", "--out", "x"])
     assert command.config == TrainConfig(out=Path("x"), recipe=GrpoRecipe(group_size=4))
+    words = ["--recipe.reward.exclude-positive-miss", "recommender", "user"]
+    paper = RewardConfig(exclude_positive_miss=("recommender", "user"))
+    assert read_command(words).config == TrainConfig(recipe=Coars(reward=paper))
     nested = read_command(["--recipe.reward.alpha", "0.2", "--recipe.steps", "3"]).config
     assert nested == TrainConfig(recipe=Coars(steps=3, reward=RewardConfig(alpha=0.2)))
     with pytest.raises(ConfigError, match="A run that is resumed keeps its recipe"):

@@ -1,5 +1,6 @@
 """Run folders: whatever stops a run, it goes on from its last checkpoint as if nothing had been."""
 
+import contextlib
 import io
 import json
 import multiprocessing
@@ -28,7 +29,7 @@ from agents.runs.run import new_policy, run_training, train_once, train_seeds
 from agents.training.coars import Coars, RewardConfig
 from agents.training.peers import PeersConfig
 from agents.training.update import new_optimizers
-from coars_env import USER, CheckpointError, ConfigError, Split, TrainingError, load_split
+from coars_env import USER, CheckpointError, ConfigError, Split, TrainingError, atomic_path, load_split
 
 STEPS = 5
 
@@ -129,21 +130,32 @@ def test_a_run_that_was_stopped_after_its_last_update_only_writes_what_is_missin
     assert (folder / "curves.png").is_file()
 
 
+def cut_off(path: Path) -> None:
+    """Leave what a process leaves that is killed while it writes `path` by `atomic_path`."""
+    with contextlib.suppress(KeyboardInterrupt), atomic_path(path) as part:
+        part.write_text("{")
+        shutil.copytree(part.parent, part.parent.with_name(f"{part.parent.name}x"))
+        raise KeyboardInterrupt
+
+
 def test_a_run_may_be_moved_and_what_was_half_written_is_never_read(
     settings: AnyTrainConfig, world: Split, whole: dict[str, Any], stopped: Path
 ) -> None:
     """Where a run goes on, and what it reports, are free."""
     settings = replace(settings, checkpoint_every=1, device="cpu")
-    (settings.out / (CHECKPOINT + ".part")).write_bytes((settings.out / CHECKPOINT).read_bytes()[:1000])
-    (settings.out / "adapters.part" / "user").mkdir(parents=True)
-    (settings.out / "config.json.part").write_text("{")
-    (settings.out / "transcripts" / ".last_step.jsonl.x1").mkdir()
+    for name in (CHECKPOINT, "config.json", ADAPTERS_FOLDER, "transcripts/last_step.jsonl"):
+        cut_off(settings.out / name)
+    (settings.out / "served.part" / "user-1").mkdir(parents=True)
+    (settings.out / ".mine").mkdir()
+    (settings.out / ".config.json.swp").touch()
     with (settings.out / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "hit_fi')
     assert outcome(go_on(settings, world)) == whole
     left = {str(path.relative_to(settings.out)) for path in settings.out.rglob("*") if path.is_file()}
+    assert {path.name for path in settings.out.iterdir() if path.is_dir()} == {ADAPTERS_FOLDER, ".mine", "transcripts"}
     assert {name for name in left if not name.startswith(ADAPTERS_FOLDER)} == {
-        *(CHECKPOINT, "config.json", "curves.png", "dialogues.txt", "metrics.jsonl", "transcripts/last_step.jsonl")
+        *(CHECKPOINT, "config.json", "curves.png", "dialogues.txt", "metrics.jsonl", "transcripts/last_step.jsonl"),
+        ".config.json.swp",
     }
 
 
@@ -308,11 +320,11 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(
 ) -> None:
     left = run_settings.out.with_name("run-s0")
     left.mkdir()
-    (left / "config.json.part").write_text("{")
+    cut_off(left / "config.json")
     (left / "metrics.jsonl").write_text("{}\n{}\n")
     (folder,) = train_seeds(run_settings, world, [0])
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
-    assert not (folder / "config.json.part").exists()
+    assert not list(folder.glob(".*"))
 
 
 def test_two_cannot_train_in_one_folder(settings: AnyTrainConfig, world: Split, stopped: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 from agents.models.fields import Field, Text
 from agents.models.replies import RECOMMENDER_FORMAT, ReplyFormat
 from agents.players.llm_agent import LLMAgent
-from agents.training.coars import Coars
+from agents.training.coars import Coars, RewardConfig
 from agents.training.learner import Learner
 from agents.training.recipe import CoTraining, Recipe, Setting, Training, find_recipe, greedy_players
 from agents.training.samples import balance_hits
+from baselines.coars import CoarsPaper
 from baselines.supervised import SupervisedRecipe
 from coars_env import RECOMMENDER, ROLES, USER, ConfigError, FixedUser, outcome_terms
 
@@ -52,6 +53,17 @@ def test_coars_credits_both_sides_with_their_own_weight(setting: Setting) -> Non
         player: Any = players[role]
         lams.append(player.credit.credit.lam)
     assert lams == [0.1, 0.3]
+
+
+def test_the_sides_that_do_not_train_on_a_liked_miss_are_named_by_words() -> None:
+    assert RewardConfig().build().exclude_positive_miss == frozenset()
+    assert RewardConfig(exclude_positive_miss=("user",)).build().exclude_positive_miss == {USER}
+    assert CoarsPaper.recipe.reward.build().exclude_positive_miss == set(ROLES)
+    for wrong in ("user", "both", ("both",)):
+        with pytest.raises(
+            ConfigError, match=r"exclude_positive_miss must be a tuple of some of \('recommender', 'user'\)"
+        ):
+            RewardConfig(exclude_positive_miss=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def groups(lab: Any, *sizes: int, max_turns: int = 3) -> list[Dialogue]:
         replace(dialogue.task, history=dialogue.task.history[3 * number :])
         for number, dialogue in enumerate(lab.dialogues(len(sizes)))
     ]
-    reward = CoarsReward(exclude_positive_miss=frozenset())
+    reward = CoarsReward()
     return [
         Dialogue(task, lab.split.dataset.items, max_turns=max_turns, reward=reward)
         for task, size in zip(tasks, sizes, strict=True)

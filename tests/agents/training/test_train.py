@@ -64,7 +64,7 @@ def learn(policy: Policy, build: TaskBuilder, recipe: Recipe, *, opinions: bool 
     run_recipe(recipe, Setting(policy=policy, split=build.split, opinions=opinions), build, **options)
 
 
-PAPER = RewardConfig(exclude_positive_miss="both")
+PAPER = RewardConfig(exclude_positive_miss=("recommender", "user"))
 
 
 def coars(**settings: Any) -> Coars:
@@ -191,14 +191,11 @@ def test_paid_by_the_outcome_all_turns_of_a_dialogue_earn_alike(lab: Any, build:
     """Without credit the update of the recommender is that of the rewards, and of the divergence from the base if that
     has a weight, made by hand here.
     """
-    nothing_excluded = CoarsReward(exclude_positive_miss=frozenset())
     policy = lab.policy(scale=0.1)
     ((metrics, transcripts),) = a_run(policy, build, recipe=ByOutcome, steps=1, kl=kl, **STILL)
     played = lab.play(
         policy,
-        dialogues=[
-            Dialogue(t.task, lab.split.dataset.items, max_turns=3, reward=nothing_excluded) for t in transcripts
-        ],
+        dialogues=[Dialogue(t.task, lab.split.dataset.items, max_turns=3, reward=CoarsReward()) for t in transcripts],
     )
     assert [t.turns for t in played.transcripts] == [t.turns for t in transcripts]
     loss = torch.zeros(())
@@ -242,7 +239,7 @@ def test_an_update_reports_the_credit_of_its_own_side(lab: Any, build: TaskBuild
     ((metrics, transcripts),) = a_run(
         policy, build, steps=1, learning_rate_recommender=0.0, learning_rate_user=0.0, teacher=teacher
     )
-    dialogues = [Dialogue(t.task, lab.split.dataset.items, max_turns=3, reward=CoarsReward()) for t in transcripts]
+    dialogues = [Dialogue(t.task, lab.split.dataset.items, max_turns=3, reward=PAPER.build()) for t in transcripts]
     played = lab.play(policy, dialogues=dialogues)
     assert [t.turns for t in played.transcripts] == [t.turns for t in transcripts]
     for role, side in zip(ROLES, SIDES, strict=True):
@@ -361,7 +358,7 @@ def test_a_side_without_choice_left_ends_the_training(lab: Any, build: TaskBuild
             lab.policy(scale=0.1),
             build,
             config,
-            reward=CoarsReward(exclude_positive_miss=frozenset()),
+            reward=CoarsReward(),
             on_step=lambda step, *_: told.append(step),
         )
     assert told == []
@@ -370,7 +367,7 @@ def test_a_side_without_choice_left_ends_the_training(lab: Any, build: TaskBuild
 def test_the_divergence_from_the_base_is_that_of_the_sampled_tokens(lab: Any, build: TaskBuilder) -> None:
     policy = lab.policy()
     ((metrics, transcripts),) = a_run(policy, build, steps=1, **STILL)
-    dialogues = [Dialogue(t.task, lab.split.dataset.items, max_turns=3, reward=CoarsReward()) for t in transcripts]
+    dialogues = [Dialogue(t.task, lab.split.dataset.items, max_turns=3, reward=PAPER.build()) for t in transcripts]
     played = lab.play(policy, dialogues=dialogues)
     for role, side in zip(ROLES, SIDES, strict=True):
         batch = collate([sample for sample in played.samples(role) if sample.turns], 0, policy.backbone.device)
