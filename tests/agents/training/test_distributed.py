@@ -336,5 +336,5 @@ def test_accelerate_launches_the_command(tmp_path: Path, root: Path) -> None:
     assert (run / ADAPTERS_FOLDER).is_dir()
     ran = launch(*world, *size, "--recipe.learning-rate-user", "1e30", "--out", str(tmp_path / "failed"))
     assert ran.returncode == 1
-    assert "coars train: Training needs dialogues." in ran.stderr
+    assert "coars train: All 4 dialogues of update 1 failed: " in ran.stderr
     assert Checkpoint.read(tmp_path / "failed").step == 0
