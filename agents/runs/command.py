@@ -65,9 +65,12 @@ def read_command(argv: Sequence[str]) -> TrainCommand[Any]:
         recipe = Coars() if name is None else find_recipe(name)()
         default = TrainCommand[Any](config=TrainConfig(recipe=recipe))
         return parse(type(recipe), words, default)
-    if name is not None:
-        raise ConfigError(f"A run that is resumed keeps its recipe, but --recipe {name} was given. Leave it out.")
     saved = run_config(Path(folder), finished=False)
+    if name is not None and find_recipe(name) is not type(saved.recipe):
+        raise ConfigError(
+            f"The run in {folder} keeps its recipe {type(saved.recipe).__name__}, but --recipe {name} was given. Leave "
+            "it out."
+        )
     if not (is_finished(Path(folder)) or (Path(folder) / CHECKPOINT).exists()):
         raise CheckpointError(
             f"There is nothing to resume: {Path(folder) / CHECKPOINT} does not exist. Train again in a new folder."

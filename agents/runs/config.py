@@ -24,7 +24,8 @@ class DataConfig:
     """Which users are trained on and which are held out."""
 
     dataset: str = "movielens"
-    """Name of a dataset, see `coars_env.list_datasets`."""
+    """Name of a dataset, see `coars_env.list_datasets`, or module:function of your own that returns a Dataset or a
+    Split."""
     split: SplitName | None = None
     """"leave_last" holds out each user's last item, "random_holdout" one at random, "llara" a tenth of the users,
     "published" what the publisher does. None takes the one that fits the data, "leave_last" for MovieLens."""
@@ -136,8 +137,10 @@ def run_config(folder: Path, *, finished: bool = True) -> AnyTrainConfig:
         made = from_json(find_recipe(recipe.pop("class")), recipe)
         config: AnyTrainConfig = from_json(TrainConfig, {**saved, "out": str(folder)})
         return replace(config, recipe=made)
-    except (TypeError, KeyError, ValueError, ConfigError) as error:
+    except ConfigError as error:  # the recipe is not found, or refuses its settings
+        raise CheckpointError(f"The recipe of {folder} cannot be made. {error}") from error
+    except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"The settings in {folder} cannot be read ({error}): another version wrote them. Train again, or use that "
-            "version."
+            f"The settings in {folder} do not fit the code ({error}): another version of it wrote them. Train again, "
+            "or use that version."
         ) from error

@@ -18,9 +18,9 @@ from agents.players.llm_agent import LLMAgent
 from agents.runs.checkpoint import ADAPTERS_FOLDER
 from agents.runs.config import AnyTrainConfig, open_split, run_config
 from agents.runs.record import read_metrics
-from agents.runs.run import load_partner, open_backbone
+from agents.runs.run import open_backbone, setting_of
 from agents.training.peers import peers_of
-from agents.training.recipe import Setting, greedy_players
+from agents.training.recipe import greedy_players
 from coars_env import (
     RECOMMENDER,
     ROLES,
@@ -52,9 +52,7 @@ def play_policy(policy: Policy, split: Split, benchmark: Benchmark, *, name: str
 
 def _play(config: AnyTrainConfig, policy: Policy, split: Split, benchmark: Benchmark, *, name: str) -> Played:
     """Play the agents of a run, greedy, with its reply formats and its partner; a partner's user is not tested."""
-    partner = None if config.partner is None else load_partner(config.partner, split)
-    setting = Setting(policy=policy, split=split, opinions=config.peers.opinions, partner=partner)
-    players = greedy_players(config.recipe, setting)
+    players = greedy_players(config.recipe, setting_of(config, split, policy))
     return benchmark.play(name, *(players[role] for role in ROLES), ask_user=isinstance(players[USER], LLMAgent))
 
 

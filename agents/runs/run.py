@@ -35,9 +35,9 @@ from agents.runs.plots import draw_curves
 from agents.runs.record import Recorder, cut_metrics
 from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
 from agents.training.peers import peers_of, settle
-from agents.training.recipe import Setting, run_recipe
+from agents.training.recipe import Setting, Training, build_training
 from agents.training.sharding import shard
-from agents.training.train import OnStep
+from agents.training.train import OnStep, train
 from agents.training.update import Optimizers, StepMetrics, new_optimizers
 from coars_env import Agent, CheckpointError, ConfigError, Split, TrainingError, builder, import_object
 
@@ -96,6 +96,16 @@ def load_partner(path: str, split: Split) -> Agent:
     return found
 
 
+def setting_of(config: AnyTrainConfig, split: Split, policy: Policy, server: Server | None = None) -> Setting:
+    """Make what the recipe of a run is given.
+
+    Raises:
+        ConfigError: the partner cannot be loaded.
+    """
+    partner = None if config.partner is None else load_partner(config.partner, split)
+    return Setting(policy=policy, split=split, opinions=config.peers.opinions, server=server, partner=partner)
+
+
 @dataclass(frozen=True)
 class _Run:
     """One training in its folder: everything that does not change while it goes."""
@@ -103,6 +113,7 @@ class _Run:
     config: AnyTrainConfig
     split: Split
     policy: Policy
+    training: Training
     processes: ProcessGroup
     origin: Origin
     optimizers: Optimizers
@@ -123,20 +134,18 @@ class _Run:
         saved.restore(self.policy, self.optimizers, self.origin)
         return saved
 
-    def learn(self, on_step: OnStep, server: Server | None = None) -> None:
+    def learn(self, on_step: OnStep) -> None:
         """Train from the first update that is not made yet."""
         config, processes = self.config, self.processes
         with processes.local_main_first():
             tasks = builder(self.split, peers=peers_of(config.peers, self.split))
-        partner = None if config.partner is None else load_partner(config.partner, self.split)
-        setting = Setting(
-            policy=self.policy, split=self.split, opinions=config.peers.opinions, server=server, partner=partner
-        )
         try:
-            run_recipe(
-                config.recipe,
-                setting,
+            train(
+                self.policy,
                 tasks,
+                self.training.players,
+                reward=self.training.reward,
+                optimisation=self.training.optimisation,
                 optimizers=self.optimizers,
                 first=len(self.rows),
                 on_step=on_step,
@@ -186,8 +195,10 @@ def run_training(
     folder, provenance = config.out, split.dataset.provenance
     config = replace(config, peers=settle(config.peers, split))
     opening = open_server(config.server, policy, folder / SERVED_FOLDER, processes)
+    server = opening if isinstance(opening, Server) else None
+    training = build_training(config.recipe, setting_of(config, split, policy, server))  # before anything is written
     origin = Origin(as_json(config), provenance.sha256, policy.base)
-    run = _Run(config, split, policy, processes, origin, new_optimizers(policy))
+    run = _Run(config, split, policy, training, processes, origin, new_optimizers(policy))
     with contextlib.ExitStack() as held:
         start, rows = processes.broadcast_from_main(
             lambda: (found := run.begin(resume=resume, held=held), cut_metrics(folder, found.step))
@@ -215,9 +226,9 @@ def run_training(
             origin=origin,
             console=console,
         )
-        with recorder as record, opening as server:
+        with recorder as record, opening:
             try:
-                run.learn(record, server)
+                run.learn(record)
             except (OSError, SafetensorError) as error:  # a disk that is full, or gone
                 raise CheckpointError(
                     f"{folder} could not be written after update {len(run.rows)}: {error!r}. What was saved is whole; "

@@ -51,6 +51,8 @@ class Learner:
                 f"A learner must keep the tokens it samples, but {type(self.agent).__name__} keeps none. Pass an "
                 "LLMAgent, or pass this agent as the partner of a learner."
             )
+        if not 0 <= self.learning_rate < float("inf"):
+            raise ConfigError(f"learning_rate must be a number of at least 0, got {self.learning_rate}.")
         if self.credit is not None and self.agent.demonstrates:
             raise ConfigError(
                 "Token credit judges what a side chose itself, but a Demonstrator chooses what the logs say. Leave "

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from agents.players.llm_agent import LLMAgent
 from agents.players.served import ServedAgent, Server
 from agents.training.credit import SelfDistillation
 from agents.training.distributed import SINGLE_PROCESS, ProcessGroup
-from agents.training.learner import Learner, Optimisation, Players, agent_of
+from agents.training.learner import Learner, Optimisation, Players, agent_of, learners_of
 from agents.training.samples import balance_hits
 from agents.training.train import OnStep, train
 from agents.training.update import Optimizers
@@ -177,10 +177,36 @@ class CoTraining:
         }
 
 
+def build_training(recipe: Recipe, setting: Setting) -> Training:
+    """Build a recipe and check what it made, before anything is trained.
+
+    Raises:
+        ConfigError: it made no `Training`, players that cannot be trained (see `learners_of`), or players without the
+            partner of the setting.
+    """
+    name = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
+    if isinstance(recipe, type) or not isinstance(recipe, Recipe):
+        raise ConfigError(f"{recipe!r:.200} is no recipe. Pass an object with steps, seed and build(setting).")
+    if not isinstance(setting.split, Split):
+        raise ConfigError(
+            f"The split of a setting must be a Split, got {setting.split!r:.200}. Make one by load_split."
+        )
+    training = recipe.build(setting)
+    if not isinstance(training, Training):
+        raise ConfigError(f"{name}.build returned {training!r:.100}. It must return a Training.")
+    learners_of(setting.policy, training.players)
+    if setting.partner is not None and setting.partner not in training.players.values():
+        raise ConfigError(
+            f"{name} does not use setting.partner, so the partner {type(setting.partner).__name__} would never play. "
+            "Leave it out, or use it in build."
+        )
+    return training
+
+
 def greedy_players(recipe: Recipe, setting: Setting) -> dict[Role, Agent]:
     """Make the players of a recipe as they are evaluated: language models greedy, all others as they are."""
     found: dict[Role, Agent] = {}
-    for role, player in recipe.build(setting).players.items():
+    for role, player in build_training(recipe, setting).players.items():
         agent = agent_of(player)
         if isinstance(agent, LLMAgent):
             agent = LLMAgent(
@@ -207,7 +233,7 @@ def run_recipe(
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
     """Build a recipe and `train` by it."""
-    training = recipe.build(setting)
+    training = build_training(recipe, setting)
     train(
         setting.policy,
         tasks,
@@ -238,9 +264,16 @@ def find_recipe(name: str) -> type[Recipe]:
             f"There is no recipe {name!r}. Known recipes: {', '.join(sorted(known))}; or name module:Class."
         )
     found = import_object(known.get(name, name))
-    if not isinstance(found, type) or not isinstance(recipe := found(), Recipe):
+    if not isinstance(found, type) or not is_dataclass(found) or not hasattr(found, "build"):
         raise ConfigError(
-            f"{name} is no recipe: a recipe is a dataclass with defaults, the fields steps and seed and a method "
-            "build(setting). See agents.training.recipe.Recipe."
+            f"{name} is no recipe: a recipe is a dataclass with the fields steps and seed and a method build(setting). "
+            "See agents.training.recipe.Recipe."
+        )
+    if required := [f.name for f in fields(found) if f.init and f.default is MISSING and f.default_factory is MISSING]:
+        raise ConfigError(f"{name} is no recipe: {', '.join(required)} without a default. Give every field one.")
+    recipe: Any = found()
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(
+            f"{name} is no recipe: it needs the fields steps and seed. See agents.training.recipe.Recipe."
         )
     return type(recipe)

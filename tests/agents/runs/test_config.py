@@ -58,7 +58,7 @@ def test_a_recipe_that_is_gone_is_named(tmp_path: Path) -> None:
     body = as_json(config)
     body["recipe"]["class"] = "agents.training.coars:Gone"
     (tmp_path / "config.json").write_text(json.dumps({"config": body}))
-    with pytest.raises(CheckpointError, match=r"cannot be read .*agents\.training\.coars:Gone"):
+    with pytest.raises(CheckpointError, match=r"cannot be made\. .*has no 'Gone'"):
         run_config(tmp_path, finished=False)
 
 
@@ -71,8 +71,6 @@ def test_the_options_are_those_of_the_recipe() -> None:
     assert read_command(words).config == TrainConfig(recipe=Coars(reward=paper))
     nested = read_command(["--recipe.reward.alpha", "0.2", "--recipe.steps", "3"]).config
     assert nested == TrainConfig(recipe=Coars(steps=3, reward=RewardConfig(alpha=0.2)))
-    with pytest.raises(ConfigError, match="A run that is resumed keeps its recipe"):
-        read_command(["--resume", "x", "--recipe", "grpo"])
 
 
 def test_an_option_is_taken_out_of_the_words() -> None:

@@ -354,7 +354,7 @@ def test_a_run_of_a_version_without_recipes_is_refused(finished_run: Path, tmp_p
     body = json.loads((finished_run / "config.json").read_text())
     del body["config"]["recipe"]
     (tmp_path / "old" / "config.json").write_text(json.dumps(body))
-    with pytest.raises(CheckpointError, match=r"cannot be read .*'recipe'.*: another version wrote them"):
+    with pytest.raises(CheckpointError, match=r"do not fit the code \('recipe'\): another version of it wrote them"):
         run_config(tmp_path / "old")
 
 
@@ -410,6 +410,20 @@ def test_the_command_goes_on_with_a_run_and_leaves_a_finished_one(
     assert (settings.out / ADAPTERS_FOLDER).is_dir()
     main(["--resume", str(settings.out)])
     assert "is finished" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_keeps_its_recipe(settings: AnyTrainConfig, world: Split, stopped: Path) -> None:
+    with pytest.raises(ConfigError, match=r"keeps its recipe Coars, but --recipe baselines\.grpo:GrpoRecipe was"):
+        read_command(["--resume", str(settings.out), "--recipe", "baselines.grpo:GrpoRecipe"])
+    same = ["--resume", str(settings.out), "--recipe", "agents.training.coars:Coars"]
+    assert read_command(same).config == read_command(same[:2]).config
+
+
+def test_a_recipe_that_cannot_be_built_leaves_no_folder(settings: AnyTrainConfig, world: Split) -> None:
+    config = replace(settings, partner="coars_env:RandomRecommender")
+    with pytest.raises(ConfigError, match='A partner plays the side that does not learn, but learners="both"'):
+        run_training(config, world, new_policy(config, world))
+    assert not config.out.exists()
 
 
 def test_there_must_be_something_to_resume(settings: AnyTrainConfig, world: Split, tmp_path: Path) -> None:

@@ -141,6 +141,8 @@ def test_what_cannot_train_is_refused_before_anything_plays(lab: Any) -> None:
     nothing: Any = object()
     with pytest.raises(ConfigError, match=r"The player for user_0 is <object object .* no methods start and act"):
         learners_of(policy, {RECOMMENDER: recommender, USER: nothing})
+    with pytest.raises(ConfigError, match=r"learning_rate must be a number of at least 0, got -1\.0"):
+        Learner(agent=user, learning_rate=-1.0)
     with pytest.raises(ConfigError, match=r"explored_share must be in \[0, 1\), .* got 0\.5 for recommender_0"):
         learner(policy, lab, RECOMMENDER, explored_share=0.5)
 

@@ -11,7 +11,7 @@ from agents.models.replies import RECOMMENDER_FORMAT, ReplyFormat
 from agents.players.llm_agent import LLMAgent
 from agents.training.coars import Coars, RewardConfig
 from agents.training.learner import Learner
-from agents.training.recipe import CoTraining, Recipe, Setting, Training, find_recipe, greedy_players
+from agents.training.recipe import CoTraining, Recipe, Setting, Training, build_training, find_recipe, greedy_players
 from agents.training.samples import balance_hits
 from baselines.coars import CoarsPaper
 from baselines.supervised import SupervisedRecipe
@@ -122,3 +122,49 @@ def test_the_players_of_a_recipe_are_evaluated_greedily_in_its_own_format(lab: A
     partner = FixedUser()
     beside = Setting(policy=setting.policy, split=setting.split, partner=partner)
     assert greedy_players(Plain(learners="recommender"), beside)[USER] is partner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alone(Plain):
+    """Takes no partner."""
+
+    def build(self, setting: Setting) -> Training:
+        return super().build(Setting(policy=setting.policy, split=setting.split))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(CoTraining):
+    def build(self, setting: Setting) -> Any:
+        return None
+
+
+def test_what_a_recipe_builds_is_checked_before_anything_is_trained(lab: Any, setting: Setting) -> None:
+    with pytest.raises(ConfigError, match=r":Nothing\.build returned None\. It must return a Training\."):
+        build_training(Nothing(), setting)
+    beside = Setting(policy=setting.policy, split=setting.split, partner=FixedUser())
+    with pytest.raises(ConfigError, match=r":Alone does not use setting\.partner, so the partner FixedUser would"):
+        build_training(Alone(learners="recommender"), beside)
+    kind: Any = Plain
+    with pytest.raises(ConfigError, match=r"Plain'> is no recipe\. Pass an object with steps, seed"):
+        build_training(kind, setting)
+    dataset: Any = lab.split.dataset
+    with pytest.raises(ConfigError, match="The split of a setting must be a Split, got "):
+        build_training(Plain(), Setting(policy=setting.policy, split=dataset))
+
+
+def test_a_recipe_with_a_field_without_default_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bad_recipes_of_the_test.py").write_text(
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Rate:\n"
+        "    rate: float\n"
+        "    def build(self, setting): ...\n"
+        "@dataclass\n"
+        "class NoSteps:\n"
+        "    def build(self, setting): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="bad_recipes_of_the_test:Rate is no recipe: rate without a default"):
+        find_recipe("bad_recipes_of_the_test:Rate")
+    with pytest.raises(ConfigError, match="NoSteps is no recipe: it needs the fields steps and seed"):
+        find_recipe("bad_recipes_of_the_test:NoSteps")
