@@ -13,7 +13,7 @@ from coars_env.datasets.releases import Release, check_plain_digest, choose, fin
 from coars_env.datasets.tables import locate
 from coars_env.errors import ConfigError, DatasetError, MissingDataError, whole_number
 from coars_env.make import CandidateRule, SplitName, builder, load_data, load_split
-from coars_env.tasks import NUM_CANDIDATES, Split, freeze, leave_last, random_holdout
+from coars_env.tasks import NUM_CANDIDATES, Split, freeze, leave_last, published, random_holdout
 
 RANKS = (1, 20)
 """Ranks of the popularity figures of `coars data stats`."""
@@ -163,6 +163,10 @@ class Stats:
         print(f"{dataset.name}: {_origin(dataset)}")
         for what, value in shape(dataset, min_rating=self.min_rating):
             print(f"  {what:<58} {value}")
+        if isinstance(data, Split) or dataset.parts:
+            split = data if isinstance(data, Split) else published(dataset)
+            parts = ", ".join(f"{len(getattr(split, part)):,} {part}" for part in ("train", "validation", "test"))
+            print(f"  {'users by its own split':<58} {parts}")
 
 
 def shape(dataset: Dataset, *, min_rating: float | None = None) -> list[tuple[str, str]]:

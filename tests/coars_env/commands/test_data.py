@@ -259,3 +259,25 @@ def test_a_real_set_of_episodes_is_the_known_one(tmp_path: Path, capsys: pytest.
 
 
 DIGEST_OF_AFL = "f7324f564a576b34f83381357eff91c5f81f82189a08eb52b054bdcd9689142f"
+
+
+def test_data_with_a_split_of_their_own_are_measured_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folds_of_the_test.py").write_text(
+        "from coars_env import from_interactions, split_users\n"
+        "def load():\n"
+        "    rows = [(user, item) for user in range(6) for item in range(4)]\n"
+        "    fold = ['train', 'train', 'train', 'validation', 'test', 'test']\n"
+        "    return from_interactions({'user_id': [u for u, _ in rows], 'item_id': [i for _, i in rows],\n"
+        "        'timestamp': list(range(len(rows))), 'fold': [fold[u] for u, _ in rows]},\n"
+        "        {'item_id': list(range(4)), 'title': list('abcd')}, split='fold')\n"
+        "def split():\n"
+        "    return split_users(load(), validation=0.5)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    main(["stats", "folds_of_the_test:load"])
+    assert "3 train, 1 validation, 2 test" in capsys.readouterr().out
+    main(["stats", "folds_of_the_test:split"])
+    assert "3 train, 3 validation, 0 test" in capsys.readouterr().out
