@@ -39,6 +39,8 @@ def check_options(options: Options) -> None:
     """
     if callable(options):
         return
+    if isinstance(options, str) or any("\n" in option for option in options):
+        raise ConfigError(f"Options must be a tuple of texts of one line each, got {options!r:.200}.")
     different = {option.strip() for option in options}
     if len(different) < len(options) or not options or "" in different:
         twice = next((option for n, option in enumerate(options) if option.strip() in options[:n]), None)
@@ -147,8 +149,8 @@ class Ranking:
 
     def __post_init__(self) -> None:
         check_options(self.options)
-        if self.length < 1:
-            raise ConfigError(f"length of a Ranking must be at least 1, got {self.length}. Rank one option or more.")
+        if not isinstance(self.length, int) or self.length < 1:
+            raise ConfigError(f"length of a Ranking must be a whole number from 1 on, got {self.length!r}.")
         if not callable(self.options) and self.length > len(self.options):
             raise ConfigError(
                 f"A Ranking must not be longer than its list of options, got length={self.length} for "
@@ -208,6 +210,8 @@ def check_fields(fields: Sequence[Field]) -> None:
     """
     if not fields:
         raise ConfigError("A reply must have at least one field, got none. Add one, such as Field('Reason').")
+    if isinstance(fields, str | Field) or not all(isinstance(field, Field) for field in fields):
+        raise ConfigError(f"A reply is made of fields, got {fields!r:.200}. Pass a tuple, such as (Field('Reason'),).")
     for n, field in enumerate(fields):
         if not field.name or field.name != field.name.strip() or ":" in field.name or "\n" in field.name:
             raise ConfigError(

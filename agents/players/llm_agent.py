@@ -95,6 +95,8 @@ class LLMAgent:
         self.items = items
         self.temperature = temperature
         self.opinions = opinions
+        if reply_format is not None and not isinstance(reply_format, ReplyFormat):
+            raise ConfigError(f"reply_format must be a ReplyFormat, got {reply_format!r:.200}. See docs/replies.md.")
         self.reply_format = reply_format or DEFAULT_FORMATS[role]
         self.notes = notes
         self.usage = Usage()

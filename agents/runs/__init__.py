@@ -1,1 +1,1 @@
-"""What lies on disk: run folders, checkpoints, logs, evaluation and export of trained adapters."""
+"""Run folders on disk: settings, checkpoints, logs, evaluation and export of trained adapters."""

@@ -126,12 +126,12 @@ def progress_text(rows: Sequence[StepMetrics]) -> str:
         "KL": ("rec_kl", "user_kl"),
         "leak": ("target_named",),
     }
-    told = [
+    shown = [
         f"{label} " + " ".join(f"{recent[key]:.2f}" for key in keys)
         for label, keys in parts.items()
         if all(key in recent for key in keys)
     ]
-    return ", ".join([*told, f"{recent['tokens_per_second']:.0f} tok/s"])
+    return ", ".join([*shown, f"{recent['tokens_per_second']:.0f} tok/s"])
 
 
 def dialogues_text(transcripts: Sequence[Transcript], items: Sequence[Item]) -> str:

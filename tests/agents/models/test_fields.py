@@ -77,7 +77,9 @@ def test_fields_are_asked_for_by_name() -> None:
         (lambda: Number(0, 1, 0.3), "must lead from low to high, got step=0.3 from 0 to 1"),
         (lambda: Number(0, 1, 0), "must lead from low to high, got step=0 from 0 to 1"),
         (lambda: Number(0, 1, 2), "must lead from low to high, got step=2 from 0 to 1"),
-        (lambda: Ranking(0), "length of a Ranking must be at least 1, got 0"),
+        (lambda: Ranking(0), "length of a Ranking must be a whole number from 1 on, got 0"),
+        (lambda: OneOf("abc"), "Options must be a tuple of texts of one line each, got 'abc'"),  # type: ignore[arg-type]
+        (lambda: OneOf(("a\nb", "c")), "Options must be a tuple of texts of one line each"),
         (lambda: Ranking(3, ("a", "b")), "must not be longer than its list of options, got length=3 for 2 options"),
         (lambda: Ranking(1, ("a", "a")), "must be one or more different texts, got 'a' twice"),
     ],

@@ -1,6 +1,7 @@
 """Formats: how they are asked for, how text is read by them, and the action that a reply stands for."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -84,6 +85,10 @@ def test_a_strength_that_is_no_number_is_refused(strength: str, message: str) ->
 def test_a_format_is_checked_when_it_is_made() -> None:
     with pytest.raises(ConfigError, match="must have at least one field, got none"):
         ReplyFormat(())
+    words: Any = ("Reason", "Item")
+    for wrong in (words, "Reason", REASON_FIELD):
+        with pytest.raises(ConfigError, match="A reply is made of fields, got "):
+            ReplyFormat(wrong)
     with pytest.raises(ConfigError, match="No name of a field may end another"):
         ReplyFormat((REASON_FIELD, REASON_FIELD))
 
