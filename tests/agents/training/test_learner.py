@@ -143,6 +143,8 @@ def test_what_cannot_train_is_refused_before_anything_plays(lab: Any) -> None:
         learners_of(policy, {RECOMMENDER: recommender, USER: nothing})
     with pytest.raises(ConfigError, match=r"learning_rate must be a number of at least 0, got -1\.0"):
         Learner(agent=user, learning_rate=-1.0)
+    with pytest.raises(ConfigError, match="learning_rate must be a number of at least 0, got inf"):
+        Learner(agent=user, learning_rate=float("inf"))
     with pytest.raises(ConfigError, match=r"explored_share must be in \[0, 1\), .* got 0\.5 for recommender_0"):
         learner(policy, lab, RECOMMENDER, explored_share=0.5)
 

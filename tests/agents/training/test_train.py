@@ -305,11 +305,10 @@ def test_training_on_broken_dialogues_alone_is_refused(lab: Any, build: TaskBuil
         a_run(policy, build)
 
 
-@pytest.mark.parametrize("rate", [1e30, float("inf")])
-def test_an_update_that_diverges_is_not_reported(lab: Any, build: TaskBuilder, rate: float) -> None:
+def test_an_update_that_diverges_is_not_reported(lab: Any, build: TaskBuilder) -> None:
     """The first update throws the adapters out of all bounds; the second finds that, and is none."""
     told: list[int] = []
-    config = coars(steps=3, episodes_per_step=8, max_turns=2, explored_share=0.0, learning_rate_user=rate)
+    config = coars(steps=3, episodes_per_step=8, max_turns=2, explored_share=0.0, learning_rate_user=1e30)
     with pytest.raises(TrainingError, match=r"diverged|All 8 dialogues"):
         lab.train(lab.policy(scale=0.1), build, config, on_step=lambda step, *_: told.append(step))
     assert told == [0]
