@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import tyro
 
@@ -21,9 +21,7 @@ from agents.runs.evaluate import describe, play_runs, play_untrained, where_it_r
 from agents.runs.run import train_seeds
 from agents.training.coars import Coars
 from agents.training.peers import peers_of, settle
-from agents.training.recipe import CoTraining
 from baselines.coars import OutcomeRecipe
-from baselines.grpo import GrpoRecipe
 from coars_env import Benchmark, Estimate, ScoreTable, TableRow, comparison_lines, environment_info, markdown_lines
 
 What = Literal["parts", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]
@@ -38,19 +36,19 @@ def variants(base: TrainConfig[Coars]) -> dict[What, dict[str, AnyTrainConfig]]:
     def reward(**settings: Any) -> AnyTrainConfig:
         return coars(reward=replace(base.recipe.reward, **settings))
 
-    def other(kind: type[CoTraining]) -> AnyTrainConfig:
-        """Another recipe of the same budget."""
-        budget = {field.name: getattr(base.recipe, field.name) for field in fields(CoTraining)}
-        return cast(AnyTrainConfig, replace(base, recipe=kind(**budget)))  # type: ignore[type-var]
+    def by_outcome(**settings: Any) -> AnyTrainConfig:
+        """The outcome pays in place of the interaction; all other settings are those of `base`."""
+        kept = {field.name: getattr(base.recipe, field.name) for field in fields(base.recipe)}
+        return replace(base, recipe=OutcomeRecipe(**{**kept, **settings}))
 
     return {
         "parts": {
             "CoARS": base,
             "recommender alone": coars(learners="recommender"),
             "user alone": coars(learners="user"),
-            "outcome only": other(OutcomeRecipe),
+            "outcome only": by_outcome(),
             "no self-distillation": coars(credit="none"),
-            "GRPO, outcome": other(GrpoRecipe),
+            "GRPO, outcome": by_outcome(credit="none", group_size=8, baseline="group"),
         },
         "credit": {
             "CoARS": base,
