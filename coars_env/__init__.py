@@ -3,8 +3,18 @@
 Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
 """
 
-from coars_env.datasets import Dataset, Item, Provenance, Source, from_interactions, list_datasets, load, register
-from coars_env.dialogue import MAX_TURNS, Action, Dialogue, Observation, history_of, opinions_heard
+from coars_env.datasets import (
+    Dataset,
+    Facet,
+    Item,
+    Provenance,
+    Source,
+    from_interactions,
+    list_datasets,
+    load,
+    register,
+)
+from coars_env.dialogue import MAX_TURNS, Dialogue
 from coars_env.env import CoarsEnv
 from coars_env.errors import (
     ActionError,
@@ -84,6 +94,16 @@ from coars_env.files import atomic_path, write_atomically
 from coars_env.imports import import_object
 from coars_env.integrations.registration import ENV_IDS
 from coars_env.make import CandidateRule, Data, SplitName, builder, load_data, load_split, make, make_vec, single_agent
+from coars_env.observation import (
+    Action,
+    Observation,
+    askable_kinds,
+    history_of,
+    instruction_of,
+    kinds_of,
+    opinions_heard,
+    reveals_of,
+)
 from coars_env.partners import (
     Agent,
     FixedRecommender,
@@ -113,6 +133,7 @@ from coars_env.rewards import (
     turn_outcome_terms,
 )
 from coars_env.rollout import play, rollout
+from coars_env.rules import Rules
 from coars_env.scoring import TranscriptReward, TranscriptScorer, score_transcripts
 from coars_env.tasks import (
     HISTORY_LENGTH,
@@ -121,6 +142,7 @@ from coars_env.tasks import (
     CandidateSampler,
     Embed,
     EpisodeSet,
+    Instruction,
     Opinion,
     PeersOf,
     Scorer,
@@ -131,7 +153,9 @@ from coars_env.tasks import (
     TopCandidates,
     UserSequence,
     VectorPeers,
+    facet_vocabulary,
     freeze,
+    has_facet,
     leave_last,
     llara,
     popularity_candidates,
@@ -210,9 +234,11 @@ __all__ = [
     "Encoder",
     "EpisodeSet",
     "Estimate",
+    "Facet",
     "FixedRecommender",
     "FixedUser",
     "GreedyRecommender",
+    "Instruction",
     "Item",
     "LinearStage",
     "MaskedEnv",
@@ -237,6 +263,7 @@ __all__ = [
     "Reward",
     "RewardTerms",
     "Role",
+    "Rules",
     "Runs",
     "ScoreTable",
     "Scorer",
@@ -273,6 +300,7 @@ __all__ = [
     "VectorNumericEnv",
     "VectorPeers",
     "afl_user_test",
+    "askable_kinds",
     "atomic_path",
     "bootstrap_interval",
     "builder",
@@ -290,16 +318,20 @@ __all__ = [
     "episode_metrics",
     "evaluate",
     "expected_hit",
+    "facet_vocabulary",
     "freeze",
     "from_interactions",
     "full_ranking",
+    "has_facet",
     "history_of",
     "holm",
     "import_object",
+    "instruction_of",
     "item_counts",
     "item_features",
     "joint_estimates",
     "kept_terms",
+    "kinds_of",
     "leave_last",
     "list_datasets",
     "llara",
@@ -327,6 +359,7 @@ __all__ = [
     "read_reply",
     "read_transcripts",
     "register",
+    "reveals_of",
     "rollout",
     "sample_train_tasks",
     "score_transcripts",

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from operator import index
-from typing import Any
 
 import numpy as np
 
-from coars_env.datasets.dataset import Item, Provenance
+from coars_env.datasets.dataset import Facet, Item, Provenance
 from coars_env.errors import ActionError, ConfigError, TaskError, expect, whole_number
+from coars_env.observation import Action, Observation, read_reveal
 from coars_env.rendering.text import answer_text, dialogue_text, opinions_text, proposal_text
-from coars_env.rewards import Reward, RewardTerms, check_terms, reward_or_default
-from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, Opinion, Task, read_opinions
+from coars_env.rewards import Reward, RewardTerms, apply_repeats, check_terms, reward_or_default
+from coars_env.rules import Rules
+from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, Task
 from coars_env.transcript import (
     ACTIONS,
     ROLES,
@@ -25,15 +26,11 @@ from coars_env.transcript import (
     clamp_strength,
     clean_message,
     find_role,
+    rejected_items,
 )
 
 MAX_TURNS = 4
 """T; the paper is silent, 4 is AFL's value (arXiv:2410.20027)."""
-
-Observation = dict[str, Any]
-"""What one side sees; a member of the space described in `CoarsEnv`."""
-Action = Mapping[str, Any]
-"""What one side does; a member of its space described in `CoarsEnv`, perhaps with the keys `error` and `fields`."""
 
 
 def checked_seed(seed: int) -> int:
@@ -95,8 +92,15 @@ def read_answer(
     message: str,
     error: str | None = None,
     fields: Mapping[str, str] | None = None,
+    *,
+    reveal: Facet | None = None,
+    asked: bool = False,
 ) -> Answer:
-    """Return a user's answer as a turn records it, see `Dialogue.reply`."""
+    """Return a user's answer as a turn records it, see `Dialogue.reply`. An answer to a question has no action."""
+    if asked:
+        error = clean_message(error) if error and action == len(ACTIONS) else None
+        reveal = reveal if error is None else None
+        return Answer(None, None, clean_message(message), error, clean_fields({"fields": fields}), reveal)
     usable = action < len(ACTIONS)
     return Answer(
         action=action if usable else None,
@@ -104,6 +108,7 @@ def read_answer(
         message=clean_message(message),
         error=None if usable else clean_message(error or "the message holds no action"),
         fields=clean_fields({"fields": fields}),
+        reveal=reveal if usable else None,
     )
 
 
@@ -112,6 +117,9 @@ class Dialogue:
 
     Example: `d = Dialogue(task, items); d.recommend(position=3, message="..."); d.reply(action=3, strength=.9,
     message="..."); d.ending == "accepted"`. What is not allowed raises `ActionError` and changes nothing.
+
+    In a task with an instruction the recommender may also `ask` for a kind of facet, which takes a turn and proposes
+    nothing, and the user may `reveal` a facet with every answer, whether it is true or not.
 
     Raises:
         ConfigError: it is about no task, has no turns, the reward is none, or the agents are others than `ROLES`; in
@@ -125,12 +133,17 @@ class Dialogue:
         *,
         max_turns: int = MAX_TURNS,
         reward: Reward | None = None,
+        rules: Rules | None = None,
         agents: Sequence[str] = ROLES,
     ) -> None:
         expect(Task, task, "A dialogue is about a task.", "`freeze` makes some.")
         self.task = task
         self.items = items
         self.max_turns = whole_number("A dialogue needs turns.", "max_turns", max_turns, 1)
+        self.rules = Rules() if rules is None else rules
+        expect(Rules, self.rules, "A dialogue has rules.", "Pass Rules(...), or None.")
+        self.kinds: tuple[str, ...] = task.instruction.kinds if task.instruction else ()
+        """Kinds of facets that may be revealed and, unless the rules forbid questions, asked for."""
         self.agents = checked_agents(agents)
         """The recommender, then the users."""
         self.turns: list[Turn] = []
@@ -150,8 +163,14 @@ class Dialogue:
     def recommend(
         self, position: int, message: str, error: str | None = None, fields: Mapping[str, str] | None = None
     ) -> None:
-        """Propose candidate `position` as the recommender; `len(candidates)` means that it named none."""
+        """Propose candidate `position` as the recommender; `len(candidates)` means that it named none.
+
+        Where repeats are forbidden, a message that proposes a rejected item is one that could not be used.
+        """
         self._expect(self.agents[0], position, len(self.task.candidates))
+        if position in self.forbidden:
+            title, nothing = self.items[self.task.candidates[position]].title, len(self.task.candidates)
+            position, error = nothing, f"{title!r} was rejected in an earlier turn, and repeats are forbidden"
         turn = open_turn(self.task, position, message, error, fields)
         self.turns.append(turn)
         number = len(self.turns)
@@ -163,6 +182,40 @@ class Dialogue:
         self._lines.get(USER, []).extend(opinions_text(number, self.task, turn, self.items))
         self.speaker = self.agents[1]
 
+    @property
+    def forbidden(self) -> frozenset[int]:
+        """Positions of the candidates that must not be proposed now: the rejected ones, where repeats are forbidden."""
+        if self.rules.repeats != "forbidden":
+            return frozenset()
+        rejected = rejected_items(self.turns)
+        positions = frozenset(n for n, item in enumerate(self.task.candidates) if item in rejected)
+        return frozenset() if len(positions) == len(self.task.candidates) else positions
+
+    @property
+    def askable(self) -> tuple[str, ...]:
+        """Kinds of facets that the recommender may ask for now: none in the last turn, which has to propose."""
+        last = len(self.terms) == self.max_turns - 1
+        return self.kinds if self.rules.questions and not last else ()
+
+    def ask(self, kind: str, message: str, fields: Mapping[str, str] | None = None) -> None:
+        """Ask the user for a kind of facet, as the recommender.
+
+        In the last turn, which has to propose, the message is one that could not be used.
+        """
+        self._expect(self.agents[0], 0, 0)
+        if kind not in self.kinds or not self.rules.questions:
+            raise ActionError(
+                f"{kind!r} cannot be asked for in task {self.task.task_id!r}: its questions are "
+                f"{list(self.kinds) if self.rules.questions else []}. Play episodes with an instruction of that kind."
+            )
+        if kind in self.askable:
+            turn = Turn(None, clean_message(message), fields=clean_fields({"fields": fields}), question=kind)
+        else:
+            turn = open_turn(self.task, len(self.task.candidates), message, "the last turn must propose", fields)
+        self.turns.append(turn)
+        self._say(proposal_text(len(self.turns), turn, self.items))
+        self.speaker = self.agents[1]
+
     def reply(
         self,
         action: int,
@@ -170,19 +223,29 @@ class Dialogue:
         message: str,
         error: str | None = None,
         fields: Mapping[str, str] | None = None,
+        reveal: Facet | None = None,
     ) -> RewardTerms:
         """Answer as the user; `len(ACTIONS)` means that the message held no action. Ends the turn and rewards it.
 
-        The strength is moved into the interval of the action; None means its middle, see `clamp_strength`.
+        The strength is moved into the interval of the action; None means its middle, see `clamp_strength`. An answer to
+        a question has no action: action and strength are ignored, but for `len(ACTIONS)` with an error, which means
+        that the message could not be read.
         """
         self._expect(self.agents[1], action, len(ACTIONS))
-        return self._close((read_answer(action, strength, message, error, fields),))
+        if reveal is not None and reveal.kind not in self.kinds:
+            raise ActionError(
+                f"A facet of kind {reveal.kind!r} cannot be revealed in task {self.task.task_id!r}: its kinds are "
+                f"{list(self.kinds)}. Reveal one of these, or nothing."
+            )
+        asked = self.turns[-1].question is not None
+        return self._close((read_answer(action, strength, message, error, fields, reveal=reveal, asked=asked),))
 
     def _close(self, answers: tuple[Answer, ...]) -> RewardTerms:
         """End the open turn with one answer for each user."""
         turn, number = replace(self.turns[-1], answers=answers), len(self.turns)
         terms = self._reward.turn(self.task, turn, number, self.max_turns)
         check_terms(terms, self._reward, self.task, number, self.agents)
+        terms = apply_repeats(terms, [*self.turns[:-1], turn], self.rules)
         self.turns[-1] = turn
         self.terms.append(terms)
         self._say(answer_text(number, turn))
@@ -212,6 +275,10 @@ class Dialogue:
         speaker = self.speaker
         try:
             proposes = not self._is_open
+            if proposes and action.get("ask"):
+                self.ask(str(action["ask"]), str(action["message"]), action.get("fields"))
+                return None
+            reveal = None if proposes else read_reveal(action)
             number = index(action["item" if proposes else "action"])
             strength = None if proposes or action["strength"] is None else float(action["strength"])
             message, error, fields = str(action["message"]), action.get("error"), action.get("fields")
@@ -224,7 +291,7 @@ class Dialogue:
         if proposes:
             self.recommend(number, message, error, fields)
             return None
-        return self.reply(number, strength, message, error, fields)
+        return self.reply(number, strength, message, error, fields, reveal)
 
     def observe(self, role: Role) -> Observation:
         """What one side may see now; a member of `observation_space`. Fresh arrays: the caller may change them."""
@@ -241,7 +308,7 @@ class Dialogue:
             if answer is not None and answer.action is not None:
                 actions[n], strengths[n] = answer.action, answer.strength
         missing = ("",) * (length - len(turns))
-        return {
+        observation: Observation = {
             "text": "\n".join(self._lines[role]),
             "speaker": int(self._is_open),
             "turn": len(turns) - self._is_open,
@@ -254,6 +321,20 @@ class Dialogue:
             "rationales": (*[turn.rationale for turn in turns], *missing),
             "replies": (*[answer.message if (answer := turn.answer) else "" for turn in turns], *missing),
         }
+        if self.task.instruction is not None:
+            reveals = [str(answer.reveal) if (answer := turn.answer) and answer.reveal else "" for turn in turns]
+            observation |= {
+                "instruction": "" if sees_list else str(self.task.instruction),
+                "kinds": "\n".join(self.kinds),
+                "askable": np.array([kind in self.askable for kind in self.kinds], np.int8),
+                "questions": (*[turn.question or "" for turn in turns], *missing),
+                "reveals": (*reveals, *missing),
+            }
+        if self.rules.repeats == "forbidden":
+            allowed = np.ones(len(self._candidates), np.int8)
+            allowed[list(self.forbidden) if sees_list else slice(None)] = 0
+            observation["allowed"] = allowed
+        return observation
 
     def parse_error(self, role: Role) -> str | None:
         """What was wrong with the latest message of a side, if it could not be read."""
@@ -277,7 +358,7 @@ class Dialogue:
             )
         rewards = tuple({agent: float(terms.rewards[agent]) for agent in self.agents} for terms in self.terms)
         return Transcript(
-            self.task, self.max_turns, tuple(self.turns), self.ending, self.cause, provenance, seed, rewards
+            self.task, self.max_turns, tuple(self.turns), self.ending, self.cause, provenance, seed, rewards, self.rules
         )
 
     @property
@@ -298,13 +379,3 @@ class Dialogue:
                 f"An action must lie in its space. Expected 0..{highest} from {role}, found {number!r}. The last of "
                 "them means that nothing could be read."
             )
-
-
-def history_of(observation: Observation) -> list[int]:
-    """Return the items taken before, as one side observes them: oldest first, without the padding."""
-    return [item for item in observation["history"].tolist() if item >= 0]
-
-
-def opinions_heard(observation: Observation, turn: int) -> tuple[Opinion, ...]:
-    """What peers say of the proposal of a turn, counted from 0, as the user observes it; nearest first."""
-    return read_opinions(observation["opinions"][turn].ravel().tolist())

@@ -5,25 +5,20 @@ from typing import Any, ClassVar, cast
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from coars_env.datasets.dataset import Item
-from coars_env.dialogue import MAX_TURNS, Action, Dialogue, Observation, checked_agents, checked_seed, clean_fields
+from coars_env.dialogue import MAX_TURNS, Dialogue, checked_agents, checked_seed
 from coars_env.errors import ActionError, ConfigError, TaskError, expect, whole_number
+from coars_env.observation import Action, Observation
 from coars_env.rendering.terminal import dialogue_lines, show
 from coars_env.rewards import Reward, RewardTerms, reward_or_default
-from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, EpisodeSet, Task
+from coars_env.rules import Rules
+from coars_env.spaces import action_spaces, as_member, observation_space
+from coars_env.tasks import EpisodeSet, Task
 from coars_env.transcript import (
-    ACTIONS,
-    LIKENESS,
-    MAX_MESSAGE_LENGTH,
-    RECOMMENDER,
     ROLES,
-    USER,
     Role,
     Transcript,
-    clean_message,
 )
 
 
@@ -39,87 +34,6 @@ def asked_task(options: Mapping[str, Any] | None, episodes: EpisodeSet) -> Task 
     expect(Mapping, options, "What a reset may be asked for has a name.", "Pass {'task_id': ...}.")
     task_id = options.get("task_id")
     return None if task_id is None else episodes[task_id]
-
-
-class UnicodeText(spaces.Text):
-    """Any string up to `max_length`, the empty one included. Gymnasium's own Text knows no blanks and no accents."""
-
-    def __init__(self, max_length: int, seed: int | None = None) -> None:
-        printable = "".join(chr(c) for c in range(32, 127))
-        super().__init__(max_length, min_length=0, charset=printable, seed=seed)
-
-    def contains(self, x: Any) -> bool:
-        return isinstance(x, str) and len(x) <= self.max_length
-
-    def __repr__(self) -> str:
-        return f"UnicodeText({self.max_length})"
-
-
-def observation_space(items: Sequence[Item], num_candidates: int, max_turns: int) -> spaces.Dict:
-    """The space of both sides' observations, see `CoarsEnv`."""
-    message = UnicodeText(MAX_MESSAGE_LENGTH)
-    title = max(len(item.title) for item in items) + 16  # with its number or dash
-    said = 2 * MAX_MESSAGE_LENGTH + NUM_OPINIONS * (2 * title + 64) + title + 128
-    text = (HISTORY_LENGTH + num_candidates + 4) * title + max_turns * said
-    highest = np.full((max_turns, NUM_OPINIONS, OPINION_WIDTH), len(items) - 1, np.int64)
-    highest[..., 0] = len(LIKENESS) - 1
-
-    def indices(n: int, high: int) -> spaces.Box:
-        return spaces.Box(-1, high, (n,), np.int64)
-
-    return spaces.Dict(
-        {
-            "text": UnicodeText(text),
-            "speaker": spaces.Discrete(2),
-            "turn": spaces.Discrete(max_turns + 1),
-            "history": indices(HISTORY_LENGTH, len(items) - 1),
-            "candidates": indices(num_candidates, len(items) - 1),
-            "proposals": indices(max_turns, len(items) - 1),
-            "actions": indices(max_turns, len(ACTIONS) - 1),
-            "strengths": spaces.Box(-1.0, 1.0, (max_turns,), np.float32),
-            "opinions": spaces.Box(np.full_like(highest, -1), highest, dtype=np.int64),
-            "rationales": spaces.Tuple([message] * max_turns),
-            "replies": spaces.Tuple([message] * max_turns),
-        }
-    )
-
-
-def action_spaces(num_candidates: int) -> dict[str, spaces.Dict]:
-    """Return each side's action space, see `CoarsEnv`."""
-    return {
-        RECOMMENDER: spaces.Dict(
-            {"item": spaces.Discrete(num_candidates + 1), "message": UnicodeText(MAX_MESSAGE_LENGTH)}
-        ),
-        USER: spaces.Dict(
-            {
-                "action": spaces.Discrete(len(ACTIONS) + 1),
-                "strength": spaces.Box(0.0, 1.0, (), np.float32),
-                "message": UnicodeText(MAX_MESSAGE_LENGTH),
-            }
-        ),
-    }
-
-
-def as_member(action: Action, space: gymnasium.Space[Any]) -> Action | None:
-    """Return the action as a member of the space, its message cut to what the space allows; None if it is none.
-
-    The keys `error` and `fields` are no part of the space and are kept.
-
-    Raises:
-        ActionError: its `fields` are no mapping of texts.
-    """
-    if not isinstance(action, Mapping):
-        return None
-    member = {key: value for key, value in action.items() if key not in ("error", "fields")}
-    beside = {"error": action.get("error"), "fields": clean_fields(action)}
-    if isinstance(member.get("message"), str):
-        member["message"] = clean_message(member["message"])
-    try:
-        if "strength" in member:
-            member["strength"] = np.asarray(member["strength"], dtype=np.float32)
-        return {**member, **beside} if space.contains(member) else None
-    except (TypeError, ValueError, OverflowError):  # what numpy cannot even read is no member
-        return None
 
 
 class CoarsEnv(ParallelEnv[str, Observation, Action]):
@@ -198,6 +112,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         *,
         max_turns: int = MAX_TURNS,
         reward: Reward | None = None,
+        rules: Rules | None = None,
         render_mode: str | None = None,
         agents: Sequence[str] = ROLES,
     ) -> None:
@@ -221,6 +136,9 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
             )
         self.episodes = episodes
         self.max_turns = max_turns
+        self.rules = Rules() if rules is None else rules
+        expect(Rules, self.rules, "An environment has rules.", "Pass Rules(...), or None.")
+        kinds = episodes.kinds
         self.render_mode = render_mode
         self.possible_agents: list[str] = list(checked_agents(agents))
         self.agents: list[str] = []
@@ -230,9 +148,12 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         self.episode_seed = 0
         """Seed of the running episode: that of `reset`, or a number of the stream after an unseeded one."""
         self.observation_spaces: dict[str, gymnasium.Space[Any]] = {
-            role: observation_space(episodes.items, lengths[0], max_turns) for role in self.possible_agents
+            role: observation_space(lengths[0], episodes.items, kinds, self.rules, max_turns)
+            for role in self.possible_agents
         }
-        self.action_spaces = cast(dict[str, gymnasium.Space[Any]], action_spaces(lengths[0]))
+        self.action_spaces = cast(
+            dict[str, gymnasium.Space[Any]], action_spaces(lengths[0], episodes.items, kinds, self.rules)
+        )
 
     def observation_space(self, agent: str) -> gymnasium.Space[Any]:
         """The same object on each call."""
@@ -276,7 +197,12 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
     def new_dialogue(self, task: Task) -> Dialogue:
         """Return a dialogue about a task under the rules of this environment."""
         return Dialogue(
-            task, self.episodes.items, max_turns=self.max_turns, reward=self.reward, agents=self.possible_agents
+            task,
+            self.episodes.items,
+            max_turns=self.max_turns,
+            reward=self.reward,
+            rules=self.rules,
+            agents=self.possible_agents,
         )
 
     def step(

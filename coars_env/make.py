@@ -12,6 +12,7 @@ from coars_env.errors import ConfigError, expect
 from coars_env.imports import import_object
 from coars_env.partners import Agent, FixedUser, RandomRecommender
 from coars_env.rewards import Reward
+from coars_env.rules import Rules
 from coars_env.tasks import (
     NUM_CANDIDATES,
     CandidateSampler,
@@ -191,6 +192,7 @@ def make(
     features: Floats | None = None,
     max_turns: int = MAX_TURNS,
     reward: Reward | None = None,
+    rules: Rules | None = None,
     render_mode: str | None = None,
     source: Source | None = None,
     data_dir: str | Path | None = None,
@@ -217,6 +219,7 @@ def make(
             split. An `EpisodeSet` has no training part, so its numeric views need `features`.
         max_turns: T.
         reward: rewards of both sides; CoARS's by default.
+        rules: what may be proposed again, and which proposal is the answer; see `Rules`.
         render_mode: None, "ansi" or "human".
         source: "auto", the default, takes real data and, where none can be had, warns and plays a synthetic world;
             "real" fails instead; "synthetic" never looks.
@@ -251,7 +254,7 @@ def make(
         episodes = _frozen(data, peers, **drawing)  # type: ignore[arg-type]
         if kind is not None and features is None:
             features = item_features(data, directions=peers.directions)
-    env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, render_mode=render_mode)
+    env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, rules=rules, render_mode=render_mode)
     return env if kind is None or features is None else kind(env, features)
 
 

@@ -5,7 +5,7 @@ random numbers.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray, IntArray
 from coars_env.errors import ConfigError, expect, number_or_nan
+from coars_env.rules import Rules
 from coars_env.tasks import Task
-from coars_env.transcript import RECOMMENDER, ROLES, USER, Transcript, Turn
+from coars_env.transcript import RECOMMENDER, ROLES, USER, Transcript, Turn, rejected_items
 
 Bools = npt.NDArray[np.bool_]
 Values = TypeVar("Values", float, FloatArray)
@@ -171,6 +172,9 @@ class CoarsReward:
     docs/log.md."""
     invalid: float = -1.0
     """Reward of a message that could not be used, for its author; ours."""
+    question_cost: float = 0.0
+    """What a question costs the recommender; the user earns 0 by its answer (our choice: Eq. 7-8 are about proposals).
+    Questions that cost nothing are asked until the last turn."""
 
     def __post_init__(self) -> None:
         if not 0 <= number_or_nan(self.alpha) < 0.5:
@@ -186,6 +190,8 @@ class CoarsReward:
             )
         if not math.isfinite(number_or_nan(self.invalid)):
             raise ConfigError(f"A reward is a finite number. Expected such as `invalid`, found {self.invalid!r}.")
+        if not 0 <= number_or_nan(self.question_cost) < math.inf:
+            raise ConfigError(f"question_cost must be a number of at least 0, got {self.question_cost!r}.")
 
     def __call__(self, transcript: Transcript) -> list[RewardTerms]:
         """Score each turn of a transcript."""
@@ -198,8 +204,11 @@ class CoarsReward:
         """Score the `number`-th turn, counted from 1.
 
         A message that could not be used costs its author `invalid`; a usable message of the partner in that turn earns
-        0 and is not trained on.
+        0 and is not trained on. A question costs `question_cost`.
         """
+        if turn.question is not None:
+            unread = turn.answer is not None and turn.answer.error is not None
+            return RewardTerms(False, {RECOMMENDER: 0.0 - self.question_cost, USER: self.invalid if unread else 0.0})
         hit, answer = turn.proposal == task.target, turn.answer
         stage = self._positive_stage(number, max_turns, hit)
         factors = {"stage": stage}
@@ -247,19 +256,19 @@ class CoarsReward:
 def outcome_terms(transcript: Transcript) -> list[RewardTerms]:
     """Pay in each turn what the dialogue as a whole was worth: learning without interaction rewards.
 
-    The recommender has 1 if its last proposal was the target and -1 else; the user the mean over its answers of 1 for
-    each that is right (positive on the target, negative on another item) and -1 for each that is not (our choice); the
-    scale is [-1, 1], that of Eq. 7-8. Turns with a message that could not be used are paid and left out by
-    `CoarsReward.turn`; no other turn is left out.
+    The recommender has 1 if what the dialogue answered, see `Rules.answer`, was the target and -1 else; the user the
+    mean over its answers of 1 for each that is right (positive on the target, negative on another item) and -1 for each
+    that is not (our choice); the scale is [-1, 1], that of Eq. 7-8. Turns with a message that could not be used are
+    paid and left out by `CoarsReward.turn`; no other turn is left out.
     """
     terms = turn_outcome_terms(transcript)
     answers = [term.rewards[USER] for turn, term in zip(transcript.turns, terms, strict=True) if turn.usable]
     rewards = {
-        RECOMMENDER: 1.0 if transcript.final_item == transcript.task.target else -1.0,
+        RECOMMENDER: 1.0 if transcript.answer_item == transcript.task.target else -1.0,
         USER: sum(answers) / len(answers) if answers else 0.0,
     }
     return [
-        replace(term, rewards=rewards) if turn.usable else term
+        replace(term, rewards=rewards) if turn.usable or turn.answered else term
         for turn, term in zip(transcript.turns, terms, strict=True)
     ]
 
@@ -298,6 +307,15 @@ def kept_terms(transcript: Transcript) -> list[RewardTerms]:
         )
         for term in turn_outcome_terms(transcript)
     ]
+
+
+def apply_repeats(terms: RewardTerms, turns: Sequence[Turn], rules: Rules) -> RewardTerms:
+    """Return what the last of `turns` pays by the rules: at most 0 to each side where it proposes again what the user
+    has rejected and repeats are "unpaid"; else the terms as they are.
+    """
+    if rules.repeats != "unpaid" or turns[-1].proposal not in rejected_items(turns[:-1]):
+        return terms
+    return replace(terms, rewards={agent: min(reward, 0.0) for agent, reward in terms.rewards.items()})
 
 
 def reward_or_default(reward: Reward | None) -> Reward:

@@ -8,6 +8,7 @@ from coars_env.dialogue import MAX_TURNS, Dialogue, checked_seed
 from coars_env.errors import ActionError, CoarsError, ConfigError, expect, whole_number
 from coars_env.partners.agent import Agent, agent_seed, check_plays
 from coars_env.rewards import Reward
+from coars_env.rules import Rules
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, USER, Role, Transcript
 
@@ -74,6 +75,7 @@ def rollout(
     *,
     provenance: Provenance,
     max_turns: int = MAX_TURNS,
+    rules: Rules | None = None,
     reward: Reward | None = None,
     seed: int = 0,
     batch_size: int = 256,
@@ -90,7 +92,8 @@ def rollout(
     tasks, seed, transcripts = tuple(tasks), checked_seed(seed), []
     for first in range(0, len(tasks), batch_size):
         batch = [
-            Dialogue(task, items, max_turns=max_turns, reward=reward) for task in tasks[first : first + batch_size]
+            Dialogue(task, items, max_turns=max_turns, reward=reward, rules=rules)
+            for task in tasks[first : first + batch_size]
         ]
         play(batch, recommender, user, seed=seed, numbers=range(first, first + len(batch)))
         transcripts += [dialogue.transcript(provenance, seed=seed) for dialogue in batch]

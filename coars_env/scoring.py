@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from coars_env.errors import ConfigError
-from coars_env.rewards import Reward, RewardTerms, check_terms, reward_name
+from coars_env.rewards import Reward, RewardTerms, apply_repeats, check_terms, reward_name
 from coars_env.transcript import Transcript
 
 
@@ -66,13 +66,21 @@ def score_transcripts(reward: TranscriptReward, transcripts: Sequence[Transcript
                 "must return a list for each."
             )
     elif isinstance(reward, Reward):
-        scored = [
-            [reward.turn(one.task, turn, number, one.max_turns) for number, turn in enumerate(one.turns, start=1)]
-            for one in transcripts
-        ]
+        scored = [_by_turn(reward, one) for one in transcripts]
     else:
         scored = [reward(one) for one in transcripts]
     return [_checked(terms, reward, one) for terms, one in zip(scored, transcripts, strict=True)]
+
+
+def _by_turn(reward: Reward, transcript: Transcript) -> list[RewardTerms]:
+    """Score the turns as `Dialogue` does, by the rules of the dialogue."""
+    task, turns, scored = transcript.task, transcript.turns, []
+    for number, turn in enumerate(turns, start=1):
+        terms = reward.turn(task, turn, number, transcript.max_turns)
+        if isinstance(terms, RewardTerms):
+            terms = apply_repeats(terms, turns[:number], transcript.rules)
+        scored.append(terms)
+    return scored
 
 
 def check_transcript_reward(reward: object) -> None:

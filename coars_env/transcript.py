@@ -8,21 +8,23 @@ import dataclasses
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from coars_env.datasets.dataset import Provenance
+from coars_env.datasets.dataset import Facet, Provenance
 from coars_env.errors import ActionError, CoarsError, ConfigError, TranscriptError
 from coars_env.files import write_atomically
+from coars_env.rules import PAPER, Rules
 from coars_env.tasks import Task, task_from_row, task_row
 
 Role = str
 """Name of an agent: "recommender_0", "user_0"."""
 EndingKind = Literal["accepted", "max_turns", "failed"]
 
-TRANSCRIPT_VERSION = 3
+TRANSCRIPT_VERSION = 4
+"""Of transcripts with an instruction, or played by other rules than `PAPER`; all others are of version 3."""
 RECOMMENDER: Role = "recommender_0"
 USER: Role = "user_0"
 ROLES: tuple[Role, ...] = (RECOMMENDER, USER)
@@ -100,6 +102,8 @@ class Answer:
     """Why the message could not be used; None if it could."""
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Labelled parts of the reply that the partner does not see, such as a thought. No observation holds them."""
+    reveal: Facet | None = None
+    """What the user says that it wants; true or not. None if it reveals nothing."""
 
     @property
     def positive(self) -> bool:
@@ -115,7 +119,7 @@ class Turn:
     """
 
     proposal: int | None
-    """Catalogue index; None if the recommender's message named no candidate, see `error`."""
+    """Catalogue index; None if the recommender asks, or its message could not be used, see `error`."""
     rationale: str
     """The recommender's reason, as the users read it."""
     answers: tuple[Answer, ...] = ()
@@ -125,6 +129,9 @@ class Turn:
     counted."""
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Labelled parts of the recommender's reply that the users do not see, see `Answer.fields`."""
+    question: str | None = None
+    """Kind of facet that the recommender asks for, in place of a proposal; None if it does not ask. The answers to a
+    question hold no action and no strength."""
 
     @property
     def answer(self) -> Answer | None:
@@ -143,9 +150,26 @@ class Turn:
         return bool(self.answers) and all(answer.positive for answer in self.answers)
 
     @property
+    def answered(self) -> bool:
+        """Whether the turn is a question and every user's answer could be read."""
+        answers = self.answers
+        return self.question is not None and bool(answers) and all(answer.error is None for answer in answers)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether some user disliked or skipped the proposal."""
+        return self.usable and not self.positive
+
+    @property
     def accepted(self) -> bool:
         """Whether every user clicked the proposal, which ends the episode."""
         return self.usable and all(answer.action == _CLICK for answer in self.answers)
+
+    @property
+    def strength(self) -> float:
+        """Mean acceptance strength over the users, in [0, 1]; -1 without a proposal or a usable answer."""
+        given = [answer.strength for answer in self.answers if answer.strength is not None]
+        return sum(given) / len(given) if given and self.proposal is not None else -1.0
 
 
 @dataclass(frozen=True)
@@ -165,15 +189,36 @@ class Transcript:
     rewards: tuple[Mapping[str, float], ...] = field(default=(), hash=False)
     """What each agent earned in each turn, by name, from the reward that the game was played with; empty where none was
     paid. `coars rescore` computes them again."""
+    rules: Rules = PAPER
+    """The rules that it was played by."""
 
     @property
     def final_item(self) -> int | None:
         """Catalogue index of the last turn's proposal, accepted or not; None without turns or if it named none."""
         return self.turns[-1].proposal if self.turns else None
 
+    @property
+    def best_item(self) -> int | None:
+        """Catalogue index of the accepted proposal, else of the one accepted most strongly, see `best_proposal`."""
+        return best_proposal(self.turns)
+
+    @property
+    def answer_item(self) -> int | None:
+        """What the dialogue answered by its rules: `final_item` or `best_item`; None if the dialogue failed."""
+        if self.ending == "failed":
+            return None
+        return self.final_item if self.rules.answer == "last" else self.best_item
+
     def to_json(self) -> str:
         """One line, keys sorted: equal transcripts give equal bytes."""
         row = {"version": TRANSCRIPT_VERSION, **dataclasses.asdict(self), "task": task_row(self.task)}
+        if self.task.instruction is None and self.rules == PAPER:
+            row["version"] = 3
+            del row["rules"]
+            for turn in row["turns"]:
+                del turn["question"]
+                for answer in turn["answers"]:
+                    del answer["reveal"]
         return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -186,12 +231,13 @@ class Transcript:
         try:
             row: dict[str, Any] = json.loads(line)
             version = row.pop("version")
-            if version in (2, TRANSCRIPT_VERSION):
+            if version in (2, 3, TRANSCRIPT_VERSION):
                 read_turn, read_rewards = (_turn_v2, _rewards_v2) if version == 2 else (_turn, _rewards)
                 row["task"] = task_from_row(row["task"])
                 row["turns"] = tuple(map(read_turn, row["turns"]))
                 row["provenance"] = Provenance(**row["provenance"])
                 row["rewards"] = tuple(map(read_rewards, row.get("rewards", ())))
+                row["rules"] = Rules(**row["rules"]) if version == TRANSCRIPT_VERSION else PAPER
                 transcript = cls(**row)
                 _check(transcript)
                 return transcript
@@ -201,13 +247,29 @@ class Transcript:
                 f"{line!r:.60} ({error!r}). Play the episode again, or take the line out."
             ) from error
         raise TranscriptError(
-            f"Transcripts carry a version. Expected 2 or {TRANSCRIPT_VERSION}, found {version!r}. "
+            f"Transcripts carry a version. Expected 2, 3 or {TRANSCRIPT_VERSION}, found {version!r}. "
             "Read it with the version of coars-env that wrote it."
         )
 
 
+def rejected_items(turns: Sequence[Turn]) -> set[int]:
+    """Return the items that were proposed in some turn and rejected."""
+    return {turn.proposal for turn in turns if turn.proposal is not None and turn.rejected}
+
+
+def best_proposal(turns: Sequence[Turn]) -> int | None:
+    """Return the accepted proposal, else the one accepted most strongly, the earlier on ties; None without any."""
+    proposing = [turn for turn in turns if turn.proposal is not None]
+    return max(proposing, key=lambda turn: (turn.accepted, turn.strength)).proposal if proposing else None
+
+
 def _turn(row: dict[str, Any]) -> Turn:
-    return Turn(**{**row, "answers": tuple(Answer(**answer) for answer in row["answers"])})
+    return Turn(**{**row, "answers": tuple(map(_answer, row["answers"]))})
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    reveal = row.get("reveal")
+    return Answer(**{**row, "reveal": None if reveal is None else Facet(*reveal)})
 
 
 def _rewards(row: dict[str, Any]) -> dict[str, float]:
@@ -264,12 +326,21 @@ def _check_rewards(transcript: Transcript) -> None:
 def _check_turn(task: Task, turn: Turn, number: int) -> None:
     if len(turn.answers) != len(ROLES) - 1:
         raise ValueError(f"turn {number} must have one answer for each user, and has {len(turn.answers)}")
-    whole = [(turn.proposal is None) == (turn.error is not None)]
-    whole += [(a.action is None) == (a.strength is None) == (a.error is not None) for a in turn.answers]
+    whole = [sum(part is not None for part in (turn.proposal, turn.question, turn.error)) == 1]
+    for answer in turn.answers:
+        empty = answer.action is None and answer.strength is None
+        none = (answer.action is None) == (answer.strength is None) == (answer.error is not None)
+        whole.append(none if turn.question is None else empty)
     if not all(whole):
         raise ValueError(f"turn {number} must have either content or an error on each side")
     if not all(isinstance(text, str) for text in (turn.rationale, *(answer.message for answer in turn.answers))):
         raise ValueError(f"turn {number} must have a text on each side")
+    kinds = task.instruction.kinds if task.instruction else ()
+    facets = [answer.reveal for answer in turn.answers if answer.reveal is not None]
+    if not {*(facet.kind for facet in facets), *([turn.question] if turn.question is not None else [])} <= set(kinds):
+        raise ValueError(f"turn {number} asks for or reveals a facet of another kind than {list(kinds)}")
+    if not all(isinstance(text, str) for facet in facets for text in facet):
+        raise ValueError(f"turn {number} reveals what is no facet")
     if turn.proposal is not None and turn.proposal not in task.candidates:
         raise ValueError(f"turn {number} proposes {turn.proposal}, which is no candidate")
     for answer in turn.answers:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from coars_env.datasets import instruments, lastfm, movielens
-from coars_env.datasets.dataset import Dataset, Item, Part, Provenance
+from coars_env.datasets.dataset import Dataset, Facet, Item, Part, Provenance
 from coars_env.datasets.instruments import load_instruments
 from coars_env.datasets.interactions import from_interactions
 from coars_env.datasets.lastfm import load_lastfm
@@ -20,6 +20,7 @@ from coars_env.errors import CoarsWarning, ConfigError, DatasetError, MissingDat
 __all__ = [
     "RELEASES",
     "Dataset",
+    "Facet",
     "Item",
     "Loader",
     "Provenance",

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,31 @@ class Provenance:
     """Hex digest of catalogue and interactions as used, see `Dataset.digest`."""
 
 
+class Facet(NamedTuple):
+    """Something that is true of an item and that a person would ask for. Example: `Facet("genre", "Comedy")`."""
+
+    kind: str
+    """"genre", "decade", "tag", "category", "brand", "like", or a column of one's own table; holds no colon."""
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.value}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Facet | None":
+        """Read "kind: value", the inverse of `str`; None where the text is empty.
+
+        Raises:
+            ValueError: there is no colon in it, or nothing on one side of it.
+        """
+        if not text:
+            return None
+        kind, _, value = text.partition(": ")
+        if not kind or not value:
+            raise ValueError(f"a facet is written as 'kind: value', got {text!r:.200}")
+        return cls(kind, value)
+
+
 @dataclass(frozen=True)
 class Item:
     """One entry of the catalogue; what an agent may know of it."""
@@ -50,6 +75,20 @@ class Item:
     """As shown in dialogues, year included where the source has it. Two items may share a title."""
     genres: tuple[str, ...] = ()
     year: int | None = None
+    facets: tuple[Facet, ...] = field(default=(), repr=False)
+    """Facets of kinds other than genre and decade, which `values` reads from `genres` and `year`."""
+
+    def values(self, kind: str) -> tuple[str, ...]:
+        """Return the values of a kind of facet that this item has: `("1990s",)` for "decade". Empty where it has none.
+
+        >>> Item("Heat (1995)", ("Crime", "Drama"), 1995).values("genre")
+        ('Crime', 'Drama')
+        """
+        if kind == "genre":
+            return self.genres
+        if kind == "decade":
+            return () if self.year is None else (f"{self.year // 10 * 10}s",)
+        return tuple(facet.value for facet in self.facets if facet.kind == kind)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

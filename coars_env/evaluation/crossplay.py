@@ -10,6 +10,7 @@ from coars_env.evaluation.intervals import Estimate, bootstrap_interval
 from coars_env.evaluation.metrics import METRICS
 from coars_env.evaluation.reports import Runs, evaluate, markdown_table, metric_values
 from coars_env.partners.agent import Agent, check_plays
+from coars_env.rules import Rules
 from coars_env.scoring import TranscriptReward
 from coars_env.tasks import EpisodeSet
 
@@ -53,6 +54,7 @@ def cross_play(
     *,
     seeds: Sequence[int] = (0,),
     max_turns: int = MAX_TURNS,
+    rules: Rules | None = None,
 ) -> CrossPlay:
     """Play every recommender with every user, by name, on every set (one per candidate draw) under every seed.
 
@@ -67,7 +69,7 @@ def cross_play(
     return CrossPlay(
         {
             (recommender, user): evaluate(
-                recommenders[recommender], users[user], episode_sets, seeds=seeds, max_turns=max_turns
+                recommenders[recommender], users[user], episode_sets, seeds=seeds, max_turns=max_turns, rules=rules
             )
             for recommender in recommenders
             for user in users

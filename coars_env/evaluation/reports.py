@@ -12,6 +12,7 @@ from coars_env.evaluation.intervals import Estimate, interval, mean_components, 
 from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
 from coars_env.partners.agent import Agent
 from coars_env.rollout import rollout
+from coars_env.rules import Rules
 from coars_env.scoring import TranscriptReward
 from coars_env.tasks import EpisodeSet
 from coars_env.transcript import Transcript
@@ -75,6 +76,7 @@ def evaluate(
     *,
     seeds: Sequence[int] = (0,),
     max_turns: int = MAX_TURNS,
+    rules: Rules | None = None,
     batch_size: int = 256,
 ) -> list[list[list[Transcript]]]:
     """Play every set (one per candidate draw) under every seed of sampling. Returns runs[s][d][n].
@@ -94,6 +96,7 @@ def evaluate(
                 user,
                 provenance=draw.provenance,
                 max_turns=max_turns,
+                rules=rules,
                 seed=seed,
                 batch_size=batch_size,
             )

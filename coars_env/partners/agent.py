@@ -4,8 +4,9 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from coars_env.dialogue import Action, Observation, checked_seed
+from coars_env.dialogue import checked_seed
 from coars_env.errors import expect
+from coars_env.observation import Action, Observation
 
 
 @runtime_checkable

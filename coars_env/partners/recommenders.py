@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from coars_env.datasets.dataset import IntArray
-from coars_env.dialogue import Action, Observation, history_of
 from coars_env.errors import ConfigError, expect, whole_number
+from coars_env.observation import Action, Observation, history_of
 from coars_env.tasks import Scorer, scores_of
 from coars_env.transcript import ACTIONS
 

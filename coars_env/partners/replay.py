@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from coars_env.dialogue import Action, Observation, history_of
 from coars_env.errors import expect
+from coars_env.observation import Action, Observation, history_of
 from coars_env.transcript import ACTIONS, RECOMMENDER, Role, Transcript, Turn, find_role
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from coars_env.dialogue import Action, Observation, history_of
 from coars_env.errors import ConfigError, TaskError, expect, number_or_nan
+from coars_env.observation import Action, Observation, history_of
 from coars_env.tasks import Scorer, Task, scores_of
 from coars_env.transcript import ACTIONS, STRENGTH_EDGES
 

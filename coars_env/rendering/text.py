@@ -13,6 +13,8 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
     """
     role = find_role(role)
     lines = ["Recently taken, oldest first:", *(f"- {items[i].title}" for i in task.history)]
+    if role == USER and task.instruction is not None:
+        lines.append(f"You want: {'; '.join(map(str, task.instruction.facets)) or 'anything'}.")
     if role == RECOMMENDER:
         lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
     for number, turn in enumerate(turns, start=1):
@@ -26,6 +28,8 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
 
 def proposal_text(number: int, turn: Turn, items: Sequence[Item]) -> str:
     """One line: the first half of the `number`-th turn, counted from 1."""
+    if turn.question is not None:
+        return f"Turn {number}. Recommender asks for the {turn.question}: {turn.rationale}"
     title = "(no item)" if turn.proposal is None else items[turn.proposal].title
     return f"Turn {number}. Recommender proposes {title}: {turn.rationale}"
 
@@ -48,6 +52,10 @@ def peers_text(opinions: Sequence[Opinion], items: Sequence[Item]) -> str:
 def answer_text(number: int, turn: Turn) -> str:
     """One line: the second half of the `number`-th turn."""
     answer = turn.answer
-    if answer is None or answer.action is None:
+    if answer is None or answer.error is not None:
         return f"Turn {number}. User gives no usable answer."
-    return f"Turn {number}. User answers {ACTIONS[answer.action]} ({answer.strength:.2f}): {answer.message}"
+    if answer.action is None:
+        revealed = "reveals nothing" if answer.reveal is None else f"wants {answer.reveal}"
+        return f"Turn {number}. User {revealed}: {answer.message}"
+    revealed = "" if answer.reveal is None else f", wants {answer.reveal}"
+    return f"Turn {number}. User answers {ACTIONS[answer.action]} ({answer.strength:.2f}){revealed}: {answer.message}"

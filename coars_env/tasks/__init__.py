@@ -15,6 +15,7 @@ from coars_env.tasks.candidates import (
     scores_of,
     uniform_candidates,
 )
+from coars_env.tasks.instruction import Instruction, facet_vocabulary, has_facet
 from coars_env.tasks.peers import LEVEL_EDGES, Embed, PeersOf, SvdPeers, VectorPeers
 from coars_env.tasks.splits import Split, UserSequence, leave_last, llara, published, random_holdout, split_users
 from coars_env.tasks.task import (
@@ -39,6 +40,7 @@ __all__ = [
     "CandidateSampler",
     "Embed",
     "EpisodeSet",
+    "Instruction",
     "Opinion",
     "PeersOf",
     "Scorer",
@@ -49,7 +51,9 @@ __all__ = [
     "TopCandidates",
     "UserSequence",
     "VectorPeers",
+    "facet_vocabulary",
     "freeze",
+    "has_facet",
     "leave_last",
     "llara",
     "popularity_candidates",

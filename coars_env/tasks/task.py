@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coars_env.datasets.dataset import Dataset, Item, Provenance
+from coars_env.datasets.dataset import Dataset, Facet, Item, Provenance
 from coars_env.errors import TaskError, expect
 from coars_env.files import write_atomically
+from coars_env.tasks.instruction import Instruction, check_instruction
 
-EPISODES_VERSION = 2
+EPISODES_VERSION = 3
+"""Of files that hold instructions; those without are of version 2, so that their digests stay."""
 HISTORY_LENGTH = 10
 """Visible history: the last 10 items, as AFL and LLaRA (arXiv:2410.20027, arXiv:2312.02445)."""
 NUM_CANDIDATES = 20
@@ -60,6 +62,8 @@ class Task:
     retrieved: bool = False
     """Whether the candidates are what a retriever found, which may have missed the target. There is no hit then: every
     proposal is a miss, and is rewarded and counted as one. See `TopCandidates`."""
+    instruction: Instruction | None = None
+    """What the user wants now; seen by the user alone. None in the paper's game."""
 
     def __post_init__(self) -> None:
         if self.target not in self.candidates and not self.retrieved:
@@ -132,6 +136,12 @@ class EpisodeSet:
                 f"A task is found by its id. Expected {len(self.tasks)} different ids in {self.name!r}, found "
                 f"{len(self._by_id)}. Give each task its own."
             )
+        kinds = {task.instruction.kinds if task.instruction else () for task in self.tasks}
+        if len(kinds) > 1:
+            raise TaskError(
+                f"The tasks of {self.name!r} have instructions of different kinds: {sorted(kinds)}. Draw them by one "
+                "rule, or split the set."
+            )
 
     def __repr__(self) -> str:
         return f"EpisodeSet({self.name!r}, {len(self)} tasks, {self.provenance.source} data)"
@@ -152,6 +162,12 @@ class EpisodeSet:
             )
         return task
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of facets that the two sides can talk about; empty without instructions."""
+        instruction = self.tasks[0].instruction if self.tasks else None
+        return instruction.kinds if instruction else ()
+
     @cached_property
     def _by_id(self) -> dict[str, Task]:
         return {task.task_id: task for task in self.tasks}
@@ -163,7 +179,8 @@ class EpisodeSet:
 
     @property
     def _head(self) -> dict[str, Any]:
-        return {"version": EPISODES_VERSION, "name": self.name, "provenance": dataclasses.asdict(self.provenance)}
+        version = EPISODES_VERSION if any(task.instruction for task in self.tasks) else EPISODES_VERSION - 1
+        return {"version": version, "name": self.name, "provenance": dataclasses.asdict(self.provenance)}
 
     @property
     def _rows(self) -> list[str]:
@@ -198,9 +215,9 @@ class EpisodeSet:
                 f"An episode file must be JSONL with a header line. Expected that in {path}, found {error!r}. "
                 "Write it again with EpisodeSet.save."
             ) from error
-        if version != EPISODES_VERSION:
+        if version not in (EPISODES_VERSION - 1, EPISODES_VERSION):
             raise TaskError(
-                f"Episode files carry a version. Expected {EPISODES_VERSION} in {path}, found {version!r}. "
+                f"Episode files carry a version. Expected 2 or {EPISODES_VERSION} in {path}, found {version!r}. "
                 "Read it with the version of coars-env that wrote it."
             )
         if found != expected or last or first != _json({**head, "sha256": expected}):
@@ -243,14 +260,20 @@ def check_titles(task: Task, items: Sequence[Item]) -> None:
             f"Titles must be unique within a candidate list. Expected {len(titles)} different titles in task "
             f"{task.task_id!r}, found {twice[0]!r} twice. Rebuild the set: the samplers here avoid it."
         )
+    if task.instruction is not None:
+        check_instruction(task.instruction, task.task_id, task.target, items)
 
 
 def task_row(task: Task) -> dict[str, Any]:
-    """The fields of a task as they are stored. `retrieved` is left out where false, `opinions` where there are none."""
+    """The fields of a task as they are stored. `retrieved` is left out where false, `opinions` and `instruction` where
+    there are none.
+    """
     row = dict(vars(task))
-    for name in ("retrieved", "opinions"):
+    for name in ("retrieved", "opinions", "instruction"):
         if not row[name]:
             del row[name]
+    if task.instruction is not None:
+        row["instruction"] = {**vars(task.instruction), "facets": [list(facet) for facet in task.instruction.facets]}
     return row
 
 
@@ -267,7 +290,17 @@ def task_from_row(row: dict[str, Any]) -> Task:
         raise ValueError("a task has a text as its id, and users, items and opinions are whole numbers")
     if not all(-1 <= q <= 1 for q in similarity):
         raise ValueError("a peer similarity lies in [-1, 1]")
-    return Task(row["task_id"], row["user"], history, candidates, row["target"], similarity, opinions, retrieved)
+    instruction = _read_instruction(row["instruction"]) if row.get("instruction") else None
+    return Task(
+        row["task_id"], row["user"], history, candidates, row["target"], similarity, opinions, retrieved, instruction
+    )
+
+
+def _read_instruction(row: dict[str, Any]) -> Instruction:
+    facets = tuple(Facet(*facet) for facet in row["facets"])
+    if not all(isinstance(text, str) for text in (*row["kinds"], *(text for facet in facets for text in facet))):
+        raise ValueError("kinds and facets are texts")
+    return Instruction(facets, tuple(row["kinds"]), float(row["noise"]))
 
 
 def _sha256(lines: Sequence[str]) -> str:

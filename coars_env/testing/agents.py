@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coars_env.dialogue import Action, Dialogue, Observation
-from coars_env.env import action_spaces, as_member
+from coars_env.dialogue import Dialogue
+from coars_env.observation import Action, Observation
 from coars_env.partners.agent import Agent, check_plays, copy_agent
 from coars_env.rollout import play
+from coars_env.rules import Rules
+from coars_env.spaces import action_spaces, as_member
 from coars_env.testing.toys import NUM_CANDIDATES, ScriptedAgent, toy_episodes
 from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, find_role
 
@@ -87,7 +89,7 @@ class _Watched:
 
     def __init__(self, agent: Agent, role: Role) -> None:
         self._agent = agent
-        self._space = action_spaces(NUM_CANDIDATES)[role]
+        self._space = action_spaces(NUM_CANDIDATES, (), (), Rules())[role]
         self.violation: str | None = None
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:

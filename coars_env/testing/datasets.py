@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from coars_env.datasets.dataset import Dataset, FloatArray, IntArray
-from coars_env.dialogue import history_of
 from coars_env.env import CoarsEnv
 from coars_env.errors import expect
+from coars_env.observation import history_of
 from coars_env.tasks import (
     NUM_CANDIDATES,
     EpisodeSet,

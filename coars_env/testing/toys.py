@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 
 from coars_env.datasets.dataset import Dataset, Item
-from coars_env.dialogue import Action, Observation
+from coars_env.observation import Action, Observation
 from coars_env.tasks import EpisodeSet, Task
 
 NUM_CANDIDATES = 3

@@ -6,9 +6,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from coars_env.dialogue import Action, Dialogue, Observation
-from coars_env.env import CoarsEnv, as_member, asked_task
+from coars_env.dialogue import Dialogue
+from coars_env.env import CoarsEnv, asked_task
 from coars_env.errors import ActionError, TaskError, expect, whole_number
+from coars_env.observation import Action, Observation
+from coars_env.spaces import as_member
 from coars_env.transcript import RECOMMENDER, Role, Transcript
 from coars_env.vector.streams import ByRole, Streams
 

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector.utils import batch_space
 
-from coars_env.dialogue import Action, Dialogue
-from coars_env.env import as_member, asked_task
+from coars_env.dialogue import Dialogue
+from coars_env.env import asked_task
 from coars_env.errors import ActionError, expect, whole_number
+from coars_env.observation import Action
 from coars_env.partners import Agent, agent_seed, check_plays, copy_agent
 from coars_env.rewards import RewardTerms
+from coars_env.spaces import as_member
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, ROLES, Role, find_role
 from coars_env.vector.streams import Streams

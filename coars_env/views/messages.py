@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from coars_env.datasets.dataset import Item
-from coars_env.dialogue import Action, Observation, history_of, opinions_heard
+from coars_env.observation import Action, Observation, history_of, opinions_heard
 from coars_env.rendering.text import peers_text
 from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, clamp_strength, find_role
 

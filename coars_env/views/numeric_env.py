@@ -8,9 +8,10 @@ import gymnasium
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from coars_env.dialogue import Action, Dialogue, Observation
+from coars_env.dialogue import Dialogue
 from coars_env.env import CoarsEnv
 from coars_env.errors import ActionError, ShapeError, TaskError, expect
+from coars_env.observation import Action, Observation
 from coars_env.transcript import RECOMMENDER, ROLES, Role, Transcript
 from coars_env.views.numeric import Encoder, Floats, Mask, to_action
 

@@ -4,9 +4,10 @@ from typing import Any, Literal
 
 import gymnasium
 
-from coars_env.dialogue import Action, Dialogue
+from coars_env.dialogue import Dialogue
 from coars_env.env import CoarsEnv
 from coars_env.errors import expect
+from coars_env.observation import Action
 from coars_env.partners import Agent, agent_seed, check_plays
 from coars_env.transcript import RECOMMENDER, ROLES, USER, find_role
 from coars_env.views.numeric import Floats, Mask

@@ -33,7 +33,7 @@ from coars_env import (
     history_of,
     opinions_heard,
 )
-from coars_env.env import UnicodeText, as_member
+from coars_env.spaces import UnicodeText, as_member
 from coars_env.testing import check_env, toy_episodes
 
 # toy-0: history 0 4, candidates 5 1 3, target 5 at place 0, peer similarities .5 -1 0

@@ -191,7 +191,7 @@ def test_a_set_of_another_version_is_refused(tmp_path: Path) -> None:
     toy_episodes().save(tmp_path / "toy.jsonl")
     text = (tmp_path / "toy.jsonl").read_text(encoding="utf-8").replace('"version":2', '"version":1')
     (tmp_path / "toy.jsonl").write_text(text, encoding="utf-8")
-    with pytest.raises(TaskError, match=r"Episode files carry a version\. Expected 2 in .*, found 1"):
+    with pytest.raises(TaskError, match=r"Episode files carry a version\. Expected 2 or 3 in .*, found 1"):
         EpisodeSet.load(tmp_path / "toy.jsonl", TOY)
 
 

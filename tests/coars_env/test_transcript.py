@@ -177,7 +177,7 @@ def test_equal_transcripts_have_equal_bytes() -> None:
         ("[1]", "A transcript is one JSON object a line"),
         ("[" * 100_000, "A transcript is one JSON object a line"),
         ("{}", "KeyError.*version"),
-        ('{"version": 99}', "Transcripts carry a version. Expected 2 or 3, found 99"),
+        ('{"version": 99}', "Transcripts carry a version. Expected 2, 3 or 4, found 99"),
         ('{"version": 3}', "A transcript is one JSON object a line"),
     ],
 )
