@@ -118,6 +118,7 @@ from coars_env.partners import (
     svd_scorer,
 )
 from coars_env.rendering.text import dialogue_text
+from coars_env.rendering.wording import question_text, read_question, read_wish, wish_text
 from coars_env.rewards import (
     BatchReward,
     CoarsReward,
@@ -354,10 +355,13 @@ __all__ = [
     "position_bias",
     "print_lines",
     "published",
+    "question_text",
     "random_holdout",
     "ranking_metrics",
+    "read_question",
     "read_reply",
     "read_transcripts",
+    "read_wish",
     "register",
     "reveals_of",
     "rollout",
@@ -378,6 +382,7 @@ __all__ = [
     "user_card",
     "user_simulation",
     "user_test",
+    "wish_text",
     "write_atomically",
     "write_transcripts",
 ]
