@@ -11,6 +11,7 @@ from coars_env.evaluation.simulation_report import simulation_counts
 from coars_env.evaluation.user_test import UserTest, user_test
 from coars_env.make import CandidateRule, builder
 from coars_env.partners.agent import Agent
+from coars_env.rules import Rules
 from coars_env.tasks import EpisodeSet, PeersOf, Split, SvdPeers, freeze
 from coars_env.transcript import Transcript
 
@@ -23,6 +24,8 @@ class Benchmark:
     """A set for each candidate draw."""
     user_tests: tuple[UserTest, ...] = ()
     """The test of users, a draw for each of the episode sets."""
+    rules: Rules = field(default_factory=Rules)
+    """Rules of the game beside its length."""
 
     @classmethod
     def of(
@@ -33,6 +36,7 @@ class Benchmark:
         draws: int = 5,
         candidates: CandidateRule = "uniform",
         peers: PeersOf = SvdPeers,
+        rules: Rules | None = None,
     ) -> "Benchmark":
         """Freeze the questions of a held-out part. The same peers speak in the episodes and in the test of users.
 
@@ -42,6 +46,7 @@ class Benchmark:
             draws: candidate draws; draw d has the same candidates in every run of every system.
             candidates: how the negatives are drawn.
             peers: say their opinion of what is proposed.
+            rules: of the game; None for the default ones.
 
         Raises:
             ConfigError: no draws, or no such part or rule.
@@ -52,6 +57,7 @@ class Benchmark:
         return cls(
             tuple(freeze(build, subset, draw=draw) for draw in range(draws)),
             tuple(user_test(split, subset, draw=draw, peers=build.peers) for draw in range(draws)),
+            Rules() if rules is None else rules,
         )
 
     def play(self, name: str, recommender: Agent, user: Agent, *, seed: int = 0, ask_user: bool = False) -> "Played":
@@ -64,7 +70,7 @@ class Benchmark:
             seed: of sampling, and of ties.
             ask_user: also put the user to its test; a scripted user makes it meaningless.
         """
-        runs = evaluate(recommender, user, self.episodes, seeds=(seed,))
+        runs = evaluate(recommender, user, self.episodes, seeds=(seed,), rules=self.rules)
         return Played(name, (seed,), runs, [self.ask(user, seed=seed)] if ask_user else [])
 
     def ask(

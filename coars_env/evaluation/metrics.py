@@ -12,6 +12,7 @@ from coars_env.transcript import RECOMMENDER, USER, Transcript
 
 METRICS = {
     "hit_final": "Hit@1: 1 if the last proposal is the target, else 0; 0 after a failure, which has no last answer",
+    "hit_best": "1 if the target is the accepted proposal, else the one accepted most strongly; 0 after a failure",
     "hit_first": "1 if the proposal of turn 1 is the target, else 0",
     "hit_any": "1 if any turn proposes the target, else 0",
     "turns": "finished turns, 0 to T",
@@ -59,6 +60,7 @@ def _episode(transcript: Transcript, terms: Sequence[RewardTerms]) -> dict[str, 
     proposals = [turn.proposal for turn in turns if turn.proposal is not None]
     return {
         "hit_final": float(not failed and transcript.final_item == target),
+        "hit_best": float(not failed and transcript.best_item == target),
         "hit_first": float(bool(turns) and turns[0].proposal == target),
         "hit_any": float(target in proposals),
         "turns": len(turns),
