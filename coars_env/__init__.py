@@ -93,7 +93,7 @@ from coars_env.evaluation import (
 from coars_env.files import atomic_path, write_atomically
 from coars_env.imports import import_object
 from coars_env.integrations.registration import ENV_IDS
-from coars_env.make import CandidateRule, Data, SplitName, builder, load_data, load_split, make, make_vec, single_agent
+from coars_env.make import Data, SplitName, builder, load_data, load_split, make, make_vec, single_agent
 from coars_env.observation import (
     Action,
     Observation,
@@ -145,9 +145,12 @@ from coars_env.tasks import (
     HISTORY_LENGTH,
     NUM_CANDIDATES,
     NUM_OPINIONS,
+    CandidateRule,
     CandidateSampler,
+    ConfusableCandidates,
     Embed,
     EpisodeSet,
+    FacetInstructions,
     Instruction,
     Opinion,
     PeersOf,
@@ -159,6 +162,7 @@ from coars_env.tasks import (
     TopCandidates,
     UserSequence,
     VectorPeers,
+    facet_kinds,
     facet_vocabulary,
     freeze,
     has_facet,
@@ -170,6 +174,7 @@ from coars_env.tasks import (
     sample_train_tasks,
     split_users,
     uniform_candidates,
+    with_likes,
 )
 from coars_env.transcript import (
     ACTIONS,
@@ -230,6 +235,7 @@ __all__ = [
     "CoarsReward",
     "CoarsWarning",
     "ConfigError",
+    "ConfusableCandidates",
     "Cost",
     "CrossPlay",
     "Data",
@@ -242,6 +248,7 @@ __all__ = [
     "EpisodeSet",
     "Estimate",
     "Facet",
+    "FacetInstructions",
     "FixedRecommender",
     "FixedUser",
     "GreedyRecommender",
@@ -328,6 +335,7 @@ __all__ = [
     "episode_metrics",
     "evaluate",
     "expected_hit",
+    "facet_kinds",
     "facet_vocabulary",
     "freeze",
     "from_interactions",
@@ -393,6 +401,7 @@ __all__ = [
     "user_simulation",
     "user_test",
     "wish_text",
+    "with_likes",
     "write_atomically",
     "write_transcripts",
 ]

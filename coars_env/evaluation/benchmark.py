@@ -9,9 +9,9 @@ from coars_env.evaluation.scores import Scores
 from coars_env.evaluation.simulation import Simulation, user_simulation
 from coars_env.evaluation.simulation_report import simulation_counts
 from coars_env.evaluation.user_test import UserTest, user_test
-from coars_env.make import CandidateRule, builder
+from coars_env.make import builder
 from coars_env.partners.agent import Agent
-from coars_env.tasks import EpisodeSet, PeersOf, Split, SvdPeers, freeze
+from coars_env.tasks import CandidateRule, EpisodeSet, PeersOf, Split, SvdPeers, freeze
 from coars_env.transcript import Transcript
 
 
