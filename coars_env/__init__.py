@@ -31,6 +31,7 @@ from coars_env.errors import (
     TranscriptError,
 )
 from coars_env.evaluation import (
+    ANSWER_METRICS,
     METERS,
     METRICS,
     SIMULATION_METRICS,
@@ -69,6 +70,7 @@ from coars_env.evaluation import (
     evaluate,
     expected_hit,
     full_ranking,
+    hit_so_far,
     holm,
     joint_estimates,
     markdown_lines,
@@ -86,6 +88,7 @@ from coars_env.evaluation import (
     summarize,
     table_rows,
     target_ranks,
+    turn_information,
     user_card,
     user_simulation,
     user_test,
@@ -194,6 +197,7 @@ from coars_env.views.single import SingleAgentEnv
 
 __all__ = [
     "ACTIONS",
+    "ANSWER_METRICS",
     "ENV_IDS",
     "HISTORY_LENGTH",
     "LIKENESS",
@@ -325,6 +329,7 @@ __all__ = [
     "full_ranking",
     "has_facet",
     "history_of",
+    "hit_so_far",
     "holm",
     "import_object",
     "instruction_of",
@@ -377,6 +382,7 @@ __all__ = [
     "svd_scorer",
     "table_rows",
     "target_ranks",
+    "turn_information",
     "turn_outcome_terms",
     "uniform_candidates",
     "user_card",

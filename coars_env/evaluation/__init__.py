@@ -13,6 +13,7 @@ from coars_env.evaluation.calibration import ReliabilityBin
 from coars_env.evaluation.card import UserCard, user_card
 from coars_env.evaluation.crossplay import CrossPlay, cross_play
 from coars_env.evaluation.environment import environment_info
+from coars_env.evaluation.information import turn_information
 from coars_env.evaluation.intervals import Difference, Estimate, bootstrap_interval, holm, paired_difference
 from coars_env.evaluation.meters import (
     METERS,
@@ -22,7 +23,7 @@ from coars_env.evaluation.meters import (
     meter_report,
     position_bias,
 )
-from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
+from coars_env.evaluation.metrics import ANSWER_METRICS, METRICS, TurnRates, by_turn, episode_metrics, hit_so_far
 from coars_env.evaluation.ranking import (
     Ranker,
     Ranks,
@@ -63,6 +64,7 @@ from coars_env.evaluation.simulation_report import (
 from coars_env.evaluation.user_test import UserItems, UserTest, afl_user_test, user_test
 
 __all__ = [
+    "ANSWER_METRICS",
     "METERS",
     "METRICS",
     "SIMULATION_METRICS",
@@ -101,6 +103,7 @@ __all__ = [
     "evaluate",
     "expected_hit",
     "full_ranking",
+    "hit_so_far",
     "holm",
     "joint_estimates",
     "markdown_lines",
@@ -118,6 +121,7 @@ __all__ = [
     "summarize",
     "table_rows",
     "target_ranks",
+    "turn_information",
     "user_card",
     "user_simulation",
     "user_test",

@@ -11,6 +11,7 @@ from coars_env.evaluation.simulation_report import simulation_counts
 from coars_env.evaluation.user_test import UserTest, user_test
 from coars_env.make import CandidateRule, builder
 from coars_env.partners.agent import Agent
+from coars_env.rules import Rules
 from coars_env.tasks import EpisodeSet, PeersOf, Split, SvdPeers, freeze
 from coars_env.transcript import Transcript
 
@@ -23,6 +24,8 @@ class Benchmark:
     """A set for each candidate draw."""
     user_tests: tuple[UserTest, ...] = ()
     """The test of users, a draw for each of the episode sets."""
+    rules: Rules | None = None
+    """The game is played by; None takes `Rules()`."""
 
     @classmethod
     def of(
@@ -33,6 +36,7 @@ class Benchmark:
         draws: int = 5,
         candidates: CandidateRule = "uniform",
         peers: PeersOf = SvdPeers,
+        rules: Rules | None = None,
     ) -> "Benchmark":
         """Freeze the questions of a held-out part. The same peers speak in the episodes and in the test of users.
 
@@ -42,6 +46,7 @@ class Benchmark:
             draws: candidate draws; draw d has the same candidates in every run of every system.
             candidates: how the negatives are drawn.
             peers: say their opinion of what is proposed.
+            rules: the game is played by.
 
         Raises:
             ConfigError: no draws, or no such part or rule.
@@ -52,6 +57,7 @@ class Benchmark:
         return cls(
             tuple(freeze(build, subset, draw=draw) for draw in range(draws)),
             tuple(user_test(split, subset, draw=draw, peers=build.peers) for draw in range(draws)),
+            rules,
         )
 
     def play(self, name: str, recommender: Agent, user: Agent, *, seed: int = 0, ask_user: bool = False) -> "Played":
@@ -64,7 +70,7 @@ class Benchmark:
             seed: of sampling, and of ties.
             ask_user: also put the user to its test; a scripted user makes it meaningless.
         """
-        runs = evaluate(recommender, user, self.episodes, seeds=(seed,))
+        runs = evaluate(recommender, user, self.episodes, seeds=(seed,), rules=self.rules)
         return Played(name, (seed,), runs, [self.ask(user, seed=seed)] if ask_user else [])
 
     def ask(
@@ -112,9 +118,11 @@ class Played:
     def scores(self) -> Scores:
         """Every metric of `METRICS` of each dialogue, and the counts of the test of users."""
         ratios = self.simulations[0][0].test.ratios if self.simulations else ()
+        metrics = metric_values(self.runs)
         return Scores(
             name=self.name,
             seeds=self.seeds,
-            metrics=metric_values(self.runs),
+            metrics=metrics,
+            answer=self.runs[0][0][0].rules.answer,
             users={ratio: simulation_counts(self.simulations, ratio) for ratio in ratios},
         )
