@@ -24,8 +24,8 @@ class Benchmark:
     """A set for each candidate draw."""
     user_tests: tuple[UserTest, ...] = ()
     """The test of users, a draw for each of the episode sets."""
-    rules: Rules | None = None
-    """The game is played by; None takes `Rules()`."""
+    rules: Rules = field(default_factory=Rules)
+    """Rules of the game beside its length."""
 
     @classmethod
     def of(
@@ -46,7 +46,7 @@ class Benchmark:
             draws: candidate draws; draw d has the same candidates in every run of every system.
             candidates: how the negatives are drawn.
             peers: say their opinion of what is proposed.
-            rules: the game is played by.
+            rules: of the game; None for the default ones.
 
         Raises:
             ConfigError: no draws, or no such part or rule.
@@ -57,7 +57,7 @@ class Benchmark:
         return cls(
             tuple(freeze(build, subset, draw=draw) for draw in range(draws)),
             tuple(user_test(split, subset, draw=draw, peers=build.peers) for draw in range(draws)),
-            rules,
+            Rules() if rules is None else rules,
         )
 
     def play(self, name: str, recommender: Agent, user: Agent, *, seed: int = 0, ask_user: bool = False) -> "Played":
@@ -118,7 +118,7 @@ class Played:
     def scores(self) -> Scores:
         """Every metric of `METRICS` of each dialogue, and the counts of the test of users."""
         ratios = self.simulations[0][0].test.ratios if self.simulations else ()
-        metrics = metric_values(self.runs)
+        metrics = metric_values(self.runs)  # checks the runs
         return Scores(
             name=self.name,
             seeds=self.seeds,
