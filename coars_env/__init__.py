@@ -1,6 +1,8 @@
 """A recommender and a user, both agents that talk, in one PettingZoo environment; CoARS (arXiv:2604.10029).
 
 Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
+
+Longer than 400 lines: it lists the public names.
 """
 
 from coars_env.datasets import (
@@ -96,7 +98,7 @@ from coars_env.evaluation import (
 from coars_env.files import atomic_path, write_atomically
 from coars_env.imports import import_object
 from coars_env.integrations.registration import ENV_IDS
-from coars_env.make import CandidateRule, Data, SplitName, builder, load_data, load_split, make, make_vec, single_agent
+from coars_env.make import Data, SplitName, builder, load_data, load_split, make, make_vec, single_agent
 from coars_env.observation import (
     Action,
     Observation,
@@ -143,9 +145,12 @@ from coars_env.tasks import (
     HISTORY_LENGTH,
     NUM_CANDIDATES,
     NUM_OPINIONS,
+    CandidateRule,
     CandidateSampler,
+    ConfusableCandidates,
     Embed,
     EpisodeSet,
+    FacetInstructions,
     Instruction,
     Opinion,
     PeersOf,
@@ -157,6 +162,7 @@ from coars_env.tasks import (
     TopCandidates,
     UserSequence,
     VectorPeers,
+    facet_kinds,
     facet_vocabulary,
     freeze,
     has_facet,
@@ -168,6 +174,7 @@ from coars_env.tasks import (
     sample_train_tasks,
     split_users,
     uniform_candidates,
+    with_likes,
 )
 from coars_env.transcript import (
     ACTIONS,
@@ -228,6 +235,7 @@ __all__ = [
     "CoarsReward",
     "CoarsWarning",
     "ConfigError",
+    "ConfusableCandidates",
     "Cost",
     "CrossPlay",
     "Data",
@@ -240,6 +248,7 @@ __all__ = [
     "EpisodeSet",
     "Estimate",
     "Facet",
+    "FacetInstructions",
     "FixedRecommender",
     "FixedUser",
     "GreedyRecommender",
@@ -323,6 +332,7 @@ __all__ = [
     "episode_metrics",
     "evaluate",
     "expected_hit",
+    "facet_kinds",
     "facet_vocabulary",
     "freeze",
     "from_interactions",
@@ -389,6 +399,7 @@ __all__ = [
     "user_simulation",
     "user_test",
     "wish_text",
+    "with_likes",
     "write_atomically",
     "write_transcripts",
 ]

@@ -12,8 +12,8 @@ from coars_env.datasets import RELEASES, Dataset, Source, load
 from coars_env.datasets.releases import Release, check_plain_digest, choose, find_folder, measure, measure_llara
 from coars_env.datasets.tables import locate
 from coars_env.errors import ConfigError, DatasetError, MissingDataError, whole_number
-from coars_env.make import CandidateRule, SplitName, builder, load_data, load_split
-from coars_env.tasks import NUM_CANDIDATES, Split, freeze, leave_last, published, random_holdout
+from coars_env.make import SplitName, builder, load_data, load_split
+from coars_env.tasks import NUM_CANDIDATES, CandidateRule, Split, freeze, leave_last, published, random_holdout
 
 RANKS = (1, 20)
 """Ranks of the popularity figures of `coars data stats`."""

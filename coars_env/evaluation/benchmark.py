@@ -9,10 +9,10 @@ from coars_env.evaluation.scores import Scores
 from coars_env.evaluation.simulation import Simulation, user_simulation
 from coars_env.evaluation.simulation_report import simulation_counts
 from coars_env.evaluation.user_test import UserTest, user_test
-from coars_env.make import CandidateRule, builder
+from coars_env.make import builder
 from coars_env.partners.agent import Agent
 from coars_env.rules import Rules
-from coars_env.tasks import EpisodeSet, PeersOf, Split, SvdPeers, freeze
+from coars_env.tasks import CandidateRule, EpisodeSet, FacetInstructions, PeersOf, Split, SvdPeers, freeze
 from coars_env.transcript import Transcript
 
 
@@ -36,6 +36,7 @@ class Benchmark:
         draws: int = 5,
         candidates: CandidateRule = "uniform",
         peers: PeersOf = SvdPeers,
+        instructions: FacetInstructions | None = None,
         rules: Rules | None = None,
     ) -> "Benchmark":
         """Freeze the questions of a held-out part. The same peers speak in the episodes and in the test of users.
@@ -46,6 +47,7 @@ class Benchmark:
             draws: candidate draws; draw d has the same candidates in every run of every system.
             candidates: how the negatives are drawn.
             peers: say their opinion of what is proposed.
+            instructions: draw what each user wants; None for the paper's game. The test of users has none.
             rules: of the game; None for the default ones.
 
         Raises:
@@ -53,7 +55,7 @@ class Benchmark:
             TaskError: the part has no users.
         """
         draws = whole_number("Candidates must be drawn.", "draws", draws, 1)
-        build = builder(split, candidates, peers=peers)
+        build = builder(split, candidates, peers=peers, instructions=instructions)
         return cls(
             tuple(freeze(build, subset, draw=draw) for draw in range(draws)),
             tuple(user_test(split, subset, draw=draw, peers=build.peers) for draw in range(draws)),

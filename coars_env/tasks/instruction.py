@@ -76,6 +76,12 @@ def facet_vocabulary(items: Sequence[Item], kinds: Sequence[str]) -> tuple[Facet
     return _vocabulary(tuple(items), tuple(kinds))
 
 
+def facet_kinds(items: Sequence[Item]) -> tuple[str, ...]:
+    """Return the kinds of facets that a catalogue has: genre and decade first, the others in alphabetical order."""
+    own = (kind for kind in ("genre", "decade") if any(item.values(kind) for item in items))
+    return (*own, *sorted({facet.kind for item in items for facet in item.facets}))
+
+
 def check_instruction(instruction: Instruction, task_id: str, target: int, items: Sequence[Item]) -> None:
     """Refuse an instruction that does not fit the catalogue or the target.
 
