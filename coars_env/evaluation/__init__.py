@@ -11,6 +11,7 @@ play read nothing but transcripts.
 from coars_env.evaluation.benchmark import Benchmark, Played
 from coars_env.evaluation.calibration import ReliabilityBin
 from coars_env.evaluation.card import UserCard, user_card
+from coars_env.evaluation.controls import OtherInstruction, ShuffledWords, WithoutWords, control_users
 from coars_env.evaluation.crossplay import CrossPlay, cross_play
 from coars_env.evaluation.environment import environment_info
 from coars_env.evaluation.information import turn_information
@@ -74,6 +75,7 @@ __all__ = [
     "Difference",
     "Estimate",
     "MeterReport",
+    "OtherInstruction",
     "Played",
     "PositionBias",
     "Ranker",
@@ -83,6 +85,7 @@ __all__ = [
     "Runs",
     "ScoreTable",
     "Scores",
+    "ShuffledWords",
     "Simulation",
     "SimulationReport",
     "TableRow",
@@ -90,10 +93,12 @@ __all__ = [
     "UserCard",
     "UserItems",
     "UserTest",
+    "WithoutWords",
     "afl_user_test",
     "bootstrap_interval",
     "by_turn",
     "comparison_lines",
+    "control_users",
     "counted_difference",
     "cross_play",
     "csv_text",
