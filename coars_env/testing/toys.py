@@ -85,6 +85,27 @@ def _wish(item: Item) -> Instruction:
     return Instruction(facets, kinds=("genre", "decade"))
 
 
+def toy_instructed_episodes() -> EpisodeSet:
+    """The toy episodes with an instruction each, of the kinds genre and decade.
+
+        task   target         the user wants                   candidates that have it all
+        toy-0  Brazil         genre: Comedy                    Brazil
+        toy-1  Amélie         genre: Comedy; decade: 2000s     Amélie; Brazil is a comedy, too
+        toy-2  Seven Samurai  decade: 1950s                    Seven Samurai
+        toy-3  Alien          nothing in particular            all
+
+    The catalogue has eight genres and five decades: Action, Comedy, Crime, Drama, Horror, Romance, Sci-Fi, Thriller;
+    1950s, 1970s, 1980s, 1990s, 2000s. In this order they are numbered 0 to 12 by `facet_vocabulary`.
+    """
+    comedy, episodes = Facet("genre", "Comedy"), toy_episodes()
+    wanted = (comedy,), (comedy, Facet("decade", "2000s")), (Facet("decade", "1950s"),), ()
+    tasks = tuple(
+        replace(task, instruction=Instruction(facets, ("genre", "decade")))
+        for task, facets in zip(episodes, wanted, strict=True)
+    )
+    return replace(episodes, name="toy/instructed", tasks=tasks)
+
+
 class ScriptedAgent:
     """Plays given actions and notes what it saw.
 
