@@ -52,6 +52,7 @@ from coars_env import (
     Turn,
     builder,
     history_of,
+    question_text,
 )
 
 DECAY = 0.01
@@ -192,10 +193,13 @@ def observations(dialogue: Dialogue, role: Role) -> list[tuple[str, str, str]]:
     task, items, found = dialogue.task, dialogue.items, []
     for turn in dialogue.turns:
         named = "nothing" if turn.proposal is None else items[turn.proposal].title
+        named = named if turn.question is None else question_text(turn.question)
         end = "Taken next." if turn.proposal == task.target else "Not taken next."
         answer, verdict = turn.answer, "no answer"
-        if answer is not None and answer.action is not None:
-            verdict = f"{ACTIONS[answer.action]} {answer.strength:.2f}"
+        if answer is not None:
+            parts = [f"{ACTIONS[answer.action]} {answer.strength:.2f}"] if answer.action is not None else []
+            parts += [f"wants {answer.reveal}"] if answer.reveal is not None else []
+            verdict = ", ".join(parts) or verdict
         said = turn.rationale if role == RECOMMENDER or answer is None else answer.message
         text = shortened(f"{named}: {verdict}. {end} {said}", TEXT_BYTES)
         found.append((f"{role} {task.user}", situation(items, (*task.history, *_proposed(turn))), text))

@@ -34,6 +34,8 @@ class Resources:
     """Language model to talk to; None opens the one that `api` or `backbone` names, see `language_model`."""
     backbone: str = "pocket"
     """Language model to train, see `agents.models.backbones.load`."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of facets of the game; a pocket knows them as words."""
     updates: int = UPDATES
     """Of systems that train one."""
     dialogues: int = DIALOGUES
@@ -63,7 +65,7 @@ class Resources:
         from agents.models.backbones import load  # torch, for those who need it
         from agents.models.language_model import LocalModel
 
-        return LocalModel(load(self.backbone, split), self.backbone)
+        return LocalModel(load(self.backbone, split, kinds=self.kinds), self.backbone)
 
     @property
     def store(self) -> Path | None:

@@ -25,7 +25,7 @@ LADDERS = {
     "spaces env partners views vector make coars_v0 integrations rollout evaluation commands testing cli",
     "coars_env.vector": "streams numeric dialogue single",
     "agents": "sequential models players training runs",
-    "agents.models": "fields replies prompts usage column_cache backbones decoding forms policy language_model "
+    "agents.models": "wishes fields replies prompts usage column_cache backbones decoding forms policy language_model "
     "reply_cache endpoint api",
     "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",
     "agents.training": "distributed samples sharding hindsight credit losses learner rollout update train recipe "

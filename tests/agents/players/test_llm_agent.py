@@ -106,10 +106,8 @@ def test_a_reason_may_spell_out_labels_and_titles(lab: Any) -> None:
     form = forms.start(fields)
     write_reply(backbone, form, (" I say", ITEM, " Heat (1995)", REASON), " Brazil (1985)")
     said = "I say" + ITEM + " Heat (1995)" + REASON
-    assert RECOMMENDER_FORMAT.action(RECOMMENDER, fields, forms.values(fields, form)) == {
-        "item": 0,
-        "message": said,
-    }
+    values, seen = forms.values(fields, form), dialogue.observe(RECOMMENDER)
+    assert RECOMMENDER_FORMAT.action(RECOMMENDER, fields, values, seen, items) == {"item": 0, "message": said}
 
 
 def test_the_score_follows_the_action(lab: Any) -> None:
@@ -122,7 +120,7 @@ def test_the_score_follows_the_action(lab: Any) -> None:
     ):
         form = forms.start(fields)
         write_reply(backbone, form, (), word, score)
-        assert USER_FORMAT.action(USER, fields, forms.values(fields, form)) == {
+        assert USER_FORMAT.action(USER, fields, forms.values(fields, form), dialogue.observe(USER), items) == {
             "action": action,
             "strength": float(score),
             "message": "",
@@ -392,7 +390,7 @@ def test_notes_are_read_in_every_turn_before_the_request(lab: Any, kind: str) ->
             begins = [0, *(end for _, end in row.replies)]
             for n in range(len(transcript.turns)):
                 context = decode(row.token_ids[begins[n] : row.context_ends[n]])
-                ask = "Propose again." if n and role == RECOMMENDER else DEFAULT_FORMATS[role].ask.strip()
+                ask = "Propose again." if n and role == RECOMMENDER else DEFAULT_FORMATS[role].ask().strip()
                 assert context.endswith(f"\nLesson: {n} turns were played.\n{ask}")
 
 

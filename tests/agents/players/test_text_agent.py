@@ -123,7 +123,7 @@ def test_any_format_is_asked_for_read_and_remembered() -> None:
     play([dialogue], agent, FixedUser("skip"))
     assert [turn.proposal for turn in dialogue.turns] == [dialogue.task.candidates[-1]] * 2
     assert [turn.rationale for turn in dialogue.turns] == ["why not"] * 2
-    assert model.asked[0].messages[0][-1] == RANKED.ask
+    assert model.asked[0].messages[0][-1] == RANKED.ask()
     first, second = (episodes.items[dialogue.task.candidates[place]].title for place in (-1, -2))
     assert "".join(model.asked[1].messages[1]) == (f"Thought: Hm.\nReason: why not\nRanking: {first}\n {second}\n")
 
