@@ -86,6 +86,11 @@ def open_turn(
     )
 
 
+def repeat_error(item: Item) -> str:
+    """Return why a proposal could not be used where repeats are forbidden."""
+    return f"{item.title!r} was rejected in an earlier turn, and repeats are forbidden"
+
+
 def read_answer(
     action: int,
     strength: float | None,
@@ -169,8 +174,8 @@ class Dialogue:
         """
         self._expect(self.agents[0], position, len(self.task.candidates))
         if position in self.forbidden:
-            title, nothing = self.items[self.task.candidates[position]].title, len(self.task.candidates)
-            position, error = nothing, f"{title!r} was rejected in an earlier turn, and repeats are forbidden"
+            error = repeat_error(self.items[self.task.candidates[position]])
+            position = len(self.task.candidates)
         turn = open_turn(self.task, position, message, error, fields)
         self.turns.append(turn)
         number = len(self.turns)
@@ -193,9 +198,14 @@ class Dialogue:
 
     @property
     def askable(self) -> tuple[str, ...]:
-        """Kinds of facets that the recommender may ask for now: none in the last turn, which has to propose."""
-        last = len(self.terms) == self.max_turns - 1
-        return self.kinds if self.rules.questions and not last else ()
+        """Kinds of facets that the recommender may ask for in this turn: none in the last, which has to propose."""
+        more = self.ending is None and len(self.terms) < self.max_turns - 1
+        return self.kinds if self.rules.questions and more else ()
+
+    @property
+    def asked(self) -> str | None:
+        """The kind of facet that the user is asked for now; None where it is not asked."""
+        return self.turns[-1].question if self._is_open else None
 
     def ask(self, kind: str, message: str, fields: Mapping[str, str] | None = None) -> None:
         """Ask the user for a kind of facet, as the recommender.
@@ -237,7 +247,7 @@ class Dialogue:
                 f"A facet of kind {reveal.kind!r} cannot be revealed in task {self.task.task_id!r}: its kinds are "
                 f"{list(self.kinds)}. Reveal one of these, or nothing."
             )
-        asked = self.turns[-1].question is not None
+        asked = self.asked is not None
         return self._close((read_answer(action, strength, message, error, fields, reveal=reveal, asked=asked),))
 
     def _close(self, answers: tuple[Answer, ...]) -> RewardTerms:

@@ -48,6 +48,14 @@ def askable_kinds(observation: Observation) -> tuple[str, ...]:
     return tuple(kind for kind, open_ in zip(kinds, observation.get("askable", ()), strict=bool(kinds)) if open_)
 
 
+def asked_kind(observation: Observation) -> str | None:
+    """Return the kind of facet that the recommender asks for in this turn, which the user has to answer; else None."""
+    if not observation["speaker"]:
+        return None
+    questions = observation.get("questions", ())
+    return (questions[int(observation["turn"])] or None) if questions else None
+
+
 def history_of(observation: Observation) -> list[int]:
     """Return the items taken before, as one side observes them: oldest first, without the padding."""
     return [item for item in observation["history"].tolist() if item >= 0]

@@ -66,6 +66,8 @@ class TurnArrays:
     Attributes:
         hit: bool; whether the turn proposes the target.
         named: bool; whether the turn proposes a candidate at all.
+        question: bool; whether the turn asks in place of proposing.
+        unread: bool; whether the user's message could not be used.
         action: int64; index into `ACTIONS`, or -1 where the user's message holds no action.
         strength: float64; acceptance s in [0, 1], or NaN where there is no action.
         peer_similarity: float64; q in [-1, 1] of the proposal, or 0 where there is no proposal.
@@ -74,6 +76,8 @@ class TurnArrays:
 
     hit: Bools
     named: Bools
+    question: Bools
+    unread: Bools
     action: IntArray
     strength: FloatArray
     peer_similarity: FloatArray
@@ -204,11 +208,12 @@ class CoarsReward:
         """Score the `number`-th turn, counted from 1.
 
         A message that could not be used costs its author `invalid`; a usable message of the partner in that turn earns
-        0 and is not trained on. A question costs `question_cost`.
+        0 and is not trained on. A question costs `question_cost`, however it is answered.
         """
         if turn.question is not None:
             unread = turn.answer is not None and turn.answer.error is not None
-            return RewardTerms(False, {RECOMMENDER: 0.0 - self.question_cost, USER: self.invalid if unread else 0.0})
+            paid = {RECOMMENDER: 0.0 - self.question_cost, USER: self.invalid if unread else 0.0}
+            return RewardTerms(False, paid, frozenset({RECOMMENDER} if unread else ()))
         hit, answer = turn.proposal == task.target, turn.answer
         stage = self._positive_stage(number, max_turns, hit)
         factors = {"stage": stage}
@@ -241,6 +246,9 @@ class CoarsReward:
         usable = turns.named & answered
         recommender = np.where(usable, recommender_reward(hit, turns.strength, stage), unusable[0])
         user = np.where(usable, user_reward(hit, turns.strength, turns.peer_similarity, self.alpha), unusable[1])
+        if turns.question.any():
+            recommender = np.where(turns.question, 0.0 - self.question_cost, recommender)
+            user = np.where(turns.question, np.where(turns.unread, self.invalid, 0.0), user)
         return {RECOMMENDER: recommender, USER: user}
 
     def _positive_stage(self, number: int, max_turns: int, hit: bool) -> float:

@@ -23,7 +23,7 @@ SHIPPED = PACKAGES[:3]
 LADDERS = {
     "coars_env": "errors files imports datasets tasks rules transcript rewards scoring rendering observation dialogue "
     "spaces env partners views vector make coars_v0 integrations rollout evaluation commands testing cli",
-    "coars_env.vector": "streams numeric dialogue single",
+    "coars_env.vector": "streams arrays numeric dialogue single",
     "agents": "sequential models players training runs",
     "agents.models": "wishes fields replies prompts usage column_cache backbones decoding forms policy language_model "
     "reply_cache endpoint api",

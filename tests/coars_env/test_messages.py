@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, clean_message, messages, read_reply
 from coars_env.testing import toy_episodes
+from coars_env.views.acts import Acts
 from coars_env.views.messages import RULES, reply_text
-from coars_env.views.numeric import to_act, to_action
 
 any_text = st.text(st.characters(), max_size=60)
 
@@ -74,11 +74,12 @@ def test_a_chat_alternates_and_only_grows(said: list[tuple[int, str, int, str]])
 
 
 def test_acts_written_as_replies_are_the_same_acts() -> None:
+    acts = Acts(3)
     for role, legal in ((RECOMMENDER, 3), (USER, 20)):
         for act in range(legal):
-            text = reply_text(to_action(act, role, 3), role, 3)
-            assert to_act(read_reply(text, role, 3), role, 3) == act
-        assert to_act(read_reply(reply_text(to_action(20, role, 3), role, 3), role, 3), role, 3) == 20
+            text = reply_text(acts.to_action(act, role), role, 3)
+            assert acts.to_act(read_reply(text, role, 3), role) == act
+        assert acts.to_act(read_reply(reply_text(acts.to_action(20, role), role, 3), role, 3), role) == 20
 
 
 @given(st.integers(0, 19), any_text, st.integers(0, 3), st.integers(0, 24))

@@ -22,7 +22,6 @@ from coars_env import (
     leave_last,
 )
 from coars_env.testing import toy_dataset, toy_episodes
-from coars_env.views.numeric import ACT_STRENGTHS, act_masks, num_acts, to_act, to_action
 
 # Two features an item. Task toy-0: history 0 4, candidates 5 1 3, so the mean of the history is (1, 0) and the cosines
 # of the candidates with it are .6, 0 and, for an item without features, 0.
@@ -89,45 +88,6 @@ def test_features_of_a_split_without_training_part_are_zero() -> None:
 def test_features_that_cannot_be_are_refused(features: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Encoder(features, num_candidates=3, max_turns=4)
-
-
-# Acts -----------------------------------------------------------------------------------------------------------------
-
-
-def test_acts_of_the_user_are_four_actions_of_five_strengths() -> None:
-    assert [round(0.25 * a + 0.05 * k, 2) for a in range(4) for k in range(5)] == list(ACT_STRENGTHS)
-    assert {**to_action(13, USER, 3), "message": ""} == {"action": 2, "strength": 0.65, "message": ""}
-    assert {**to_action(1, RECOMMENDER, 3), "message": ""} == {"item": 1, "message": ""}
-
-
-@pytest.mark.parametrize("num_candidates", [3, 20, 30])
-def test_an_act_in_words_is_the_same_act(num_candidates: int) -> None:
-    legal = act_masks(num_candidates)[:, 1]
-    for side, role in enumerate(ROLES):
-        for act in np.flatnonzero(legal[side]):
-            assert to_act(to_action(act, role, num_candidates), role, num_candidates) == act
-        for act in (*np.flatnonzero(1 - legal[side]), -1, 10**6):
-            action = to_action(act, role, num_candidates)
-            assert f"act {act} " in action["error"]
-            assert to_act(action, role, num_candidates) == num_acts(num_candidates) - 1
-
-
-@given(st.integers(0, 3), st.floats(0, 1, width=32))
-def test_the_nearest_act_keeps_the_action_and_its_strength_to_a_twentieth(action: int, strength: float) -> None:
-    act = to_act({"action": action, "strength": strength, "message": ""}, USER, 3)
-    assert act // 5 == action
-    low, high = 0.25 * action, 0.25 * action + 0.25
-    if low <= strength <= high - 0.01:
-        assert ACT_STRENGTHS[act] == pytest.approx(strength, abs=0.051)
-
-
-def test_masks_leave_the_speaker_its_acts_and_the_other_nothing_but_to_wait() -> None:
-    masks = act_masks(3)
-    assert masks.shape == (2, 2, 21)
-    assert np.flatnonzero(masks[0, 1]).tolist() == [0, 1, 2]
-    assert np.flatnonzero(masks[1, 1]).tolist() == list(range(20))
-    assert [np.flatnonzero(mask).tolist() for mask in masks[:, 0]] == [[20], [20]]
-    assert np.flatnonzero(act_masks(30)[0, 1]).tolist() == list(range(30))
 
 
 # Observations ---------------------------------------------------------------------------------------------------------
