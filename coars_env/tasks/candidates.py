@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from coars_env.datasets.dataset import FloatArray, IntArray, Item
+from coars_env.datasets.dataset import OWN_KINDS, FloatArray, IntArray, Item
 from coars_env.errors import ConfigError, TaskError, expect, whole_number
 from coars_env.tasks.instruction import facet_kinds
 from coars_env.tasks.instructions import LIKE, with_likes
@@ -71,11 +71,11 @@ def _weighted(weights: FloatArray, forbidden: Collection[int], n: int, rng: np.r
 
 
 class ConfusableCandidates:
-    """Negatives that one word does not tell from the target; in the place of a sampler: `ConfusableCandidates(split)`.
+    """Negatives that share facets with the target, so that one word does not decide.
 
-    Four fifths (15 of 19) share at least one facet with the target and are drawn in proportion to popularity times
-    exp(.7 x shared facets), the others by popularity alone. Where too few share a facet, popularity fills up. All
-    three numbers are our choice.
+    In the place of a sampler: `TaskBuilder(split, ConfusableCandidates(split))`. Four fifths (15 of 19) share at least
+    one facet and are drawn in proportion to popularity times exp(.7 x shared facets), the others by popularity alone,
+    which also fills up where too few share a facet. All three numbers are our choice.
     """
 
     SHARE = 0.8
@@ -83,7 +83,7 @@ class ConfusableCandidates:
     PULL = 0.7
     """How much each shared facet adds to the logarithm of the weight."""
 
-    def __init__(self, split: Split, kinds: Sequence[str] = ("genre", "decade")) -> None:
+    def __init__(self, split: Split, kinds: Sequence[str] = OWN_KINDS) -> None:
         """Read popularity from the training part, and the facets of all items.
 
         Args:
@@ -119,9 +119,9 @@ class ConfusableCandidates:
         def draw(forbidden: frozenset[int], n: int, rng: np.random.Generator) -> IntArray:
             check_enough(len(near) - len(forbidden), n)
             allowed = np.count_nonzero(near) - np.count_nonzero(near[list(forbidden)])
-            alike = min(round(self.SHARE * n), int(allowed))
-            first = _weighted(near, forbidden, alike, rng) if alike else np.empty(0, dtype=np.int64)
-            rest = _weighted(self._counts, forbidden.union(first.tolist()), n - alike, rng)
+            close = min(round(self.SHARE * n), int(allowed))
+            first = _weighted(near, forbidden, close, rng) if close else np.empty(0, dtype=np.int64)
+            rest = _weighted(self._counts, forbidden.union(first.tolist()), n - close, rng)
             return np.concatenate([first, rest])
 
         return draw
@@ -209,7 +209,7 @@ def sampler_of(
         return uniform_candidates(split.dataset.num_items)
     if kinds is not None:
         return ConfusableCandidates(split, kinds)
-    if {"genre", "decade"}.isdisjoint(facet_kinds(split.dataset.items)):
+    if set(OWN_KINDS).isdisjoint(facet_kinds(split.dataset.items)):
         return ConfusableCandidates(with_likes(split), (LIKE,))
     return ConfusableCandidates(split)
 

@@ -82,7 +82,7 @@ class FacetInstructions:
                     source = others[rng.integers(len(others))]
                 if choices := values(source, own[place]):
                     facets.append(Facet(own[place], choices[rng.integers(len(choices))]))
-            return Instruction(tuple(facets), self.kinds, self.noise)
+            return Instruction(tuple(facets), self.kinds, float(self.noise))
 
         return draw
 
@@ -91,8 +91,8 @@ def with_likes(split: Split) -> Split:
     """Return a copy of a split whose items know what they are like: `Facet("like", title)` of the nearest ten items.
 
     Nearness is the cosine of the sets of training sequences that hold two items; equal ones go by how many hold both,
-    then by catalogue index. No item is like itself or another one of its title, and what nobody took in training is
-    like nothing. Provenance and digest of the data stay.
+    then by catalogue index. No item is like itself or another one of its title; an item that is not in the training
+    part is like nothing. Provenance and digest of the data stay.
 
     Raises:
         ConfigError: it is no split.
