@@ -98,6 +98,29 @@ def trust_page(systems: Sequence[Played], split: Split) -> str:
     return "\n".join(parts)
 
 
+def benchmark_of(
+    config: AnyTrainConfig, split: Split, subset: str, *, draws: int = 5, candidates: CandidateRule | None = None
+) -> Benchmark:
+    """Freeze the questions of the game that a configuration trains for.
+
+    Args:
+        config: of the training; it names peers, instructions and rules.
+        split: the data.
+        subset: "validation" or "test".
+        draws: candidate draws.
+        candidates: how the negatives are drawn; None for the rule of the training.
+    """
+    return Benchmark.of(
+        split,
+        subset,
+        draws=draws,
+        candidates=candidates or config.data.candidates,
+        peers=peers_of(config.peers, split),
+        instructions=config.data.facets,
+        rules=getattr(config.recipe, "rules", None),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Evaluate finished runs of one configuration (several seeds) beside the same agents before training."""
@@ -108,8 +131,8 @@ class EvaluateConfig:
     """Candidate draws."""
     subset: Literal["test", "validation"] = "test"
     """Part of the split."""
-    candidates: CandidateRule = "uniform"
-    """How the negatives are drawn."""
+    candidates: CandidateRule | None = None
+    """How the negatives are drawn; None for the rule of the training."""
     out: Path | None = None
     """Folder for table, meters, transcripts and a record; nothing is written without."""
 
@@ -118,17 +141,15 @@ def main(argv: Sequence[str]) -> None:
     """`coars evaluate --runs runs/a runs/b`."""
     config = tyro.cli(EvaluateConfig, prog="coars evaluate", args=list(argv))
     configs = [run_config(folder) for folder in config.runs]
-    if len({(c.data, c.backbone, c.peers) for c in configs}) != 1:
+    if len({(c.data, c.backbone, c.peers, getattr(c.recipe, "rules", None)) for c in configs}) != 1:
         raise ConfigError(
-            "Runs that are evaluated together must share data, backbone and peers. Expected one of each, found several "
-            f"in {[str(f) for f in config.runs]}. Evaluate them one at a time."
+            "Runs that are evaluated together must share data, backbone, peers and rules. Expected one of each, found "
+            f"several in {[str(f) for f in config.runs]}. Evaluate them one at a time."
         )
     console = Console()
-    split, peers = open_split(configs[0].data), configs[0].peers
-    console.print(f"peers: {peers.source}")
-    benchmark = Benchmark.of(
-        split, config.subset, draws=config.draws, candidates=config.candidates, peers=peers_of(peers, split)
-    )
+    split = open_split(configs[0].data)
+    console.print(f"peers: {configs[0].peers.source}")
+    benchmark = benchmark_of(configs[0], split, config.subset, draws=config.draws, candidates=config.candidates)
     with console.status("playing the agents before training"):
         before = play_untrained(configs[0], split, benchmark, name="before")
     with console.status(f"playing {', '.join(str(folder) for folder in config.runs)}"):
