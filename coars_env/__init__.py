@@ -1,6 +1,8 @@
 """A recommender and a user, both agents that talk, in one PettingZoo environment; CoARS (arXiv:2604.10029).
 
 Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
+
+Longer than 400 lines: it lists the public names.
 """
 
 from coars_env.datasets import (
@@ -31,6 +33,7 @@ from coars_env.errors import (
     TranscriptError,
 )
 from coars_env.evaluation import (
+    ANSWER_METRICS,
     METERS,
     METRICS,
     SIMULATION_METRICS,
@@ -40,6 +43,7 @@ from coars_env.evaluation import (
     Difference,
     Estimate,
     MeterReport,
+    OtherInstruction,
     Played,
     PositionBias,
     Ranker,
@@ -49,6 +53,7 @@ from coars_env.evaluation import (
     Runs,
     Scores,
     ScoreTable,
+    ShuffledWords,
     Simulation,
     SimulationReport,
     TableRow,
@@ -56,10 +61,12 @@ from coars_env.evaluation import (
     UserCard,
     UserItems,
     UserTest,
+    WithoutWords,
     afl_user_test,
     bootstrap_interval,
     by_turn,
     comparison_lines,
+    control_users,
     counted_difference,
     cross_play,
     csv_text,
@@ -69,6 +76,7 @@ from coars_env.evaluation import (
     evaluate,
     expected_hit,
     full_ranking,
+    hit_so_far,
     holm,
     joint_estimates,
     markdown_lines,
@@ -86,6 +94,7 @@ from coars_env.evaluation import (
     summarize,
     table_rows,
     target_ranks,
+    turn_information,
     user_card,
     user_simulation,
     user_test,
@@ -205,6 +214,7 @@ from coars_env.views.single import SingleAgentEnv
 
 __all__ = [
     "ACTIONS",
+    "ANSWER_METRICS",
     "ENV_IDS",
     "HISTORY_LENGTH",
     "LIKENESS",
@@ -266,6 +276,7 @@ __all__ = [
     "Observation",
     "Opinion",
     "OracleUser",
+    "OtherInstruction",
     "PeersOf",
     "Played",
     "PositionBias",
@@ -287,6 +298,7 @@ __all__ = [
     "Scores",
     "ShapeError",
     "ShuffledUser",
+    "ShuffledWords",
     "SilentUser",
     "Simulation",
     "SimulationReport",
@@ -317,6 +329,7 @@ __all__ = [
     "VectorDialogueEnv",
     "VectorNumericEnv",
     "VectorPeers",
+    "WithoutWords",
     "afl_user_test",
     "askable_kinds",
     "asked_kind",
@@ -328,6 +341,7 @@ __all__ = [
     "clean_message",
     "comparison_lines",
     "constant_stage",
+    "control_users",
     "counted_difference",
     "cross_play",
     "csv_text",
@@ -344,6 +358,7 @@ __all__ = [
     "full_ranking",
     "has_facet",
     "history_of",
+    "hit_so_far",
     "holm",
     "import_object",
     "instruction_of",
@@ -397,6 +412,7 @@ __all__ = [
     "svd_scorer",
     "table_rows",
     "target_ranks",
+    "turn_information",
     "turn_outcome_terms",
     "uniform_candidates",
     "user_card",

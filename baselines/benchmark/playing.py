@@ -35,7 +35,10 @@ from coars_env import (
 )
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-KEPT = ("hit_final", "hit_first", "turns", "reward_recommender", "reward_user")
+KEPT = (
+    *("hit_final", "hit_best", "hit_first", "hit_first_proposal", "turns", "reward_recommender", "reward_user"),
+    *("questions", "revealed", "true_reveals", "repeats_rejected"),
+)
 """Metrics of the dialogues that a cell keeps."""
 
 

@@ -11,8 +11,10 @@ play read nothing but transcripts.
 from coars_env.evaluation.benchmark import Benchmark, Played
 from coars_env.evaluation.calibration import ReliabilityBin
 from coars_env.evaluation.card import UserCard, user_card
+from coars_env.evaluation.controls import OtherInstruction, ShuffledWords, WithoutWords, control_users
 from coars_env.evaluation.crossplay import CrossPlay, cross_play
 from coars_env.evaluation.environment import environment_info
+from coars_env.evaluation.information import turn_information
 from coars_env.evaluation.intervals import Difference, Estimate, bootstrap_interval, holm, paired_difference
 from coars_env.evaluation.meters import (
     METERS,
@@ -22,7 +24,7 @@ from coars_env.evaluation.meters import (
     meter_report,
     position_bias,
 )
-from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
+from coars_env.evaluation.metrics import ANSWER_METRICS, METRICS, TurnRates, by_turn, episode_metrics, hit_so_far
 from coars_env.evaluation.ranking import (
     Ranker,
     Ranks,
@@ -63,6 +65,7 @@ from coars_env.evaluation.simulation_report import (
 from coars_env.evaluation.user_test import UserItems, UserTest, afl_user_test, user_test
 
 __all__ = [
+    "ANSWER_METRICS",
     "METERS",
     "METRICS",
     "SIMULATION_METRICS",
@@ -72,6 +75,7 @@ __all__ = [
     "Difference",
     "Estimate",
     "MeterReport",
+    "OtherInstruction",
     "Played",
     "PositionBias",
     "Ranker",
@@ -81,6 +85,7 @@ __all__ = [
     "Runs",
     "ScoreTable",
     "Scores",
+    "ShuffledWords",
     "Simulation",
     "SimulationReport",
     "TableRow",
@@ -88,10 +93,12 @@ __all__ = [
     "UserCard",
     "UserItems",
     "UserTest",
+    "WithoutWords",
     "afl_user_test",
     "bootstrap_interval",
     "by_turn",
     "comparison_lines",
+    "control_users",
     "counted_difference",
     "cross_play",
     "csv_text",
@@ -101,6 +108,7 @@ __all__ = [
     "evaluate",
     "expected_hit",
     "full_ranking",
+    "hit_so_far",
     "holm",
     "joint_estimates",
     "markdown_lines",
@@ -118,6 +126,7 @@ __all__ = [
     "summarize",
     "table_rows",
     "target_ranks",
+    "turn_information",
     "user_card",
     "user_simulation",
     "user_test",

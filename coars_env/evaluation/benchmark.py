@@ -120,9 +120,11 @@ class Played:
     def scores(self) -> Scores:
         """Every metric of `METRICS` of each dialogue, and the counts of the test of users."""
         ratios = self.simulations[0][0].test.ratios if self.simulations else ()
+        metrics = metric_values(self.runs)  # checks the runs
         return Scores(
             name=self.name,
             seeds=self.seeds,
-            metrics=metric_values(self.runs),
+            metrics=metrics,
+            answer=self.runs[0][0][0].rules.answer,
             users={ratio: simulation_counts(self.simulations, ratio) for ratio in ratios},
         )

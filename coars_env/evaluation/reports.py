@@ -50,7 +50,7 @@ class Report:
         )
         metric_table = markdown_table(("metric", "mean", f"{self.level:.0%} interval", "undefined"), self.table())
         turn_table = markdown_table(
-            ("turn", "reached", "hit", "hit so far", "acceptance on hits", "on misses"),
+            ("turn", "reached", "asked", "hit", "hit so far", "best so far", "acceptance on hits", "on misses"),
             [
                 (turn, reached, *(f"{share:.3f}" for share in shares))
                 for turn, reached, *shares in map(astuple, self.turns)

@@ -1,6 +1,6 @@
 """A dialogue in lines of text, as each side may see it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from coars_env.datasets.dataset import Item
 from coars_env.tasks import Opinion, Task
@@ -14,7 +14,7 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
     role = find_role(role)
     lines = ["Recently taken, oldest first:", *(f"- {items[i].title}" for i in task.history)]
     if role == USER and task.instruction is not None:
-        lines.append(f"You want: {'; '.join(map(str, task.instruction.facets)) or 'anything'}.")
+        lines.append(instruction_text(map(str, task.instruction.facets)))
     if role == RECOMMENDER:
         lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
     for number, turn in enumerate(turns, start=1):
@@ -24,6 +24,11 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
         if turn.answers:
             lines.append(answer_text(number, turn))
     return "\n".join(lines)
+
+
+def instruction_text(facets: Iterable[str]) -> str:
+    """One line: what the user wants."""
+    return f"You want: {'; '.join(facets) or 'anything'}."
 
 
 def proposal_text(number: int, turn: Turn, items: Sequence[Item]) -> str:
