@@ -13,8 +13,8 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
     """
     role = find_role(role)
     lines = ["Recently taken, oldest first:", *(f"- {items[i].title}" for i in task.history)]
-    if role == USER and task.instruction is not None:
-        lines.append(f"You want: {'; '.join(map(str, task.instruction.facets)) or 'anything'}.")
+    if role == USER:
+        lines += [f"You want: {text}" for text in wanted_text(task)]
     if role == RECOMMENDER:
         lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
     for number, turn in enumerate(turns, start=1):
@@ -24,6 +24,12 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
         if turn.answers:
             lines.append(answer_text(number, turn))
     return "\n".join(lines)
+
+
+def wanted_text(task: Task) -> list[str]:
+    """What the user wants, in one line; no line in games without an instruction."""
+    instruction = task.instruction
+    return [] if instruction is None else [f"{'; '.join(map(str, instruction.facets)) or 'anything'}."]
 
 
 def proposal_text(number: int, turn: Turn, items: Sequence[Item]) -> str:
