@@ -21,6 +21,7 @@ from coars_env import (
     reveals_of,
     rollout,
 )
+from coars_env.rules import PAPER
 from coars_env.testing import ScriptedAgent, toy_episodes, toy_instructed_episodes
 
 TOY = toy_instructed_episodes()
@@ -29,7 +30,7 @@ UNREAD = {"action": 4, "strength": 0.0, "message": "?", "error": "no wish"}
 
 
 def dialogue(row: int = 0, **options: Any) -> Dialogue:
-    return Dialogue(TOY.tasks[row], TOY.items, **options)
+    return Dialogue(TOY.tasks[row], TOY.items, **{"rules": PAPER, **options})
 
 
 def stored(played: Dialogue) -> Transcript:

@@ -17,6 +17,7 @@ from coars_env import (
     reveals_of,
 )
 from coars_env.observation import read_reveal
+from coars_env.rules import PAPER
 from coars_env.testing import toy_episodes, toy_instructed_episodes
 
 COMEDY, RECENT = Facet("genre", "Comedy"), Facet("decade", "2000s")
@@ -24,7 +25,7 @@ COMEDY, RECENT = Facet("genre", "Comedy"), Facet("decade", "2000s")
 
 def dialogue(row: int = 1, **options: Any) -> Dialogue:
     episodes = toy_instructed_episodes()
-    return Dialogue(episodes.tasks[row], episodes.items, **options)
+    return Dialogue(episodes.tasks[row], episodes.items, **{"rules": PAPER, **options})
 
 
 def test_the_user_alone_reads_its_instruction() -> None:
@@ -68,7 +69,7 @@ def test_nothing_is_askable_in_the_last_turn_nor_where_questions_are_forbidden_n
 
 def test_games_without_an_instruction_have_none_of_it() -> None:
     episodes = toy_episodes()
-    plain = Dialogue(episodes.tasks[0], episodes.items)
+    plain = Dialogue(episodes.tasks[0], episodes.items, rules=PAPER)
     for half in range(2):
         for role in ROLES:
             seen = plain.observe(role)

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from coars_env import RECOMMENDER, ROLES, USER, CoarsEnv, Facet, Rules
+from coars_env.rules import PAPER
 from coars_env.spaces import OneText, action_spaces, as_member, observation_space
 from coars_env.testing import toy_episodes, toy_instructed_episodes
 
@@ -12,7 +13,7 @@ ANSWER = {"action": 1, "strength": 0.3, "message": "No."}
 
 
 def spaces(rules: Rules | None = None, kinds: tuple[str, ...] = KINDS) -> Any:
-    return action_spaces(3, ITEMS, kinds, rules or Rules())
+    return action_spaces(3, ITEMS, kinds, rules or PAPER)
 
 
 def test_one_text_is_one_of_its_options() -> None:
@@ -28,8 +29,8 @@ def test_one_text_is_one_of_its_options() -> None:
 
 
 def test_keys_of_games_with_an_instruction() -> None:
-    plain = set(observation_space(3, ITEMS, (), Rules(), 4))
-    asking = set(observation_space(3, ITEMS, KINDS, Rules(), 4))
+    plain = set(observation_space(3, ITEMS, (), PAPER, 4))
+    asking = set(observation_space(3, ITEMS, KINDS, PAPER, 4))
     assert asking - plain == {"instruction", "kinds", "askable", "questions", "reveals"}
     assert plain < asking
     for kinds, keys in (((), plain), (KINDS, asking)):
@@ -41,7 +42,7 @@ def test_keys_of_games_with_an_instruction() -> None:
     assert len(spaces()[USER]["reveal"].options) == 1 + 13
 
 
-@pytest.mark.parametrize("rules", [Rules(), Rules(repeats="forbidden"), Rules(questions=False)], ids=str)
+@pytest.mark.parametrize("rules", [PAPER, Rules(repeats="forbidden"), Rules(questions=False)], ids=str)
 @pytest.mark.parametrize("episodes", [toy_episodes(), toy_instructed_episodes()], ids=["plain", "instructed"])
 def test_every_observation_lies_in_its_space(episodes: Any, rules: Rules) -> None:
     env = CoarsEnv(episodes, rules=rules, max_turns=5)
