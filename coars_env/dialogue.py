@@ -16,6 +16,7 @@ from coars_env.rules import Rules
 from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, Task
 from coars_env.transcript import (
     ACTIONS,
+    MAX_MESSAGE_LENGTH,
     ROLES,
     USER,
     Answer,
@@ -71,6 +72,12 @@ def clean_fields(action: Action) -> dict[str, str]:
             "{'thought': 'They like crime.'}, or leave them out."
         )
     return {clean_message(label): clean_message(text) for label, text in fields.items()}
+
+
+def clean_facet(facet: Facet) -> Facet | None:
+    """Return a facet whose value was cleaned by `clean_message`; None where nothing is left of it."""
+    value = clean_message(facet.value)[: MAX_MESSAGE_LENGTH - len(facet.kind) - 2].strip()
+    return Facet(facet.kind, value) if value else None
 
 
 def open_turn(
@@ -247,6 +254,7 @@ class Dialogue:
                 f"A facet of kind {reveal.kind!r} cannot be revealed in task {self.task.task_id!r}: its kinds are "
                 f"{list(self.kinds)}. Reveal one of these, or nothing."
             )
+        reveal = None if reveal is None else clean_facet(reveal)
         asked = self.asked is not None
         return self._close((read_answer(action, strength, message, error, fields, reveal=reveal, asked=asked),))
 

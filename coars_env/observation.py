@@ -20,10 +20,15 @@ def read_reveal(action: Action) -> Facet | None:
         ActionError: it is written otherwise.
     """
     written = action.get("reveal")
+    if isinstance(written, Facet) or written is None:
+        return written
     try:
-        return written if isinstance(written, Facet) else Facet.parse(str(written or ""))
-    except ValueError as reason:
-        raise ActionError(f"reveal={written!r:.200} is no facet: {reason}. Write such as 'genre: Comedy'.") from reason
+        if isinstance(written, str):
+            return Facet.parse(written)
+        reason = "it is no text"
+    except ValueError as error:
+        reason = str(error)
+    raise ActionError(f"reveal={written!r:.200} is no facet: {reason}. Write such as 'genre: Comedy'.")
 
 
 def instruction_of(observation: Observation) -> tuple[Facet, ...]:

@@ -26,9 +26,9 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
     return "\n".join(lines)
 
 
-def instruction_text(facets: Iterable[str]) -> str:
+def instruction_text(facets: Iterable[str], subject: str = "You want") -> str:
     """One line: what the user wants."""
-    return f"You want: {'; '.join(facets) or 'anything'}."
+    return f"{subject}: {'; '.join(facets) or 'anything'}."
 
 
 def proposal_text(number: int, turn: Turn, items: Sequence[Item]) -> str:

@@ -130,7 +130,7 @@ class NumericEnv(ParallelEnv[str, Any, int]):
         words: Any = actions
         if self.dialogue is not None and isinstance(actions, Mapping) and self.dialogue.speaker in actions:
             speaker = self.dialogue.speaker
-            words = {**actions, speaker: self.in_words(actions[speaker], speaker, self.dialogue)}
+            words = {**actions, speaker: self.in_words(actions[speaker], speaker)}
         observations, rewards, terminations, truncations, infos = self.env.step(words)
         for role, info in infos.items():
             info["parse_error"] = info["parse_error"] or ""
@@ -138,8 +138,8 @@ class NumericEnv(ParallelEnv[str, Any, int]):
                 terms["excluded"] = role in terms["excluded"]
         return self._shown(observations), rewards, terminations, truncations, infos
 
-    def in_words(self, act: int, role: Role, dialogue: Dialogue | None) -> Action:
-        """An act of one side of a dialogue as `CoarsEnv` takes it.
+    def in_words(self, act: int, role: Role, dialogue: Dialogue | None = None) -> Action:
+        """An act of one side of a dialogue, the running one if None, as `CoarsEnv` takes it.
 
         Raises:
             ActionError: it lies outside the space of its side.
@@ -150,6 +150,7 @@ class NumericEnv(ParallelEnv[str, Any, int]):
                 f"An action must lie in its space. Expected a member of {space} from {role}, found {act!r}. The "
                 "episode is unchanged: pass another action."
             )
+        dialogue = self.dialogue if dialogue is None else dialogue
         return self.encoder.acts.to_action(act, role, dialogue is not None and _question_open(dialogue, role))
 
     def legal_acts(self, role: Role, dialogue: Dialogue) -> Mask:

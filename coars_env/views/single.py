@@ -71,7 +71,7 @@ class SingleAgentEnv(gymnasium.Env[Any, Any]):
         Raises:
             ActionError: the act lies outside its space, or the episode has ended.
         """
-        told = self._play(self.env.in_words(action, self.role, self.env.dialogue))
+        told = self._play(self.env.in_words(action, self.role))
         if self.role == RECOMMENDER:
             told = self._partner_speaks()
         elif not told[2][self.role]:

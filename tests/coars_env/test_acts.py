@@ -20,6 +20,7 @@ from coars_env import (
     read_question,
     read_wish,
 )
+from coars_env.rules import PAPER
 from coars_env.spaces import as_member
 from coars_env.testing import toy_instructed_episodes
 from coars_env.views.acts import ACT_STRENGTHS, Acts, question_open
@@ -160,7 +161,7 @@ def legal(dialogue: Dialogue, role: str) -> list[int]:
 
 
 def test_masks_follow_the_dialogue() -> None:
-    dialogue = Dialogue(TOY.tasks[0], TOY.items, max_turns=3)
+    dialogue = Dialogue(TOY.tasks[0], TOY.items, max_turns=3, rules=PAPER)
     assert (legal(dialogue, RECOMMENDER), legal(dialogue, USER)) == ([0, 1, 2, 3, 4], [WAIT])
     dialogue.ask("genre", "")
     assert (legal(dialogue, RECOMMENDER), legal(dialogue, USER)) == ([WAIT], list(range(20, 34)))
