@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from coars_env import ANSWER_METRICS, Scores, TableRow, joint_estimates
+from coars_env import ANSWER_METRICS, Estimate, Scores, TableRow, joint_estimates
 
 LINES = ("o-", "s--", "^:", "v-.")
 """Of a system as it is, and of its controls."""
@@ -107,6 +107,33 @@ def draw_hit_by_turn(systems: Mapping[str, Mapping[str, Scores]], path: Path, *,
     figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=110)
     return True
+
+
+def draw_matrices(matrices: Mapping[str, Mapping[tuple[str, str], Estimate]], path: Path, *, title: str) -> None:
+    """Heat maps side by side, each of means by (recommender, user) with intervals in the cells; written as PNG."""
+    from matplotlib.figure import Figure
+
+    pairs = next(iter(matrices.values()))
+    rows, columns = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
+    figure = Figure(figsize=(len(matrices) * (2.5 + 1.3 * len(columns)), 2 + 0.8 * len(rows)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(matrices), sharey=True))
+    means = {name: np.array([[found[r, c].mean for c in columns] for r in rows]) for name, found in matrices.items()}
+    low, high = (bound([bound(mean) for mean in means.values()]) for bound in (np.min, np.max))
+    for axis, (name, found) in zip(panels, matrices.items(), strict=True):
+        image = axis.imshow(means[name], vmin=low, vmax=high, cmap="viridis", aspect="auto")
+        for (row, column), mean in np.ndenumerate(means[name]):
+            one = found[rows[row], columns[column]]
+            colour = "white" if mean < (low + high) / 2 else "black"
+            said = f"{one.mean:.3f}\n[{one.low:.3f}, {one.high:.3f}]"
+            axis.text(column, row, said, ha="center", va="center", color=colour, fontsize=8)
+        axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+        axis.set_yticks(range(len(rows)), rows)
+        axis.set_xlabel("user")
+        axis.set_title(name, fontsize=10)
+    panels[0].set_ylabel("recommender")
+    figure.colorbar(image, ax=panels.tolist(), label="Hit@1")
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=110)
 
 
 def draw_forest(rows: Sequence[TableRow], reference: str, path: Path, *, title: str) -> None:

@@ -233,7 +233,7 @@ def _spent(system: str, cost: Cost) -> Line:
 
 
 def _text(estimate: Estimate | None) -> str:
-    return "" if estimate is None else str(estimate)
+    return "" if estimate is None or math.isnan(estimate.mean) else str(estimate)
 
 
 def signed(difference: Difference) -> str:
@@ -243,7 +243,9 @@ def signed(difference: Difference) -> str:
 
 def _flat(row: TableRow, reference: str | None) -> dict[str, Any]:
     def spread(name: str, estimate: Estimate | None) -> dict[str, Any]:
-        values = ("", "", "") if estimate is None else (estimate.mean, estimate.low, estimate.high)
+        if estimate is None or math.isnan(estimate.mean):
+            return dict.fromkeys((name, f"{name}_low", f"{name}_high"), "")
+        values = (estimate.mean, estimate.low, estimate.high)
         return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
     cost = row.cost
