@@ -76,6 +76,7 @@ from coars_env.evaluation import (
     evaluate,
     expected_hit,
     full_ranking,
+    hit_by_turn,
     hit_so_far,
     holm,
     joint_estimates,
@@ -87,6 +88,7 @@ from coars_env.evaluation import (
     position_bias,
     print_lines,
     ranking_metrics,
+    signed,
     simulation_counts,
     simulation_difference,
     simulation_estimates,
@@ -149,7 +151,7 @@ from coars_env.rewards import (
     turn_outcome_terms,
 )
 from coars_env.rollout import play, rollout
-from coars_env.rules import Rules
+from coars_env.rules import AnswerRule, Rules
 from coars_env.scoring import TranscriptReward, TranscriptScorer, score_transcripts
 from coars_env.tasks import (
     HISTORY_LENGTH,
@@ -234,6 +236,7 @@ __all__ = [
     "AecEnv",
     "Agent",
     "Answer",
+    "AnswerRule",
     "AskingRecommender",
     "BackboneError",
     "BatchReward",
@@ -358,6 +361,7 @@ __all__ = [
     "full_ranking",
     "has_facet",
     "history_of",
+    "hit_by_turn",
     "hit_so_far",
     "holm",
     "import_object",
@@ -402,6 +406,7 @@ __all__ = [
     "rollout",
     "sample_train_tasks",
     "score_transcripts",
+    "signed",
     "simulation_counts",
     "simulation_difference",
     "simulation_estimates",

@@ -31,7 +31,7 @@ LADDERS = {
     "agents.training": "distributed samples sharding hindsight credit losses learner rollout update train recipe "
     "coars peers",
     "agents.runs": "checkpoint card plots loggers config record run command evaluate export",
-    "baselines.benchmark": "game cell playing page plots compare",
+    "baselines.benchmark": "game cell playing page plots compare crossplay",
 }
 """Each module, or folder of modules, imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}

@@ -2,13 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from coars_env import ScoreTable, csv_text, markdown_lines
+from coars_env import AnswerRule, Scores, ScoreTable, csv_text, markdown_lines, signed
 
+AS_IT_IS = "as it is"
+"""How tables and pictures name a system with its own user, beside its controls."""
 PICTURES = {
     "forest.png": "Hit@1 of every system, and its difference to the reference",
     "cost.png": "Hit@1 against the tokens of an episode",
     "curves.png": "Hit@1 of the first proposal in training",
+    "hit_by_turn.png": "Hit@1 had the dialogue stopped at a turn, with controls",
 }
+
+
+ANSWERS: dict[AnswerRule, str] = {
+    "last": "the last proposal, accepted or not",
+    "best": "the best proposal: the accepted one, else the one accepted most strongly, the earlier on ties",
+}
+"""What the game's answer is, by `Rules.answer`."""
 
 
 def to_csv(table: ScoreTable, commands: Mapping[str, str]) -> str:
@@ -18,12 +28,34 @@ def to_csv(table: ScoreTable, commands: Mapping[str, str]) -> str:
     return csv_text([{**record, "command": commands[record["system"]], "notes": note} for record, note in records])
 
 
+def control_lines(controls: Mapping[str, Mapping[str, Scores]]) -> list[dict[str, str]]:
+    """The cells of the table of controls: Hit@1 by both rules, and the difference to the system as it is."""
+    lines = []
+    for system, variants in controls.items():
+        for name, scores in variants.items():
+            found = scores.estimates()
+            compared = "" if name == AS_IT_IS else signed(scores.minus(variants[AS_IT_IS]))
+            lines.append(
+                {
+                    "system": system,
+                    "user": name,
+                    "Hit@1": str(found[scores.hit]),
+                    f"minus {AS_IT_IS}": compared,
+                    "Hit@1, last": str(found["hit_final"]),
+                    "Hit@1, best": str(found["hit_best"]),
+                    "Hit@1, turn 1": str(found["hit_first"]),
+                }
+            )
+    return lines
+
+
 def to_markdown(
     table: ScoreTable,
     *,
     title: str,
     head: Iterable[str],
     partner: str,
+    controls: Mapping[str, Mapping[str, Scores]],
     pictures: Sequence[str],
     commands: Mapping[str, str],
     digests: Iterable[str],
@@ -35,15 +67,17 @@ def to_markdown(
         title: of the page.
         head: lines below it.
         partner: who answers the systems that play the recommender alone.
+        controls: system -> the system as it is and each of its controls; empty without any.
         pictures: files beside the page, some of `PICTURES`.
         commands: make the row of a system again.
         digests: of the episodes.
     """
+    answer: AnswerRule = next((row.answer for row in table.rows if row.hit), "last")
     parts = [
         f"# {title}",
         *head,
         markdown_lines(table.systems()),
-        f"Hit@1 is that of the final proposal. Systems that play both sides speak with their own user; others meet "
+        f"Hit@1 is that of {ANSWERS[answer]}. Systems that play both sides speak with their own user; others meet "
         f'{partner}. "minus {table.reference}" is paired by user. '
         "Reward: the recommender's by Eq. 7, mean over turns. Brackets: 95 % intervals, users and seeds resampled; p: "
         "users swapped, corrected by Holm for the differences of this table. HR and NDCG rank all items that the user "
@@ -58,6 +92,13 @@ def to_markdown(
             "yes, calibration error and share of unusable answers at the first of them. Differences in F1 are paired "
             "by user.",
             markdown_lines(asked),
+        ]
+    if lines := control_lines(controls):
+        parts += [
+            "Controls: the same system, where the user's words in each half-turn are those of another dialogue (its "
+            "actions are its own), where it says nothing, and where it is shown the instruction of another task. "
+            "Differences are paired by user.",
+            markdown_lines(lines),
         ]
     if spent := table.costs():
         parts += [

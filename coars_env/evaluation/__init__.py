@@ -37,6 +37,7 @@ from coars_env.evaluation.reports import (
     Report,
     Runs,
     evaluate,
+    hit_by_turn,
     joint_estimates,
     markdown_table,
     metric_values,
@@ -49,6 +50,7 @@ from coars_env.evaluation.score_table import (
     csv_text,
     markdown_lines,
     print_lines,
+    signed,
     table_rows,
 )
 from coars_env.evaluation.scores import Cost, Scores
@@ -108,6 +110,7 @@ __all__ = [
     "evaluate",
     "expected_hit",
     "full_ranking",
+    "hit_by_turn",
     "hit_so_far",
     "holm",
     "joint_estimates",
@@ -119,6 +122,7 @@ __all__ = [
     "position_bias",
     "print_lines",
     "ranking_metrics",
+    "signed",
     "simulation_counts",
     "simulation_difference",
     "simulation_estimates",

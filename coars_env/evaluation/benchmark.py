@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from coars_env.errors import ConfigError, ShapeError, whole_number
-from coars_env.evaluation.reports import evaluate, metric_values
+from coars_env.evaluation.controls import control_users
+from coars_env.evaluation.reports import evaluate, hit_by_turn, metric_values
 from coars_env.evaluation.scores import Scores
 from coars_env.evaluation.simulation import Simulation, user_simulation
 from coars_env.evaluation.simulation_report import simulation_counts
@@ -75,6 +76,18 @@ class Benchmark:
         runs = evaluate(recommender, user, self.episodes, seeds=(seed,), rules=self.rules)
         return Played(name, (seed,), runs, [self.ask(user, seed=seed)] if ask_user else [])
 
+    def play_controls(self, recommender: Agent, user: Agent, *, seed: int = 0) -> "dict[str, Played]":
+        """Play the pair again with each of the `control_users` in the place of the user, by the names of these.
+
+        Raises:
+            ConfigError: the episodes have no instructions, see `OtherInstruction`.
+        """
+        tasks = [task for draw in self.episodes for task in draw]
+        return {
+            name: Played(name, (seed,), evaluate(recommender, control, self.episodes, seeds=(seed,), rules=self.rules))
+            for name, control in control_users(user, tasks).items()
+        }
+
     def ask(
         self, user: Agent, *, seed: int = 0, prepare: Callable[[UserTest], None] = lambda test: None
     ) -> list[Simulation]:
@@ -118,13 +131,13 @@ class Played:
         )
 
     def scores(self) -> Scores:
-        """Every metric of `METRICS` of each dialogue, and the counts of the test of users."""
+        """Every metric of `METRICS` and `hit_by_turn` of each dialogue, and the counts of the test of users."""
         ratios = self.simulations[0][0].test.ratios if self.simulations else ()
         metrics = metric_values(self.runs)  # checks the runs
         return Scores(
             name=self.name,
             seeds=self.seeds,
-            metrics=metrics,
+            metrics={**metrics, **hit_by_turn(self.runs)},
             answer=self.runs[0][0][0].rules.answer,
             users={ratio: simulation_counts(self.simulations, ratio) for ratio in ratios},
         )

@@ -13,7 +13,7 @@ from coars_env.errors import ConfigError, expect
 from coars_env.observation import Action, Observation, read_reveal
 from coars_env.partners.agent import Agent, check_plays
 from coars_env.rendering.text import answer_text, instruction_text
-from coars_env.tasks import EpisodeSet, Task
+from coars_env.tasks import Task
 from coars_env.transcript import ACTIONS, Answer, Turn, clean_message
 
 _STREAM = 0xC0
@@ -95,10 +95,10 @@ class OtherInstruction:
         ConfigError: it is no agent; or the tasks have no two different instructions.
     """
 
-    def __init__(self, user: Agent, episodes: Iterable[Task] | EpisodeSet) -> None:
+    def __init__(self, user: Agent, tasks: Iterable[Task]) -> None:
         check_plays(user, "The user that is shown another instruction")
         self._user = user
-        tasks = list(episodes)
+        tasks = list(tasks)
         for task in tasks:
             expect(Task, task, "Instructions are those of tasks.", "Pass the episode set that is played.")
         self._shown = [str(task.instruction) for task in tasks if task.instruction is not None]
@@ -127,12 +127,12 @@ class OtherInstruction:
         return {**observation, "instruction": self._drawn[n], "text": "\n".join(lines)}
 
 
-def control_users(user: Agent, episodes: EpisodeSet) -> dict[str, Agent]:
-    """Return the controls of a user by the names that tables give them."""
+def control_users(user: Agent, tasks: Iterable[Task]) -> dict[str, Agent]:
+    """Return the controls of a user, by the names that tables give them. The tasks are those that are played."""
     return {
         "shuffled words": ShuffledWords(user),
         "no words": WithoutWords(user),
-        "other instruction": OtherInstruction(user, episodes),
+        "other instruction": OtherInstruction(user, tasks),
     }
 
 

@@ -146,7 +146,7 @@ class ScoreTable:
         ]
 
     def _compared(self, row: TableRow) -> Line:
-        difference = "" if row.difference is None else _signed(row.difference)
+        difference = "" if row.difference is None else signed(row.difference)
         return {
             f"minus {self.reference}": difference,
             "p (Holm)": "" if math.isnan(row.p_holm) else f"{row.p_holm:.4f}",
@@ -172,7 +172,7 @@ class ScoreTable:
                 "system": row.system,
                 **{f"F1 {ratio}": str(found["f1"]) for ratio, found in row.user.items()},
                 **{
-                    f"minus {tested[0].system}, {ratio}": _signed(row.user_differences[ratio])
+                    f"minus {tested[0].system}, {ratio}": signed(row.user_differences[ratio])
                     if ratio in row.user_differences
                     else ""
                     for ratio in row.user
@@ -233,16 +233,19 @@ def _spent(system: str, cost: Cost) -> Line:
 
 
 def _text(estimate: Estimate | None) -> str:
-    return "" if estimate is None else str(estimate)
+    return "" if estimate is None or math.isnan(estimate.mean) else str(estimate)
 
 
-def _signed(difference: Difference) -> str:
+def signed(difference: Difference) -> str:
+    """Return a difference as tables show it: "+0.375 [+0.125, +0.625]"."""
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
 def _flat(row: TableRow, reference: str | None) -> dict[str, Any]:
     def spread(name: str, estimate: Estimate | None) -> dict[str, Any]:
-        values = ("", "", "") if estimate is None else (estimate.mean, estimate.low, estimate.high)
+        if estimate is None or math.isnan(estimate.mean):
+            return dict.fromkeys((name, f"{name}_low", f"{name}_high"), "")
+        values = (estimate.mean, estimate.low, estimate.high)
         return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
     cost = row.cost
@@ -285,7 +288,7 @@ def comparison_lines(after: Scores, before: Scores) -> list[Line]:
         **{f"user F1 {ratio}": after.user_minus(before, ratio) for ratio in after.users if ratio in before.users},
     }
     head = f"{after.name} minus {before.name}"
-    return [{"metric": name, head: f"{_signed(d)} p={d.p_value:.4f}"} for name, d in differences.items()]
+    return [{"metric": name, head: f"{signed(d)} p={d.p_value:.4f}"} for name, d in differences.items()]
 
 
 def markdown_lines(lines: Sequence[Line]) -> str:

@@ -70,7 +70,7 @@ class Scores:
     name: str
     seeds: tuple[int, ...] = ()
     metrics: Mapping[str, FloatArray] = field(default_factory=dict)
-    """[S, D, N] by the names of `METRICS`, all of them or some."""
+    """[S, D, N] by the names of `METRICS` and of `hit_by_turn`, all of them or some."""
     users: Mapping[str, FloatArray] = field(default_factory=dict)
     """Ratio -> [S, U, C] counts of the test of users, see `simulation_counts`; empty where no user was asked."""
     ranking: Mapping[str, FloatArray] = field(default_factory=dict)
@@ -116,6 +116,10 @@ class Scores:
         the best one is.
         """
         return ANSWER_METRICS[self.answer]
+
+    def by_turn(self) -> dict[str, FloatArray]:
+        """Hit@1 by turn, see `hit_by_turn`; empty if it was not kept."""
+        return {name: values for name, values in self.metrics.items() if "@" in name}
 
     def kept(self, metrics: Sequence[str]) -> "Scores":
         """The same with these metrics alone."""
