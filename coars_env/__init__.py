@@ -1,6 +1,8 @@
 """A recommender and a user, both agents that talk, in one PettingZoo environment; CoARS (arXiv:2604.10029).
 
 Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
+
+Longer than 400 lines: each public name has a line where it is imported and one in the list of all.
 """
 
 from coars_env.datasets import (
