@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from coars_env.datasets.dataset import Facet, FloatArray, IntArray, Item
 from coars_env.errors import ConfigError, TaskError, expect, number_or_nan
@@ -56,8 +57,8 @@ class AskingRecommender:
             raise ConfigError(f"temperature must be above 0, got {temperature!r}. Use 1.0.")
         if not 0 <= number_or_nan(noise) < 1:
             raise ConfigError(f"noise must be a chance below 1, got {noise!r}. Use 0.0, or that of the instructions.")
-        self._scorer, self._items = scorer, items
-        self._temperature, self._noise, self._asks = temperature, noise, asks
+        self._scorer, self._items, self._noise, self._asks = scorer, items, noise, asks
+        self.temperature = temperature
         self._shown: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Facet, ...]] | None = None
         if shown is not None:
             self._shown = {}
@@ -76,8 +77,8 @@ class AskingRecommender:
     def _speak(self, n: int, observation: Observation) -> Action:
         candidates = observation["candidates"]
         if n not in self._openings:
-            scores = scores_of(self._scorer, history_of(observation), candidates)
-            self._openings[n] = softmax(scores, self._temperature), self._rngs[n].permutation(len(candidates))
+            prior = self.prior(history_of(observation), candidates)
+            self._openings[n] = prior, self._rngs[n].permutation(len(candidates))
         prior, ties = self._openings[n]
         listed = [self._items[item] for item in candidates]
         heard = self._heard(observation)
@@ -103,6 +104,20 @@ class AskingRecommender:
                 "recommender from the episode set that is played."
             )
         return [facet for facet in self._shown[key] if facet.kind in kinds_of(observation)]
+
+    def prior(self, history: npt.ArrayLike, candidates: npt.ArrayLike) -> FloatArray:
+        """Return the chance of each candidate to be the target before anything is said.
+
+        Raises:
+            TaskError: the scores are not finite.
+        """
+        scores = scores_of(self._scorer, history, np.asarray(candidates, np.int64))
+        if not np.isfinite(scores).all():
+            raise TaskError(f"Scores must be finite to become a belief, got {scores!s:.200}. Correct the scorer.")
+        deviation = float(scores.std())
+        logits = (scores - scores.mean()) / (deviation * self.temperature) if deviation > 0 else np.zeros_like(scores)
+        weights = np.exp(logits - logits.max())
+        return np.asarray(weights / weights.sum())
 
     def belief(self, prior: FloatArray, observation: Observation, heard: Sequence[Facet]) -> FloatArray:
         """Return the chance of each candidate to be the target, after the rejections so far and what was heard."""
@@ -132,16 +147,6 @@ class AskingRecommender:
 
 def _facets(listed: Sequence[Item], kind: str) -> list[Facet]:
     return sorted({Facet(kind, value) for item in listed for value in item.values(kind)})
-
-
-def softmax(scores: FloatArray, temperature: float) -> FloatArray:
-    """Return probabilities that grow with the scores, taken in standard deviations from their mean."""
-    if not np.isfinite(scores).all():
-        raise TaskError(f"Scores must be finite to become a belief, got {scores!s:.200}. Correct the scorer.")
-    deviation = float(scores.std())
-    logits = (scores - scores.mean()) / (deviation * temperature) if deviation > 0 else np.zeros_like(scores)
-    weights = np.exp(logits - logits.max())
-    return np.asarray(weights / weights.sum())
 
 
 def _reason(item: Item, heard: Sequence[Facet]) -> str:
