@@ -193,8 +193,9 @@ def observations(dialogue: Dialogue, role: Role) -> list[tuple[str, str, str]]:
     task, items, found = dialogue.task, dialogue.items, []
     for turn in dialogue.turns:
         named = "nothing" if turn.proposal is None else items[turn.proposal].title
-        named = named if turn.question is None else question_text(turn.question)
         end = "Taken next." if turn.proposal == task.target else "Not taken next."
+        if turn.question is not None:
+            named, end = question_text(turn.question), ""
         answer, verdict = turn.answer, "no answer"
         if answer is not None:
             parts = [f"{ACTIONS[answer.action]} {answer.strength:.2f}"] if answer.action is not None else []

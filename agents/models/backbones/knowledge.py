@@ -17,7 +17,7 @@ from agents.models.prompts import (
     titles,
 )
 from agents.models.wishes import facet_text, facet_texts
-from coars_env import HISTORY_LENGTH, Facet, Item, Opinion, Task, UserSequence, VectorPeers, has_facet
+from coars_env import HISTORY_LENGTH, Facet, Item, Opinion, Task, UserSequence, VectorPeers
 
 NUM_CANDIDATES = 20
 
@@ -58,13 +58,16 @@ def facet_statement(items: Sequence[Item], kinds: Sequence[str], rng: np.random.
     if rng.random() < 0.5:
         return _facets_by_item(items, kinds, rng)
     listed = rng.choice(len(items), min(NUM_CANDIDATES, len(items)), replace=False).tolist()
-    known = [item for item in listed if facets_of(items[item], kinds)]
+    owned = {item: facets_of(items[item], kinds) for item in listed}
+    present = list(dict.fromkeys(facet for facets in owned.values() for facet in facets))
     pieces: list[str] = [CANDIDATES, *titles(items, listed, "")]
-    for _ in range(NUM_FACETS if known else 0):
-        owned = facets_of(items[known[int(rng.integers(len(known)))]], kinds)
-        size = 2 if len(owned) > 1 and rng.random() < TWO_FACETS else 1
-        named = [owned[n] for n in rng.choice(len(owned), size, replace=False).tolist()]
-        fitting = [item for item in known if all(has_facet(items[item], facet) for facet in named)]
+    for _ in range(NUM_FACETS if present else 0):
+        named = [present[int(rng.integers(len(present)))]]
+        fitting = [item for item in listed if named[0] in owned[item]]
+        if rng.random() < TWO_FACETS:
+            more = [facet for facet in owned[fitting[int(rng.integers(len(fitting)))]] if facet not in named]
+            named += [more[int(rng.integers(len(more)))]] if more else []
+            fitting = [item for item in fitting if set(named) <= set(owned[item])]
         words = [" " + facet_text(facet, items, kinds) for facet in named]
         pieces += [FACET, words[0], *(piece for word in words[1:] for piece in (BOTH, word)), ":"]
         pieces.append(title(items, fitting[int(rng.integers(len(fitting)))]))

@@ -19,7 +19,20 @@ from agents.models.replies import (
     read_values,
     written,
 )
-from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, ConfigError, Dialogue, Item, Role, Task
+from coars_env import (
+    ACTIONS,
+    RECOMMENDER,
+    ROLES,
+    USER,
+    ConfigError,
+    Dialogue,
+    Facet,
+    Instruction,
+    Item,
+    Role,
+    Rules,
+    Task,
+)
 
 ITEMS = tuple(Item(title) for title in ("Heat (1995)", "Fargo (1996)", "Alien (1979)", "Brazil (1985)"))
 TASK = Task("t", 0, history=(3,), candidates=(2, 0, 1), target=0)
@@ -227,3 +240,93 @@ def test_labels_are_found_in_their_order() -> None:
 def test_a_hidden_reason_leaves_an_empty_message() -> None:
     silent = ReplyFormat((replace(REASON_FIELD, hidden=True), ACTION_FIELD))
     assert silent.action(USER, silent.fields, ("Hm.", "skip"), HEARD, ITEMS)["message"] == ""
+
+
+# Instructions ---------------------------------------------------------------------------------------------------------
+
+FILMS = tuple(
+    Item(item.title, (genre,), 1995) for item, genre in zip(ITEMS, ("War", "Crime", "Crime", "War"), strict=True)
+)
+KINDS = ("genre", "decade")
+CRIME = Facet("genre", "Crime")
+WISHING = replace(TASK, instruction=Instruction((CRIME,), KINDS, noise=1.0))
+
+
+def acted(role: Role, dialogue: Dialogue, *values: str) -> dict[str, Any]:
+    seen = dialogue.observe(role)
+    form = DEFAULT_FORMATS[role]
+    return dict(form.action(role, form.bind(seen, FILMS), values, seen, FILMS))
+
+
+def test_a_question_is_one_of_the_recommenders_options() -> None:
+    dialogue = Dialogue(WISHING, FILMS, max_turns=2)
+    (_, item) = RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), FILMS)
+    titles = ("Alien (1979)", "Heat (1995)", "Fargo (1996)")
+    assert item.options == (*titles, "Which genre?", "Of which decade?")
+    assert acted(RECOMMENDER, dialogue, "Hm.", "Of which decade?") == {"ask": "decade", "message": "Hm."}
+    assert acted(RECOMMENDER, dialogue, "Hm.", "Fargo (1996)") == {"item": 2, "message": "Hm."}
+    dialogue.ask("genre", "")
+    dialogue.reply(0, None, "")
+    (_, item) = RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), FILMS)
+    assert item.options == titles  # the last turn must propose
+
+
+def test_what_may_not_be_proposed_again_is_no_option() -> None:
+    dialogue = Dialogue(WISHING, FILMS, rules=Rules(repeats="forbidden", questions=False))
+    dialogue.recommend(0, "")
+    dialogue.reply(0, 0.1, "")
+    (_, item) = RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), FILMS)
+    assert item.options == ("Heat (1995)", "Fargo (1996)")
+    assert acted(RECOMMENDER, dialogue, "Hm.", "Heat (1995)") == {"item": 1, "message": "Hm."}
+    ranked = ReplyFormat((Field("Ranking", Ranking(2)),))
+    (ranking,) = ranked.bind(dialogue.observe(RECOMMENDER), FILMS)
+    assert ranking.options == ("Heat (1995)", "Fargo (1996)")
+
+
+def test_a_user_names_a_wish_with_each_answer() -> None:
+    dialogue = Dialogue(WISHING, FILMS)
+    dialogue.recommend(1, "")
+    fields = USER_FORMAT.bind(dialogue.observe(USER), FILMS)
+    assert [field.name for field in fields] == ["Reason", "Action", "Score", "Wish"]
+    assert fields[-1].options == ("nothing", "Crime", "War", "1990s")
+    assert USER_FORMAT.ask(dialogue.observe(USER)) == "\nReply with a Reason, an Action, a Score and a Wish."
+    said = {"action": 1, "message": "No.", "strength": 0.3}
+    assert acted(USER, dialogue, "No.", "skip", "0.30", "Crime") == {**said, "reveal": "genre: Crime"}
+    assert acted(USER, dialogue, "No.", "skip", "0.30", "nothing") == {**said, "reveal": ""}
+
+
+def test_to_a_question_a_user_replies_with_a_wish_alone() -> None:
+    dialogue = Dialogue(WISHING, FILMS)
+    dialogue.ask("decade", "")
+    (wish,) = USER_FORMAT.bind(dialogue.observe(USER), FILMS)
+    assert wish.options == ("nothing", "1990s")
+    assert USER_FORMAT.ask(dialogue.observe(USER)) == "\nReply with a Wish."
+    dialogue.act(acted(USER, dialogue, "1990s"))
+    (turn,) = dialogue.turns
+    assert turn.answered
+    assert turn.answer is not None
+    assert (turn.answer.action, turn.answer.reveal) == (None, Facet("decade", "1990s"))
+
+
+def test_a_number_that_is_to_fit_an_action_is_left_out_with_it() -> None:
+    dialogue = Dialogue(WISHING, FILMS)
+    dialogue.ask("decade", "")
+    own = ReplyFormat((REASON_FIELD, ACTION_FIELD, Field("Score", Number(0, 1, 0.05, quarter_of="Action"))))
+    assert own.bind(dialogue.observe(USER), FILMS) == (REASON_FIELD,)
+
+
+def test_a_format_needs_a_field_in_every_turn() -> None:
+    dialogue = Dialogue(WISHING, FILMS)
+    dialogue.ask("decade", "")
+    with pytest.raises(ConfigError, match=r"must have a field in every turn, got none of \['Action'\] in turn 1"):
+        ReplyFormat((ACTION_FIELD,)).bind(dialogue.observe(USER), FILMS)
+
+
+def test_without_an_instruction_no_wish_is_asked_for() -> None:
+    fields = USER_FORMAT.bind(HEARD, ITEMS)
+    assert [field.name for field in fields] == ["Reason", "Action", "Score"]
+    assert USER_FORMAT.action(USER, fields, ("No.", "skip", "0.30"), HEARD, ITEMS) == {
+        "action": 1,
+        "message": "No.",
+        "strength": 0.3,
+    }
