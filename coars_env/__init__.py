@@ -34,6 +34,7 @@ from coars_env.errors import (
 )
 from coars_env.evaluation import (
     ANSWER_METRICS,
+    AS_IT_IS,
     METERS,
     METRICS,
     SIMULATION_METRICS,
@@ -66,6 +67,7 @@ from coars_env.evaluation import (
     bootstrap_interval,
     by_turn,
     comparison_lines,
+    control_lines,
     control_users,
     counted_difference,
     cross_play,
@@ -217,6 +219,7 @@ from coars_env.views.single import SingleAgentEnv
 __all__ = [
     "ACTIONS",
     "ANSWER_METRICS",
+    "AS_IT_IS",
     "ENV_IDS",
     "HISTORY_LENGTH",
     "LIKENESS",
@@ -344,6 +347,7 @@ __all__ = [
     "clean_message",
     "comparison_lines",
     "constant_stage",
+    "control_lines",
     "control_users",
     "counted_difference",
     "cross_play",

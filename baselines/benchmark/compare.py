@@ -24,11 +24,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from baselines.benchmark.cell import Cell, plain
 from baselines.benchmark.game import Game
-from baselines.benchmark.page import AS_IT_IS, to_csv, to_markdown
+from baselines.benchmark.page import to_csv, to_markdown
 from baselines.benchmark.playing import Playing
 from baselines.benchmark.plots import draw_cost, draw_curves, draw_forest, draw_hit_by_turn
 from baselines.system import FIXED_USER, UPDATES, System, load_system, load_user, system_path
 from coars_env import (
+    AS_IT_IS,
     CandidateRule,
     ConfigError,
     FacetInstructions,

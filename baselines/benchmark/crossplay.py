@@ -16,12 +16,8 @@ import numpy.typing as npt
 import tyro
 from rich.console import Console
 
-from agents.models.policy import Policy
-from agents.runs.checkpoint import ADAPTERS_FOLDER
 from agents.runs.config import AnyTrainConfig, open_split, run_config
-from agents.runs.evaluate import benchmark_of, describe
-from agents.runs.run import open_backbone, setting_of
-from agents.training.recipe import greedy_players
+from agents.runs.evaluate import benchmark_of, describe, players_of_run, untrained_players
 from baselines.benchmark.page import ANSWERS
 from baselines.benchmark.plots import draw_matrices
 from baselines.system import FIXED_USER, Resources, load_system, load_user
@@ -136,22 +132,16 @@ def swap(folders: Mapping[str, Path], partners: Sequence[str], split: Split, ben
         raise ConfigError(
             f"Runs and partners need names of their own, got {names}. Rename a folder, or name each once."
         )
-    configs = {name: run_config(folder) for name, folder in folders.items()}
-    first = next(iter(configs.values()))
+    first = run_config(next(iter(folders.values())))
     sides: dict[str, Mapping[Role, Agent]] = {}
     for name, folder in folders.items():
-        policy = Policy.load(open_backbone(configs[name], split), folder / ADAPTERS_FOLDER)
-        sides[name] = greedy_players(configs[name].recipe, setting_of(configs[name], split, policy))
+        sides[name] = players_of_run(folder, split)
     for name in partners:
-        sides[name] = _untrained(first, split) if name == UNTRAINED else _partner(name, first, split)
+        sides[name] = untrained_players(first, split) if name == UNTRAINED else _partner(name, first, split)
     recommenders, users = (
         {name: agents[role] for name, agents in sides.items() if role in agents} for role in (RECOMMENDER, USER)
     )
     return Swaps(cross_play(recommenders, users, benchmark.episodes, rules=benchmark.rules), tuple(folders))
-
-
-def _untrained(config: AnyTrainConfig, split: Split) -> Mapping[Role, Agent]:
-    return greedy_players(config.recipe, setting_of(config, split, Policy(open_backbone(config, split))))
 
 
 def _partner(name: str, config: AnyTrainConfig, split: Split) -> Mapping[Role, Agent]:

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from coars_env import AnswerRule, Scores, ScoreTable, csv_text, markdown_lines, signed
+from coars_env import AnswerRule, Scores, ScoreTable, control_lines, csv_text, markdown_lines
 
-AS_IT_IS = "as it is"
-"""How tables and pictures name a system with its own user, beside its controls."""
 PICTURES = {
     "forest.png": "Hit@1 of every system, and its difference to the reference",
     "cost.png": "Hit@1 against the tokens of an episode",
@@ -26,27 +24,6 @@ def to_csv(table: ScoreTable, commands: Mapping[str, str]) -> str:
     notes = ("; ".join(row.notes) for row in table.rows)
     records = zip(table.records(), notes, strict=True)
     return csv_text([{**record, "command": commands[record["system"]], "notes": note} for record, note in records])
-
-
-def control_lines(controls: Mapping[str, Mapping[str, Scores]]) -> list[dict[str, str]]:
-    """The cells of the table of controls: Hit@1 by both rules, and the difference to the system as it is."""
-    lines = []
-    for system, variants in controls.items():
-        for name, scores in variants.items():
-            found = scores.estimates()
-            compared = "" if name == AS_IT_IS else signed(scores.minus(variants[AS_IT_IS]))
-            lines.append(
-                {
-                    "system": system,
-                    "user": name,
-                    "Hit@1": str(found[scores.hit]),
-                    f"minus {AS_IT_IS}": compared,
-                    "Hit@1, last": str(found["hit_final"]),
-                    "Hit@1, best": str(found["hit_best"]),
-                    "Hit@1, turn 1": str(found["hit_first"]),
-                }
-            )
-    return lines
 
 
 def to_markdown(
@@ -93,7 +70,8 @@ def to_markdown(
             "by user.",
             markdown_lines(asked),
         ]
-    if lines := control_lines(controls):
+    if controls:
+        lines = [{"system": name, **line} for name, found in controls.items() for line in control_lines(found)]
         parts += [
             "Controls: the same system, where the user's words in each half-turn are those of another dialogue (its "
             "actions are its own), where it says nothing, and where it is shown the instruction of another task. "

@@ -44,9 +44,11 @@ from coars_env.evaluation.reports import (
     summarize,
 )
 from coars_env.evaluation.score_table import (
+    AS_IT_IS,
     ScoreTable,
     TableRow,
     comparison_lines,
+    control_lines,
     csv_text,
     markdown_lines,
     print_lines,
@@ -68,6 +70,7 @@ from coars_env.evaluation.user_test import UserItems, UserTest, afl_user_test, u
 
 __all__ = [
     "ANSWER_METRICS",
+    "AS_IT_IS",
     "METERS",
     "METRICS",
     "SIMULATION_METRICS",
@@ -100,6 +103,7 @@ __all__ = [
     "bootstrap_interval",
     "by_turn",
     "comparison_lines",
+    "control_lines",
     "control_users",
     "counted_difference",
     "cross_play",

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ HITS = {"hit_final": "Hit@1, last", "hit_best": "Hit@1, best"}
 """Hit@1 by both rules of `Rules.answer`; the one that is the answer of the game has the column Hit@1."""
 SHOWN_OF_PLAY = {"hit_first": "Hit@1, turn 1", "turns": "turns", "reward_recommender": "reward"}
 """Metrics of dialogues, and their columns; left out where all systems are answered by a click in turn 1."""
+AS_IT_IS = "as it is"
+"""How tables and pictures name a system with its own user, beside its controls."""
 SHOWN_OF_WORDS = {"questions": "questions", "revealed": "revealed", "true_reveals": "true"}
 """Metrics of games with an instruction; left out where nothing was asked or revealed."""
 PLAYED = (*HITS, *SHOWN_OF_PLAY, *SHOWN_OF_WORDS)
@@ -289,6 +291,33 @@ def comparison_lines(after: Scores, before: Scores) -> list[Line]:
     }
     head = f"{after.name} minus {before.name}"
     return [{"metric": name, head: f"{signed(d)} p={d.p_value:.4f}"} for name, d in differences.items()]
+
+
+def control_lines(variants: Mapping[str, Scores]) -> list[Line]:
+    """The cells of a table of controls: Hit@1 by both rules, and the difference to the system as it is.
+
+    Args:
+        variants: the system `AS_IT_IS` and with each of its `control_users`, by name.
+
+    Raises:
+        ConfigError: the system as it is is not among them.
+        ShapeError: they answered different questions, or by different rules.
+    """
+    if AS_IT_IS not in variants:
+        raise ConfigError(f"Controls are compared with the system {AS_IT_IS!r}, got {list(variants)}. Add it.")
+    lines = []
+    for name, scores in variants.items():
+        found = scores.estimates()
+        shown = {**HITS, "hit_first": SHOWN_OF_PLAY["hit_first"]}
+        lines.append(
+            {
+                "user": name,
+                "Hit@1": _text(found.get(scores.hit)),
+                f"minus {AS_IT_IS}": "" if name == AS_IT_IS else signed(scores.minus(variants[AS_IT_IS])),
+                **{column: _text(found.get(metric)) for metric, column in shown.items()},
+            }
+        )
+    return lines
 
 
 def markdown_lines(lines: Sequence[Line]) -> str:

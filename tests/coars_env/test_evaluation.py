@@ -38,6 +38,7 @@ from coars_env import (
     constant_stage,
     episode_metrics,
     evaluate,
+    hit_by_turn,
     hit_so_far,
     holm,
     joint_estimates,
@@ -181,6 +182,16 @@ def test_rates_by_turn_of_dialogues_that_ask() -> None:
     assert [hit_so_far(dialogues[0], n, "last") for n in (1, 2, 3)] == [False, True, False]
     assert [hit_so_far(dialogues[2], n, "best") for n in (1, 2, 3, 4)] == [False, True, True, True]
     assert [hit_so_far(dialogues[3], n, "last") for n in (1, 2, 3)] == [True, True, False]
+
+
+def test_hits_by_turn_of_all_dialogues() -> None:
+    """Two seeds of one dialogue; the second fails before it has proposed anything."""
+    strong = turn_of(1, "", 2, 0.7, "")
+    asks = told([asking("genre"), strong, turn_of(2, "", 2, 0.6, ""), strong])
+    found = hit_by_turn([[[asks]], [[told([asking("genre"), asking("genre")], "failed")]]])
+    assert list(found) == [f"{name}@{turn}" for name in ("hit_final", "hit_best") for turn in (1, 2, 3, 4)]
+    assert [found[f"hit_final@{turn}"].tolist() for turn in (1, 2, 3, 4)] == [[[[n]], [[0]]] for n in (0, 1, 0, 1)]
+    assert [found[f"hit_best@{turn}"].tolist() for turn in (1, 2, 3, 4)] == [[[[n]], [[0]]] for n in (0, 1, 1, 1)]
 
 
 def test_rates_by_turn() -> None:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from coars_env import (
+    AS_IT_IS,
     ConfigError,
     Cost,
     Scores,
@@ -17,6 +18,7 @@ from coars_env import (
     ShapeError,
     bootstrap_interval,
     comparison_lines,
+    control_lines,
     csv_text,
     holm,
     markdown_lines,
@@ -179,6 +181,17 @@ def test_answers_by_different_rules_are_not_compared() -> None:
         table_rows([last, best])
     with pytest.raises(ShapeError, match=r"The seeds of c answered by different rules: \['last', 'best'\]"):
         Scores.joined("c", [last, best])
+
+
+def test_controls_are_compared_with_the_system_as_it_is() -> None:
+    own, silent = scores("a", MORE), scores("no words", SOME)
+    lines = control_lines({AS_IT_IS: own, "no words": silent})
+    assert [line["user"] for line in lines] == ["as it is", "no words"]
+    assert lines[0]["minus as it is"] == ""
+    assert lines[1]["minus as it is"].startswith("-0.375 [")
+    assert (lines[1]["Hit@1, last"], lines[1]["Hit@1, best"]) == (lines[1]["Hit@1"], "")
+    with pytest.raises(ConfigError, match=r"Controls are compared with the system 'as it is', got \['no words'\]"):
+        control_lines({"no words": silent})
 
 
 def test_what_was_asked_and_revealed_is_shown_where_something_was() -> None:
