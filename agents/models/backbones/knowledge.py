@@ -6,18 +6,21 @@ import numpy as np
 
 from agents.models.prompts import (
     ACTION,
+    ANSWER,
     BECAUSE,
     CANDIDATES,
     REASON,
     RECOMMENDED,
     TAKEN,
+    WANTS,
+    YOU_WANT,
     Pieces,
     opinion_of_peer,
     title,
     titles,
 )
 from agents.models.wishes import facet_text, facet_texts
-from coars_env import HISTORY_LENGTH, Facet, Item, Opinion, Task, UserSequence, VectorPeers
+from coars_env import HISTORY_LENGTH, Facet, Item, Opinion, Task, UserSequence, VectorPeers, has_facet
 
 NUM_CANDIDATES = 20
 
@@ -48,15 +51,28 @@ def facets_of(item: Item, kinds: Sequence[str]) -> list[Facet]:
     return [Facet(kind, value) for kind in kinds for value in item.values(kind)]
 
 
-def facet_statement(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Pieces:
-    """Which items of a list have a facet, or whether an item has it: knowledge of the catalogue like `fact`.
+def facet_statement(
+    sequence: UserSequence, items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator
+) -> Pieces:
+    """Which items have a facet: knowledge of the catalogue like `fact`, in one of four forms.
 
-    Half of the statements go over a list of items drawn at random and name for a facet, or for two of one item, an item
-    of the list that has it. The other half say yes or no of an item and a facet. Neither is in the words of a dialogue,
-    and what a recommender or a user makes of a facet is not said.
+    A list of items drawn at random, with an item of it for a facet or for two; items and facets, with yes or no; what
+    somebody wants and items, with yes or no; a list, what somebody wants, and an item of the list that has it. The last
+    two stand where a dialogue has its proposals, in words that it does not know ("yes.", "Next:"): what a recommender
+    or a user makes of a facet is not said, and nothing depends on the history.
     """
-    if rng.random() < 0.5:
+    form = int(rng.integers(4))
+    if form == 0:
         return _facets_by_item(items, kinds, rng)
+    if form == 1:
+        return _wanted(sequence, items, kinds, rng)
+    if form == 2:
+        return _wanted_of_list(sequence, items, kinds, rng)
+    return _facets_by_list(items, kinds, rng)
+
+
+def _facets_by_list(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Pieces:
+    """Items of a list that have a facet, or two: "Of the list: Comedy: Fargo (1996)"."""
     listed = rng.choice(len(items), min(NUM_CANDIDATES, len(items)), replace=False).tolist()
     owned = {item: facets_of(items[item], kinds) for item in listed}
     present = list(dict.fromkeys(facet for facets in owned.values() for facet in facets))
@@ -85,6 +101,53 @@ def _facets_by_item(items: Sequence[Item], kinds: Sequence[str], rng: np.random.
         facet = own[int(rng.integers(len(own)))]
         pieces += [title(items, item), " " + facet_text(facet, items, kinds), ":", YES if facet in owned else NO, "\n"]
     return tuple(pieces)
+
+
+def _wanted(sequence: UserSequence, items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Pieces:
+    """Whether items have what somebody wants; about half of them do."""
+    wants, fitting = _wish(items, kinds, range(len(items)), rng)
+    history = _stretch(sequence, rng)[1]
+    words = [piece for facet in wants for piece in (";", " " + facet_text(facet, items, kinds))][1:]
+    pieces: list[str] = [TAKEN, *titles(items, history, ""), YOU_WANT, *words, "\n"]
+    for _ in range(NUM_FACETS):
+        item = fitting[int(rng.integers(len(fitting)))] if rng.random() < 0.5 else int(rng.integers(len(items)))
+        pieces += [RECOMMENDED, title(items, item)]
+        if rng.random() < 0.5:
+            pieces += [BECAUSE, *reason_text("propose", history, items, rng)]
+        pieces.append("\n")
+        if rng.random() < 0.5:
+            pieces += [REASON, *reason_text("answer", history, items, rng)]
+        has = all(has_facet(items[item], facet) for facet in wants)
+        pieces += ["\n", ACTION, YES if has else NO, "\n"]
+    return tuple(pieces)
+
+
+def _wanted_of_list(
+    sequence: UserSequence, items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator
+) -> Pieces:
+    """Items of a list that have what somebody says that they want, one wish after another."""
+    listed = rng.choice(len(items), min(NUM_CANDIDATES, len(items)), replace=False).tolist()
+    history = _stretch(sequence, rng)[1]
+    pieces: list[str] = [TAKEN, *titles(items, history, ""), CANDIDATES, *titles(items, listed, "")]
+    for _ in range(NUM_FACETS):
+        wants, fitting = _wish(items, kinds, listed, rng)
+        pieces.append(ANSWER)
+        for facet in wants:
+            pieces += [WANTS, " " + facet_text(facet, items, kinds)]
+        pieces += ["\n", REASON, *reason_text("propose", history, items, rng), "\n"]
+        pieces += [NEXT, title(items, fitting[int(rng.integers(len(fitting)))]), "\n"]
+    return tuple(pieces)
+
+
+def _wish(
+    items: Sequence[Item], kinds: Sequence[str], among: Sequence[int], rng: np.random.Generator
+) -> tuple[list[Facet], list[int]]:
+    """One facet, or two, of an item drawn from some; and those of them that have it. None where none has any."""
+    known = [item for item in among if facets_of(items[item], kinds)] or list(among)
+    owned = facets_of(items[known[int(rng.integers(len(known)))]], kinds)
+    size = min(len(owned), 1 + int(rng.random() < TWO_FACETS))
+    wants = [owned[n] for n in rng.choice(len(owned), size, replace=False).tolist()] if owned else []
+    return wants, [item for item in known if all(has_facet(items[item], facet) for facet in wants)]
 
 
 LEFT_OUT = 0.2
@@ -183,7 +246,7 @@ def reason_text(kind: str, history: Sequence[int], items: Sequence[Item], rng: n
     return (before, title(items, history[int(rng.integers(len(history)))]), after)
 
 
-NUM_FACET_TEXTS = 3
+NUM_FACET_TEXTS = 4
 """Statements of facets beside eight other texts, in models with kinds of facets."""
 
 
@@ -198,12 +261,12 @@ def knowledge(
     kinds: Sequence[str] = (),
 ) -> Pieces:
     """Return a text by its number. Of eight texts one is a fact, two are statements of fit, three of what came next,
-    two are sequences. With kinds of facets there are eleven, of which three are statements of facets.
+    two are sequences. With kinds of facets there are twelve, of which four are statements of facets.
     """
     if kinds:
         number %= 8 + NUM_FACET_TEXTS
         if number >= 8:
-            return facet_statement(items, kinds, rng)
+            return facet_statement(sequence, items, kinds, rng)
     if number % 8 == 0:
         return fact(items[int(rng.integers(len(items)))], items, kinds)
     if number % 8 <= 2:

@@ -43,7 +43,7 @@ from agents.models.wishes import facet_texts
 from coars_env import BackboneError, Provenance, Split, SvdPeers, atomic_path
 
 POCKET_VERSION = 12
-INSTRUCTED_VERSION = 1
+INSTRUCTED_VERSION = 2
 """Of models with kinds of facets, beside `POCKET_VERSION`."""
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
