@@ -45,6 +45,8 @@ from coars_env import BackboneError, Provenance, Split, SvdPeers, atomic_path
 POCKET_VERSION = 12
 INSTRUCTED_VERSION = 2
 """Of models with kinds of facets, beside `POCKET_VERSION`."""
+INSTRUCTED_STEPS = 900
+"""`PocketConfig.steps` of models with kinds of facets, which have more to learn."""
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
