@@ -21,6 +21,10 @@ from coars_env import HISTORY_LENGTH, Facet, Item, Opinion, Task, UserSequence, 
 
 NUM_CANDIDATES = 20
 
+Mark = bool | tuple[int, ...]
+"""Of a token of a row: whether it is learnt; or the tokens of which it is one, where it is learnt as a choice among
+these alone."""
+
 REASONS: dict[str, tuple[tuple[str, str], ...]] = {
     "propose": ((" It goes well with", "."), (" You took", ", and this is of its kind."), (" Next to", " it fits.")),
     "answer": ((" It makes me think of", "."), (" I compare it with", "."), (" The last one like it was", ".")),
@@ -48,7 +52,11 @@ def facets_of(item: Item, kinds: Sequence[str]) -> list[Facet]:
     return [Facet(kind, value) for kind in kinds for value in item.values(kind)]
 
 
-def facet_statement(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Pieces:
+Statement = tuple[Pieces, dict[int, Pieces]]
+"""Pieces, and by the place of some what they were chosen among; of a text with choices these alone are learnt."""
+
+
+def facet_statement(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Statement:
     """Which items of a list have a facet, or whether an item has it: knowledge of the catalogue like `fact`.
 
     Half of the statements go over a list of items drawn at random and name for a facet, or for two of one item, an item
@@ -60,7 +68,8 @@ def facet_statement(items: Sequence[Item], kinds: Sequence[str], rng: np.random.
     listed = rng.choice(len(items), min(NUM_CANDIDATES, len(items)), replace=False).tolist()
     owned = {item: facets_of(items[item], kinds) for item in listed}
     present = list(dict.fromkeys(facet for facets in owned.values() for facet in facets))
-    pieces: list[str] = [CANDIDATES, *titles(items, listed, "")]
+    options = titles(items, listed, "")
+    pieces, choices = [CANDIDATES, *options], dict[int, Pieces]()
     for _ in range(NUM_FACETS if present else 0):
         named = [present[int(rng.integers(len(present)))]]
         fitting = [item for item in listed if named[0] in owned[item]]
@@ -70,21 +79,24 @@ def facet_statement(items: Sequence[Item], kinds: Sequence[str], rng: np.random.
             fitting = [item for item in fitting if set(named) <= set(owned[item])]
         words = [" " + facet_text(facet, items, kinds) for facet in named]
         pieces += [FACET, words[0], *(piece for word in words[1:] for piece in (BOTH, word)), ":"]
+        choices[len(pieces)] = options
         pieces.append(title(items, fitting[int(rng.integers(len(fitting)))]))
-    return (*pieces, "\n")
+    return (*pieces, "\n"), choices
 
 
-def _facets_by_item(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Pieces:
+def _facets_by_item(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Statement:
     """Whether items have facets, "Heat (1995) Comedy: no."; half of the facets are the item's own."""
     vocabulary = tuple(facet_texts(items, kinds))
-    pieces: list[str] = []
+    pieces, choices = list[str](), dict[int, Pieces]()
     for _ in range(2 * NUM_FACETS if vocabulary else 0):
         item = int(rng.integers(len(items)))
         owned = facets_of(items[item], kinds)
         own = owned if owned and rng.random() < 0.5 else vocabulary
         facet = own[int(rng.integers(len(own)))]
-        pieces += [title(items, item), " " + facet_text(facet, items, kinds), ":", YES if facet in owned else NO, "\n"]
-    return tuple(pieces)
+        pieces += [title(items, item), " " + facet_text(facet, items, kinds), ":"]
+        choices[len(pieces)] = (YES, NO)
+        pieces += [YES if facet in owned else NO, "\n"]
+    return tuple(pieces), choices
 
 
 LEFT_OUT = 0.2
@@ -196,7 +208,7 @@ def knowledge(
     *,
     length: int,
     kinds: Sequence[str] = (),
-) -> Pieces:
+) -> Statement:
     """Return a text by its number. Of eight texts one is a fact, two are statements of fit, three of what came next,
     two are sequences. With kinds of facets there are eleven, of which three are statements of facets.
     """
@@ -205,9 +217,9 @@ def knowledge(
         if number >= 8:
             return facet_statement(items, kinds, rng)
     if number % 8 == 0:
-        return fact(items[int(rng.integers(len(items)))], items, kinds)
+        return fact(items[int(rng.integers(len(items)))], items, kinds), {}
     if number % 8 <= 2:
-        return fit_statement(sequence, items, rng, peers)
+        return fit_statement(sequence, items, rng, peers), {}
     if number % 8 <= 5:
-        return next_statement(sequence, items, rng)
-    return sequence_text(sequence, items, length, rng)
+        return next_statement(sequence, items, rng), {}
+    return sequence_text(sequence, items, length, rng), {}

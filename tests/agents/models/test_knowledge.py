@@ -25,7 +25,12 @@ def test_statements_of_facets_are_true() -> None:
     names = {f" {text}": text for text in facet_texts(ITEMS, KINDS).values()}
     answers, sizes, listed, named = Counter[str](), Counter[int](), Counter[str](), Counter[str]()
     for seed in range(400):
-        said = facet_statement(ITEMS, KINDS, np.random.default_rng(seed))
+        said, choices = facet_statement(ITEMS, KINDS, np.random.default_rng(seed))
+        for place, options in choices.items():
+            assert said[place] in options
+            assert said[place - 1] == ":"
+            assert options == ((YES, NO) if said[0] != CANDIDATES else said[1:21])
+        assert len(choices) == said.count(":")
         assert not set(said) & {*PHRASES, *INSTRUCTED_PHRASES} - {CANDIDATES}  # not the words of a dialogue
         lines = "|".join(said)
         if said[0] == CANDIDATES:
@@ -52,5 +57,5 @@ def test_statements_of_facets_are_true() -> None:
 
 def test_items_without_facets_are_only_listed() -> None:
     bare = tuple(Item(f"Film {n}") for n in range(30))
-    said = {len(facet_statement(bare, KINDS, np.random.default_rng(seed))) for seed in range(20)}
+    said = {len(facet_statement(bare, KINDS, np.random.default_rng(seed))[0]) for seed in range(20)}
     assert said == {0, 22}  # nothing, or twenty titles
