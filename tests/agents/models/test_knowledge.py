@@ -8,6 +8,7 @@ import numpy as np
 
 from agents.models.backbones.knowledge import BOTH, FACET, NEXT, NO, YES, facet_statement, fact
 from agents.models.prompts import (
+    ACTION,
     ACTION_TEXTS,
     ANSWER,
     CANDIDATES,
@@ -38,7 +39,14 @@ def test_a_fact_names_facets_too() -> None:
 
 
 def statement(items: Sequence[Item], seed: int) -> Pieces:
-    return facet_statement(UserSequence(0, tuple(range(12))), items, KINDS, np.random.default_rng(seed))
+    said, choices = facet_statement(UserSequence(0, tuple(range(12))), items, KINDS, np.random.default_rng(seed))
+    listed = said[said.index(CANDIDATES) + 1 :][:20] if CANDIDATES in said else ()
+    for place, options in choices.items():
+        assert said[place] in options
+        assert said[place - 1] in (":", ACTION, NEXT)
+        assert options == (listed or (YES, NO))
+    assert len(choices) == sum(said.count(label) for label in (":", ACTION, NEXT))
+    return said
 
 
 def test_statements_of_facets_are_true() -> None:
