@@ -46,8 +46,9 @@ def fact(item: Item, items: Sequence[Item] = (), kinds: Sequence[str] = ()) -> P
 
 FACET, BOTH = "\nOf the list:", " as well as"
 """How a statement of facets begins, and what joins two facets in it; no dialogue holds these words."""
-NUM_FACETS, TWO_FACETS = 5, 0.3
-"""Of a statement of facets: how many there are, and the share of them with two facets; ours."""
+NUM_FACETS, TWO_FACETS, NUM_JUDGED = 5, 0.3, 8
+"""Of a statement of facets: how many there are, the share of them with two facets, and how many items are compared with
+what somebody wants; ours."""
 
 
 def facets_of(item: Item, kinds: Sequence[str]) -> list[Facet]:
@@ -122,7 +123,7 @@ def _wanted(sequence: UserSequence, items: Sequence[Item], kinds: Sequence[str],
     words = [piece for facet in wants for piece in (";", " " + facet_text(facet, items, kinds))][1:]
     pieces: list[str] = [TAKEN, *titles(items, history, ""), YOU_WANT, *words, "\n"]
     choices: dict[int, Pieces] = {}
-    for _ in range(NUM_FACETS):
+    for _ in range(NUM_JUDGED):
         item = fitting[int(rng.integers(len(fitting)))] if rng.random() < 0.5 else int(rng.integers(len(items)))
         pieces += [RECOMMENDED, title(items, item)]
         if rng.random() < 0.5:
