@@ -18,7 +18,7 @@ def beliefs(transcript: Transcript, items: Sequence[Item], scorer: Scorer, *, no
 
     It starts from a scorer: the softmax of the scores, standardised within the list. Then it goes by Bayes' rule and
     takes every answer to be wrong with probability `noise`: a revealed facet speaks for the candidates that have it, a
-    star or click for the proposal, a dislike or skip against it; what is said again tells nothing new. It depends on
+    star or click for the proposal, a dislike or skip against it; what is said again adds nothing. It depends on
     what was said alone, so that users are measured on one scale, whatever their recommenders make of it.
 
     Args:
@@ -54,7 +54,7 @@ def beliefs(transcript: Transcript, items: Sequence[Item], scorer: Scorer, *, no
 def turn_information(
     transcript: Transcript, items: Sequence[Item], scorer: Scorer, *, noise: float = NOISE
 ) -> tuple[FloatArray, FloatArray]:
-    """Return how many bits each turn tells, shape [turns] twice, see `beliefs`.
+    """Return how many bits each turn gives, shape [turns] twice, see `beliefs`.
 
     First by how much the entropy of the belief falls, whether what was said is true or not; then by how much the
     logarithm of the belief in the target rises, which is below 0 where the turn misleads. The second is NaN where the
@@ -73,7 +73,7 @@ _Statement = Facet | tuple[int, bool]
 
 
 def _statements(turn: Turn) -> list[_Statement]:
-    """What a turn tells; a turn that could not be read tells nothing."""
+    """What a turn says; nothing where it could not be read."""
     said: list[_Statement] = [answer.reveal for answer in turn.answers if answer.reveal is not None]
     if turn.usable and turn.proposal is not None:
         said.append((turn.proposal, turn.positive))
