@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, overload
 from coars_env.datasets import Dataset, Source, call_loader, load
 from coars_env.dialogue import MAX_TURNS
 from coars_env.env import CoarsEnv
-from coars_env.errors import ConfigError, expect
+from coars_env.errors import ConfigError, expect, whole_number
 from coars_env.imports import import_object
 from coars_env.partners import Agent, FixedUser, RandomRecommender
 from coars_env.rewards import Reward
@@ -24,6 +24,7 @@ from coars_env.tasks import (
     TopCandidates,
     VectorPeers,
     freeze,
+    hold_out_groups,
     leave_last,
     llara,
     popularity_candidates,
@@ -189,6 +190,7 @@ def make(
     candidates: CandidateRule | CandidateSampler | TopCandidates | None = None,
     draw: int | None = None,
     num_candidates: int | None = None,
+    num_users: int = 1,
     features: Floats | None = None,
     max_turns: int = MAX_TURNS,
     reward: Reward | None = None,
@@ -215,6 +217,7 @@ def make(
             digests tell them apart.
         draw: number of the candidate draw; None takes 0.
         num_candidates: K; None takes `NUM_CANDIDATES`.
+        num_users: above 1, so many users decide together about an item that all took, see `hold_out_groups`.
         features: what the numeric views show of each item, [I, F] in [-1, 1]; None takes the `item_features` of the
             split. An `EpisodeSet` has no training part, so its numeric views need `features`.
         max_turns: T.
@@ -238,8 +241,9 @@ def make(
     loading = {"split": split, "source": source, "data_dir": data_dir, **options}
     drawing = {"subset": subset, "candidates": candidates, "draw": draw, "num_candidates": num_candidates}
     peers: SvdPeers | None = None
+    groups = whole_number("Somebody must be recommended to.", "num_users", num_users, 1)
     if isinstance(data, EpisodeSet):
-        _refuse("an EpisodeSet", **loading, **drawing)
+        _refuse("an EpisodeSet", **loading, **drawing, num_users=groups if groups > 1 else None)
         if kind is not None and features is None:
             raise ConfigError(
                 "the numeric views of an EpisodeSet need features, got none. Pass features=item_features(split) of the "
@@ -250,6 +254,7 @@ def make(
         if isinstance(data, Split):
             _refuse("a Split", **loading)
         data = data if isinstance(data, Split) else load_split(data, **loading)
+        data = data if groups == 1 else hold_out_groups(data, groups)
         peers = SvdPeers(data)
         episodes = _frozen(data, peers, **drawing)  # type: ignore[arg-type]
         if kind is not None and features is None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from coars_env.datasets.dataset import Facet
 from coars_env.errors import ActionError
 from coars_env.tasks import Opinion, read_opinions
@@ -33,8 +35,8 @@ def instruction_of(observation: Observation) -> tuple[Facet, ...]:
 
 
 def reveals_of(observation: Observation) -> tuple[Facet | None, ...]:
-    """Return what the user revealed in each finished turn; None where it revealed nothing."""
-    return tuple(map(Facet.parse, observation.get("reveals", ())[: int(observation["turn"])]))
+    """Return what the user revealed in each finished turn; None where it revealed nothing. In a group, see `as_one`."""
+    return tuple(map(Facet.parse, as_one(observation).get("reveals", ())[: int(observation["turn"])]))
 
 
 def kinds_of(observation: Observation) -> tuple[str, ...]:
@@ -49,8 +51,39 @@ def askable_kinds(observation: Observation) -> tuple[str, ...]:
 
 
 def history_of(observation: Observation) -> list[int]:
-    """Return the items taken before, as one side observes them: oldest first, without the padding."""
-    return [item for item in observation["history"].tolist() if item >= 0]
+    """Return the items taken before, as one side observes them: oldest first, without the padding.
+
+    For the recommender of a group these are one user's items after another's, see `histories_of`.
+    """
+    return [item for item in observation["history"].ravel().tolist() if item >= 0]
+
+
+def histories_of(observation: Observation) -> list[list[int]]:
+    """Return `history_of` each user whose history is observed: all users' for the recommender, one's own for a user."""
+    rows = observation["history"].reshape(-1, observation["history"].shape[-1])
+    return [[item for item in row if item >= 0] for row in rows.tolist()]
+
+
+def as_one(observation: Observation) -> Observation:
+    """Return what an agent of a group sees as a game with one user shows it; the observation itself where one plays.
+
+    A user keeps its own answers and loses the others'. To the recommender the group is one user, who took what all took
+    (`history_of`), answers as the least willing of them does, with the mean strength, says what all said, and reveals
+    what the first of them revealed. An answer that could not be read is the least willing.
+    """
+    if "agent" not in observation:
+        return observation
+    answers = ("actions", "strengths", "replies", "reveals")
+    rows = {key: value for key, value in observation.items() if key in answers}
+    if observation["agent"]:
+        rows = {key: of_users[int(observation["agent"]) - 1] for key, of_users in rows.items()}
+    else:
+        actions, strengths = observation["actions"].min(0), observation["strengths"]
+        rows |= {"actions": actions, "strengths": np.where(actions < 0, -1, strengths.mean(0)).astype(strengths.dtype)}
+        rows["replies"] = tuple(" ".join(filter(None, said)) for said in zip(*rows["replies"], strict=True))
+        if "reveals" in rows:
+            rows["reveals"] = tuple(next(filter(None, said), "") for said in zip(*rows["reveals"], strict=True))
+    return {**observation, **rows, "history": observation["history"].ravel()}
 
 
 def opinions_heard(observation: Observation, turn: int) -> tuple[Opinion, ...]:

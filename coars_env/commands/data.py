@@ -13,7 +13,15 @@ from coars_env.datasets.releases import Release, check_plain_digest, choose, fin
 from coars_env.datasets.tables import locate
 from coars_env.errors import ConfigError, DatasetError, MissingDataError, whole_number
 from coars_env.make import CandidateRule, SplitName, builder, load_data, load_split
-from coars_env.tasks import NUM_CANDIDATES, Split, freeze, leave_last, published, random_holdout
+from coars_env.tasks import (
+    NUM_CANDIDATES,
+    Split,
+    freeze,
+    hold_out_groups,
+    leave_last,
+    published,
+    random_holdout,
+)
 
 RANKS = (1, 20)
 """Ranks of the popularity figures of `coars data stats`."""
@@ -246,6 +254,8 @@ class Episodes:
     """Candidate draws of each rule."""
     num_candidates: int = NUM_CANDIDATES
     """Length of the lists."""
+    num_users: int = 1
+    """Users that decide together about an item that all took."""
     out: Path = Path("episodes")
     """Folder for the files; a set's name is its path in it."""
     source: Source = "real"
@@ -258,6 +268,8 @@ class Episodes:
         whole_number("Something must be drawn by a rule.", "the number of --candidates", len(self.candidates), 1)
         options = _options(self.variant)
         split = load_split(self.name, self.split, source=self.source, data_dir=self.data_dir, **options)
+        if self.num_users != 1:
+            split = hold_out_groups(split, self.num_users)
         for rule in self.candidates:
             build = builder(split, rule, num_candidates=self.num_candidates)
             for draw in range(self.draws):

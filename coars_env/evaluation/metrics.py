@@ -8,7 +8,7 @@ import numpy as np
 from coars_env.datasets.dataset import FloatArray
 from coars_env.rewards import CoarsReward, RewardTerms
 from coars_env.scoring import TranscriptReward, score_transcripts
-from coars_env.transcript import RECOMMENDER, USER, Transcript
+from coars_env.transcript import RECOMMENDER, Transcript
 
 METRICS = {
     "hit_final": "Hit@1: 1 if the last proposal is the target, else 0; 0 after a failure, which has no last answer",
@@ -65,11 +65,11 @@ def _episode(transcript: Transcript, terms: Sequence[RewardTerms]) -> dict[str, 
         "accepted": float(accepted),
         "turns_to_accept": len(turns) if accepted else np.nan,
         "reward_recommender": _mean([term.rewards[RECOMMENDER] for term in terms]),
-        "reward_user": _mean([term.rewards[USER] for term in terms]),
+        "reward_user": _mean([paid for term in terms for agent, paid in term.rewards.items() if agent != RECOMMENDER]),
         "acceptance_on_hits": _mean([turn.positive for turn in turns if turn.proposal == target]),
         "acceptance_on_misses": _mean([turn.positive for turn in turns if turn.proposal not in (None, target)]),
         "excluded_recommender": _mean([RECOMMENDER in term.excluded for term in terms]),
-        "excluded_user": _mean([USER in term.excluded for term in terms]),
+        "excluded_user": _mean([a in term.excluded for term in terms for a in term.rewards if a != RECOMMENDER]),
         "parse_errors_recommender": sum(turn.error is not None for turn in turns),
         "parse_errors_user": sum(answer.error is not None for turn in turns for answer in turn.answers),
         "repeats": len(proposals) - len(set(proposals)),

@@ -62,7 +62,8 @@ class OracleUser:
         self._taken: dict[tuple[int, ...], set[int]] = {}
         for task in tasks:
             expect(Task, task, "What was taken next stands in tasks.", "Pass the episode set that is played.")
-            self._taken.setdefault(task.history, set()).add(task.target)
+            for member in task.members:
+                self._taken.setdefault(member.history, set()).add(task.target)
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         self._rngs = [np.random.default_rng(seed) for seed in seeds]

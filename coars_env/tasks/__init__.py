@@ -15,6 +15,7 @@ from coars_env.tasks.candidates import (
     scores_of,
     uniform_candidates,
 )
+from coars_env.tasks.groups import hold_out_groups
 from coars_env.tasks.instruction import Instruction, facet_vocabulary, has_facet
 from coars_env.tasks.peers import LEVEL_EDGES, Embed, PeersOf, SvdPeers, VectorPeers
 from coars_env.tasks.splits import Split, UserSequence, leave_last, llara, published, random_holdout, split_users
@@ -24,6 +25,7 @@ from coars_env.tasks.task import (
     NUM_OPINIONS,
     OPINION_WIDTH,
     EpisodeSet,
+    Member,
     Opinion,
     Task,
     read_opinions,
@@ -41,6 +43,7 @@ __all__ = [
     "Embed",
     "EpisodeSet",
     "Instruction",
+    "Member",
     "Opinion",
     "PeersOf",
     "Scorer",
@@ -54,6 +57,7 @@ __all__ = [
     "facet_vocabulary",
     "freeze",
     "has_facet",
+    "hold_out_groups",
     "leave_last",
     "llara",
     "popularity_candidates",

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from coars_env.datasets.dataset import FloatArray, IntArray
-from coars_env.dialogue import open_turn, read_answer
 from coars_env.errors import ConfigError, ShapeError, whole_number
 from coars_env.observation import Action, Observation
 from coars_env.tasks import Split, SvdPeers, Task
 from coars_env.transcript import ACTIONS, RECOMMENDER, ROLES, STRENGTH_EDGES, USER, Role, Turn, clamp_strength
+from coars_env.turns import open_turn, read_answer
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.int8]

@@ -119,9 +119,9 @@ class NumericEnv(ParallelEnv[str, Any, int]):
             ActionError: the act of the side whose half-turn it is lies outside its space, or the episode has ended.
         """
         words: Any = actions
-        if self.dialogue is not None and isinstance(actions, Mapping) and self.dialogue.speaker in actions:
-            speaker = self.dialogue.speaker
-            words = {**actions, speaker: self.in_words(actions[speaker], speaker)}
+        if self.dialogue is not None and isinstance(actions, Mapping):
+            acting = [role for role in self.dialogue.speakers if role in actions]
+            words = {**actions, **{role: self.in_words(actions[role], role) for role in acting}}
         observations, rewards, terminations, truncations, infos = self.env.step(words)
         for role, info in infos.items():
             info["parse_error"] = info["parse_error"] or ""
