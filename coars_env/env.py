@@ -34,11 +34,11 @@ def asked_task(options: Mapping[str, Any] | None, episodes: EpisodeSet) -> Task 
 
 
 class CoarsEnv(ParallelEnv[str, Observation, Action]):
-    """Two agents talk about one next-item decision.
+    """A recommender and its user, or users, talk about one next-item decision.
 
     A turn has two half-turns. In the first `recommender_0` proposes one of K candidates and says why; in the second
     `user_0` answers with an action (dislike, skip, star, click), an acceptance strength in [0, 1] and a reason. Each
-    call of `step` plays one half-turn: both agents must pass an action, the silent side's is ignored.
+    call of `step` plays one half-turn: all agents must pass an action, the silent side's is ignored.
 
     **Observations** (both sides, one `spaces.Dict`; K candidates, T turns, I items of the catalogue, -1 is padding):
 
@@ -79,6 +79,12 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
 
     **Endings.** Both agents terminate together, at a click or after T turns. T is a rule of the game and is observed,
     so it terminates; nothing truncates. `transcript` then holds the episode.
+
+    **Several users.** In episodes of groups (`make(..., num_users=3)`) the agents are `recommender_0`, `user_0`,
+    `user_1` and so on. All users answer a proposal in one half-turn, none before it heard the others; a click of all
+    ends the episode. Each user is paid for itself, the recommender the mean over the users. A user sees its own history
+    and opinions, and everybody's answers: `actions` and `strengths` are [N, T], `replies` N tuples of T texts, one row
+    for each of the N users. `history` of the recommender is [N, 10]. A key `agent` is the own place among the agents.
 
     **Seeds.** `reset(seed=...)` seeds the choice of the task; `reset()` goes on with that stream;
     `reset(options={"task_id": ...})` plays one task of the set; other options are ignored.

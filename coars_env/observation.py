@@ -53,9 +53,9 @@ def askable_kinds(observation: Observation) -> tuple[str, ...]:
 def history_of(observation: Observation) -> list[int]:
     """Return the items taken before, as one side observes them: oldest first, without the padding.
 
-    For the recommender of a group these are one user's items after another's, see `histories_of`.
+    For the recommender of a group these are the items of all users, the latest of each last; see `histories_of`.
     """
-    return [item for item in observation["history"].ravel().tolist() if item >= 0]
+    return [item for item in observation["history"].T.ravel().tolist() if item >= 0]
 
 
 def histories_of(observation: Observation) -> list[list[int]]:
@@ -83,7 +83,7 @@ def as_one(observation: Observation) -> Observation:
         rows["replies"] = tuple(" ".join(filter(None, said)) for said in zip(*rows["replies"], strict=True))
         if "reveals" in rows:
             rows["reveals"] = tuple(next(filter(None, said), "") for said in zip(*rows["reveals"], strict=True))
-    return {**observation, **rows, "history": observation["history"].ravel()}
+    return {**observation, **rows, "history": observation["history"].T.ravel()}
 
 
 def opinions_heard(observation: Observation, turn: int) -> tuple[Opinion, ...]:

@@ -171,7 +171,7 @@ def test_everybody_reads_all_answers_and_its_own_history() -> None:
     dialogue = played()
     recommender, first, second = map(dialogue.observe, dialogue.agents)
     assert histories_of(recommender) == [[0, 4], [2, 4]]
-    assert history_of(recommender) == [0, 4, 2, 4]
+    assert history_of(recommender) == [0, 2, 4, 4]
     assert (history_of(first), history_of(second)) == ([0, 4], [2, 4])
     assert [seen["agent"] for seen in (recommender, first, second)] == [0, 1, 2]
     for seen in (recommender, first, second):
