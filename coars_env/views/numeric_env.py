@@ -10,7 +10,7 @@ from pettingzoo import ParallelEnv
 
 from coars_env.dialogue import Dialogue
 from coars_env.env import CoarsEnv
-from coars_env.errors import ActionError, ShapeError, TaskError, expect
+from coars_env.errors import ActionError, ConfigError, ShapeError, TaskError, expect
 from coars_env.observation import Action, Observation
 from coars_env.transcript import RECOMMENDER, ROLES, Role, Transcript
 from coars_env.views.numeric import Encoder, Floats, Mask, to_action
@@ -52,6 +52,11 @@ class NumericEnv(ParallelEnv[str, Any, int]):
             ShapeError, ConfigError: the features do not fit.
         """
         expect(CoarsEnv, env, "The game in numbers is made of the game in words.", "Make one by coars_env.make(name).")
+        if env.episodes.num_users > 1:
+            raise ConfigError(
+                f"The game in numbers has one user, got {env.episodes.name!r} with {env.episodes.num_users}. Play "
+                "groups in CoarsEnv, AecEnv or VectorDialogueEnv."
+            )
         self.env = env
         self.encoder = Encoder(features, num_candidates=len(env.episodes.tasks[0].candidates), max_turns=env.max_turns)
         if self.encoder.num_items != len(env.episodes.items):

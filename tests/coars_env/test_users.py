@@ -518,3 +518,10 @@ def test_many_dialogues_of_groups_go_like_single_ones() -> None:
             env.step({**silent, **said})  # type: ignore[dict-item]
         assert env.transcript == transcript
     assert all(math.isfinite(paid) for paid in rewards[RECOMMENDER])
+
+
+def test_the_game_in_numbers_refuses_groups() -> None:
+    with pytest.raises(
+        ConfigError, match=r"in numbers has one user, got 'synthetic/.*groups_2.*' with 2\. Play groups in"
+    ):
+        make("synthetic", view="numeric", num_users=2, **SMALL)
