@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _telling(transcripts: Sequence[Transcript], n: int = 3) -> list[Transcript]:
     """The first few, those with an objection that was heard put first."""
-    return sorted(transcripts, key=lambda t: (t.final_item != t.task.target, -min(len(t.turns), 3)))[:n]
+    return sorted(transcripts, key=lambda t: (t.answer_item != t.task.target, -min(len(t.turns), 3)))[:n]
 
 
 def _free_folder(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from typing import Self
 
 from agents.models.fields import Field, Text
 from agents.models.language_model import LanguageModel, Request
-from agents.models.prompts import ACTION_TEXTS, BECAUSE, NOTHING, RECOMMENDED, TAKEN, TAKEN_NEXT, Pieces, title, titles
+from agents.models.prompts import ACTION_TEXTS, BECAUSE, TAKEN, TAKEN_NEXT, Pieces, proposed, title, titles, wanted
 from agents.models.replies import RECOMMENDER_FORMAT, ReplyFormat
 from agents.players.memory import Memory, shortened
 from agents.players.text_agent import TextAgent
@@ -120,9 +120,10 @@ def revealed(memory: Memory, dialogue: Dialogue, separator: str) -> Pieces:
     task, items = dialogue.task, dialogue.items
     pieces: list[str] = [TAKEN, *titles(items, task.history, separator)]
     for turn in dialogue.turns:
-        pieces += ["\n", RECOMMENDED, NOTHING if turn.proposal is None else title(items, turn.proposal)]
+        pieces += ["\n", *proposed(turn.proposal, turn.question, items)]
         for answer in turn.answers:
             pieces += [ACTION_TEXTS[answer.action]] if answer.action is not None else []
+            pieces += wanted(answer.reveal, items, dialogue.kinds) if answer.reveal is not None else ()
             pieces += [BECAUSE, f" {answer.message}"] if answer.message else []
     known = memory.latest(f"user {task.user}")
     pieces += [TAKEN_NEXT, title(items, task.target), "."]

@@ -52,6 +52,7 @@ from coars_env import (
     Turn,
     builder,
     history_of,
+    question_text,
 )
 
 DECAY = 0.01
@@ -193,9 +194,13 @@ def observations(dialogue: Dialogue, role: Role) -> list[tuple[str, str, str]]:
     for turn in dialogue.turns:
         named = "nothing" if turn.proposal is None else items[turn.proposal].title
         end = "Taken next." if turn.proposal == task.target else "Not taken next."
+        if turn.question is not None:
+            named, end = question_text(turn.question), ""
         answer, verdict = turn.answer, "no answer"
-        if answer is not None and answer.action is not None:
-            verdict = f"{ACTIONS[answer.action]} {answer.strength:.2f}"
+        if answer is not None:
+            parts = [f"{ACTIONS[answer.action]} {answer.strength:.2f}"] if answer.action is not None else []
+            parts += [f"wants {answer.reveal}"] if answer.reveal is not None else []
+            verdict = ", ".join(parts) or verdict
         said = turn.rationale if role == RECOMMENDER or answer is None else answer.message
         text = shortened(f"{named}: {verdict}. {end} {said}", TEXT_BYTES)
         found.append((f"{role} {task.user}", situation(items, (*task.history, *_proposed(turn))), text))

@@ -5,13 +5,25 @@ systems come with this package, and by which names, is the list `SYSTEMS`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
-from coars_env import ROLES, USER, Agent, ConfigError, FixedUser, Role, Split, UserTest, import_object
+from coars_env import (
+    ROLES,
+    USER,
+    Agent,
+    ConfigError,
+    FacetInstructions,
+    FixedUser,
+    Role,
+    Rules,
+    Split,
+    UserTest,
+    import_object,
+)
 
 if TYPE_CHECKING:
     from agents.models.language_model import LanguageModel
@@ -34,6 +46,10 @@ class Resources:
     """Language model to talk to; None opens the one that `api` or `backbone` names, see `language_model`."""
     backbone: str = "pocket"
     """Language model to train, see `agents.models.backbones.load`."""
+    instructions: FacetInstructions | None = None
+    """Draws what users want in the game that is played; None in the paper's game."""
+    rules: Rules = field(default_factory=Rules)
+    """Rules of the game that is played."""
     updates: int = UPDATES
     """Of systems that train one."""
     dialogues: int = DIALOGUES
@@ -63,7 +79,12 @@ class Resources:
         from agents.models.backbones import load  # torch, for those who need it
         from agents.models.language_model import LocalModel
 
-        return LocalModel(load(self.backbone, split), self.backbone)
+        return LocalModel(load(self.backbone, split, kinds=self.kinds), self.backbone)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of facets of the game; a pocket knows them as words."""
+        return () if self.instructions is None else self.instructions.kinds
 
     @property
     def store(self) -> Path | None:
@@ -166,6 +187,7 @@ SYSTEMS = {
     "agentcf": "baselines.agentcf:AgentCF",
     "agentcf-basic": "baselines.agentcf:AgentCFBasic",
     "agentcf-rag": "baselines.agentcf:AgentCFRag",
+    "asking": "baselines.asking:Asking",
     "bpr": "baselines.bpr:Bpr",
     "caser": "baselines.caser:Caser",
     "chain_of_thought": "baselines.chain_of_thought:ChainOfThought",
@@ -180,7 +202,9 @@ SYSTEMS = {
     "grpo-turn": "baselines.grpo:GrpoTurn",
     "gru4rec": "baselines.gru4rec:Gru4Rec",
     "i2agent": "baselines.i2agent:I2Agent",
+    "instructed": "baselines.asking:Instructed",
     "item_knn": "baselines.item_knn:ItemKnn",
+    "listening": "baselines.asking:Listening",
     "markov": "baselines.markov:Markov",
     "memory_stream": "baselines.memory_stream:MemoryStream",
     "popularity": "baselines.popularity:Popularity",

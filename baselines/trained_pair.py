@@ -8,14 +8,14 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
 from agents.models.backbones import load
 from agents.models.policy import Policy
 from agents.runs.checkpoint import ADAPTERS_FOLDER, is_finished
-from agents.runs.config import AnyTrainConfig, TrainConfig, with_settings
+from agents.runs.config import AnyTrainConfig, DataConfig, TrainConfig, with_settings
 from agents.runs.record import read_metrics
 from agents.runs.run import new_policy, open_backbone, run_training
 from agents.training.coars import Coars
@@ -48,7 +48,15 @@ class TrainedPair(SavedSystem):
     kept: ClassVar[tuple[str, ...]] = ("hit_first", "reward_recommender", "reward_user", "turns", "seconds")
     """Metrics of an update that are kept; see docs/methods.md."""
 
-    def __init__(self, policy: Policy, split: Split, backbone: str, history: dict[str, list[float]]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        split: Split,
+        backbone: str,
+        history: dict[str, list[float]],
+        *,
+        kinds: Sequence[str] = (),
+    ) -> None:
         """See `fit`, or `load`.
 
         Args:
@@ -56,32 +64,38 @@ class TrainedPair(SavedSystem):
             split: its data.
             backbone: name of its base.
             history: metrics of every update.
+            kinds: of facets that the base knows as words.
         """
         players = greedy_players(self.recipe, Setting(policy=policy, split=split))
         super().__init__(*(players[role] for role in ROLES))
-        self._policy, self._backbone, self.history = policy, backbone, history
+        self._policy, self._backbone, self._kinds, self.history = policy, backbone, tuple(kinds), history
         self.learning_curve = history.get("hit_first", [])
         self.num_parameters = sum(p.numel() for role in (RECOMMENDER, USER) for p in policy.parameters(role))
 
     @classmethod
     def fit(cls, split: Split, *, seed: int = 0, resources: Resources = Resources()) -> Self:
-        """Train on the training part, with candidates drawn uniformly and peers by an SVD.
+        """Train on the training part, with candidates drawn uniformly and peers by an SVD, in the game that is played.
 
         Args:
             split: the data.
             seed: of the adapters' start and of all chance of the training.
-            resources: name of the base, number of updates of both adapters, and the folder of the run, from which
-                training that was stopped goes on.
+            resources: name of the base, number of updates of both adapters, instructions and rules of the game, and the
+                folder of the run, from which training that was stopped goes on.
         """
-        backbone, updates = resources.backbone, resources.updates
+        backbone, updates, wishes = resources.backbone, resources.updates, resources.instructions
+        data = DataConfig()
+        if wishes is not None:
+            data = DataConfig(instructions=wishes.kinds, most_facets=wishes.most, facet_noise=wishes.noise)
+        rules = {"rules": resources.rules} if hasattr(cls.recipe, "rules") else {}
         with contextlib.ExitStack() as held:
             folder = resources.folder or Path(held.enter_context(tempfile.TemporaryDirectory()))
             config: AnyTrainConfig = TrainConfig(
                 out=folder / "run",
                 backbone=backbone,
                 log="none",
+                data=data,
                 peers=PeersConfig(source="svd"),
-                recipe=with_settings(cls.recipe, seed=seed, steps=updates),
+                recipe=with_settings(cls.recipe, seed=seed, steps=updates, **rules),
             )
             policy = new_policy(config, split)
             if is_finished(config.out):
@@ -89,12 +103,14 @@ class TrainedPair(SavedSystem):
             else:
                 run_training(config, split, policy, resume=True, logger=Log(updates))
             rows = read_metrics(config.out, updates)
-            return cls(policy, split, backbone, {name: [row[name] for row in rows] for name in cls.kept})
+            history = {name: [row[name] for row in rows] for name in cls.kept}
+            return cls(policy, split, backbone, history, kinds=resources.kinds)
 
     def save(self, folder: Path) -> None:
-        """Adapters, the name of their base, and how they were learnt."""
+        """Adapters, the name of their base and the kinds of facets that it knows, and how they were learnt."""
         self._policy.save(folder / ADAPTERS_FOLDER)
-        (folder / "backbone.json").write_text(json.dumps(self._backbone), encoding="utf-8")
+        base = {"name": self._backbone, "kinds": self._kinds}
+        (folder / "backbone.json").write_text(json.dumps(base), encoding="utf-8")
         (folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
 
     @classmethod
@@ -108,9 +124,11 @@ class TrainedPair(SavedSystem):
             backbone, history = (
                 json.loads((folder / name).read_text(encoding="utf-8")) for name in ("backbone.json", "history.json")
             )
-        except (OSError, ValueError) as error:
+            name, kinds = backbone["name"], backbone["kinds"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(
                 "A pair of agents is read from where it was saved. Expected adapters, backbone.json and history.json "
                 f"in {folder}, found {error!r}. Train it again."
             ) from error
-        return cls(Policy.load(load(backbone, split), folder / ADAPTERS_FOLDER), split, backbone, history)
+        policy = Policy.load(load(name, split, kinds=kinds), folder / ADAPTERS_FOLDER)
+        return cls(policy, split, name, history, kinds=kinds)

@@ -1,6 +1,8 @@
 """A recommender and a user, both agents that talk, in one PettingZoo environment; CoARS (arXiv:2604.10029).
 
 Begin with `env = coars_env.make("movielens")` and the docstring of `CoarsEnv`.
+
+Longer than 400 lines: it lists the public names.
 """
 
 from coars_env.datasets import (
@@ -31,6 +33,8 @@ from coars_env.errors import (
     TranscriptError,
 )
 from coars_env.evaluation import (
+    ANSWER_METRICS,
+    AS_IT_IS,
     METERS,
     METRICS,
     SIMULATION_METRICS,
@@ -40,6 +44,7 @@ from coars_env.evaluation import (
     Difference,
     Estimate,
     MeterReport,
+    OtherInstruction,
     Played,
     PositionBias,
     Ranker,
@@ -49,6 +54,7 @@ from coars_env.evaluation import (
     Runs,
     Scores,
     ScoreTable,
+    ShuffledWords,
     Simulation,
     SimulationReport,
     TableRow,
@@ -56,10 +62,13 @@ from coars_env.evaluation import (
     UserCard,
     UserItems,
     UserTest,
+    WithoutWords,
     afl_user_test,
     bootstrap_interval,
     by_turn,
     comparison_lines,
+    control_lines,
+    control_users,
     counted_difference,
     cross_play,
     csv_text,
@@ -69,6 +78,8 @@ from coars_env.evaluation import (
     evaluate,
     expected_hit,
     full_ranking,
+    hit_by_turn,
+    hit_so_far,
     holm,
     joint_estimates,
     markdown_lines,
@@ -79,6 +90,7 @@ from coars_env.evaluation import (
     position_bias,
     print_lines,
     ranking_metrics,
+    signed,
     simulation_counts,
     simulation_difference,
     simulation_estimates,
@@ -86,6 +98,7 @@ from coars_env.evaluation import (
     summarize,
     table_rows,
     target_ranks,
+    turn_information,
     user_card,
     user_simulation,
     user_test,
@@ -93,12 +106,13 @@ from coars_env.evaluation import (
 from coars_env.files import atomic_path, write_atomically
 from coars_env.imports import import_object
 from coars_env.integrations.registration import ENV_IDS
-from coars_env.make import CandidateRule, Data, SplitName, builder, load_data, load_split, make, make_vec, single_agent
+from coars_env.make import Data, SplitName, builder, load_data, load_split, make, make_vec, single_agent
 from coars_env.observation import (
     Action,
     Observation,
     as_one,
     askable_kinds,
+    asked_kind,
     histories_of,
     history_of,
     instruction_of,
@@ -108,14 +122,19 @@ from coars_env.observation import (
 )
 from coars_env.partners import (
     Agent,
+    AskingRecommender,
     FixedRecommender,
     FixedUser,
     GreedyRecommender,
+    InstructedUser,
     OracleUser,
     RandomRecommender,
     Replay,
     ScorerUser,
+    ShuffledUser,
+    SilentUser,
     item_counts,
+    kernel_scorer,
     popularity_scorer,
     svd_scorer,
 )
@@ -137,15 +156,18 @@ from coars_env.rewards import (
 )
 from coars_env.roles import RECOMMENDER, ROLES, USER, Role, agents_of, user_of
 from coars_env.rollout import play, rollout
-from coars_env.rules import Rules
+from coars_env.rules import AnswerRule, Rules
 from coars_env.scoring import TranscriptReward, TranscriptScorer, score_transcripts
 from coars_env.tasks import (
     HISTORY_LENGTH,
     NUM_CANDIDATES,
     NUM_OPINIONS,
+    CandidateRule,
     CandidateSampler,
+    ConfusableCandidates,
     Embed,
     EpisodeSet,
+    FacetInstructions,
     Instruction,
     Member,
     Opinion,
@@ -158,6 +180,7 @@ from coars_env.tasks import (
     TopCandidates,
     UserSequence,
     VectorPeers,
+    facet_kinds,
     facet_vocabulary,
     freeze,
     has_facet,
@@ -170,6 +193,7 @@ from coars_env.tasks import (
     sample_train_tasks,
     split_users,
     uniform_candidates,
+    with_likes,
 )
 from coars_env.transcript import (
     ACTIONS,
@@ -195,6 +219,8 @@ from coars_env.views.single import SingleAgentEnv
 
 __all__ = [
     "ACTIONS",
+    "ANSWER_METRICS",
+    "AS_IT_IS",
     "ENV_IDS",
     "HISTORY_LENGTH",
     "LIKENESS",
@@ -214,6 +240,8 @@ __all__ = [
     "AecEnv",
     "Agent",
     "Answer",
+    "AnswerRule",
+    "AskingRecommender",
     "BackboneError",
     "BatchReward",
     "Benchmark",
@@ -225,6 +253,7 @@ __all__ = [
     "CoarsReward",
     "CoarsWarning",
     "ConfigError",
+    "ConfusableCandidates",
     "Cost",
     "CrossPlay",
     "Data",
@@ -237,9 +266,11 @@ __all__ = [
     "EpisodeSet",
     "Estimate",
     "Facet",
+    "FacetInstructions",
     "FixedRecommender",
     "FixedUser",
     "GreedyRecommender",
+    "InstructedUser",
     "Instruction",
     "Item",
     "LinearStage",
@@ -253,6 +284,7 @@ __all__ = [
     "Observation",
     "Opinion",
     "OracleUser",
+    "OtherInstruction",
     "PeersOf",
     "Played",
     "PositionBias",
@@ -273,6 +305,9 @@ __all__ = [
     "ScorerUser",
     "Scores",
     "ShapeError",
+    "ShuffledUser",
+    "ShuffledWords",
+    "SilentUser",
     "Simulation",
     "SimulationReport",
     "SingleAgentEnv",
@@ -302,10 +337,12 @@ __all__ = [
     "VectorDialogueEnv",
     "VectorNumericEnv",
     "VectorPeers",
+    "WithoutWords",
     "afl_user_test",
     "agents_of",
     "as_one",
     "askable_kinds",
+    "asked_kind",
     "atomic_path",
     "bootstrap_interval",
     "builder",
@@ -314,6 +351,8 @@ __all__ = [
     "clean_message",
     "comparison_lines",
     "constant_stage",
+    "control_lines",
+    "control_users",
     "counted_difference",
     "cross_play",
     "csv_text",
@@ -323,6 +362,7 @@ __all__ = [
     "episode_metrics",
     "evaluate",
     "expected_hit",
+    "facet_kinds",
     "facet_vocabulary",
     "freeze",
     "from_interactions",
@@ -330,6 +370,8 @@ __all__ = [
     "has_facet",
     "histories_of",
     "history_of",
+    "hit_by_turn",
+    "hit_so_far",
     "hold_out_groups",
     "holm",
     "import_object",
@@ -338,6 +380,7 @@ __all__ = [
     "item_features",
     "joint_estimates",
     "kept_terms",
+    "kernel_scorer",
     "kinds_of",
     "leave_last",
     "list_datasets",
@@ -373,6 +416,7 @@ __all__ = [
     "rollout",
     "sample_train_tasks",
     "score_transcripts",
+    "signed",
     "simulation_counts",
     "simulation_difference",
     "simulation_estimates",
@@ -383,6 +427,7 @@ __all__ = [
     "svd_scorer",
     "table_rows",
     "target_ranks",
+    "turn_information",
     "turn_outcome_terms",
     "uniform_candidates",
     "user_card",
@@ -390,6 +435,7 @@ __all__ = [
     "user_simulation",
     "user_test",
     "wish_text",
+    "with_likes",
     "write_atomically",
     "write_transcripts",
 ]

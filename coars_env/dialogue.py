@@ -16,7 +16,7 @@ from coars_env.roles import Role, agents_of, find_role, user_of
 from coars_env.rules import Rules
 from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, Task
 from coars_env.transcript import ACTIONS, Answer, EndingKind, Transcript, Turn, clean_message, rejected_items
-from coars_env.turns import answer_rows, clean_fields, open_turn, read_answer, reading
+from coars_env.turns import answer_rows, clean_facet, clean_fields, open_turn, read_answer, reading, repeat_error
 
 MAX_TURNS = 4
 """T; the paper is silent, 4 is AFL's value (arXiv:2410.20027)."""
@@ -95,8 +95,8 @@ class Dialogue:
         """
         self._expect(self.agents[0], position, len(self.task.candidates))
         if position in self.forbidden:
-            title, nothing = self.items[self.task.candidates[position]].title, len(self.task.candidates)
-            position, error = nothing, f"{title!r} was rejected in an earlier turn, and repeats are forbidden"
+            error = repeat_error(self.items[self.task.candidates[position]])
+            position = len(self.task.candidates)
         turn = open_turn(self.task, position, message, error, fields)
         self.turns.append(turn)
         number = len(self.turns)
@@ -120,9 +120,14 @@ class Dialogue:
 
     @property
     def askable(self) -> tuple[str, ...]:
-        """Kinds of facets that the recommender may ask for now: none in the last turn, which has to propose."""
-        last = len(self.terms) == self.max_turns - 1
-        return self.kinds if self.rules.questions and not last else ()
+        """Kinds of facets that the recommender may ask for in this turn: none in the last, which has to propose."""
+        more = self.ending is None and len(self.terms) < self.max_turns - 1
+        return self.kinds if self.rules.questions and more else ()
+
+    @property
+    def asked(self) -> str | None:
+        """The kind of facet that the user is asked for now; None where it is not asked."""
+        return self.turns[-1].question if self._is_open else None
 
     def ask(self, kind: str, message: str, fields: Mapping[str, str] | None = None) -> None:
         """Ask the user for a kind of facet, as the recommender.
@@ -179,7 +184,8 @@ class Dialogue:
                 f"A facet of kind {reveal.kind!r} cannot be revealed in task {self.task.task_id!r}: its kinds are "
                 f"{list(self.kinds)}. Reveal one of these, or nothing."
             )
-        asked = self.turns[-1].question is not None
+        reveal = None if reveal is None else clean_facet(reveal)
+        asked = self.asked is not None
         return read_answer(action, strength, message, error, fields, reveal=reveal, asked=asked)
 
     def _close(self, answers: Sequence[Answer]) -> RewardTerms:

@@ -56,6 +56,20 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
 
     Item numbers are places in a seeded permutation of the catalogue and carry no order of the source.
 
+    In episodes with instructions (Q kinds of facets such as genre and decade) there are five keys more, and where
+    `Rules(repeats="forbidden")`, with instructions or without, the last:
+
+    | key | space | meaning |
+    |---|---|---|
+    | `instruction` | text | what the user wants, one facet a line, "genre: Comedy"; empty for the recommender |
+    | `kinds` | text | the kinds that the two sides can talk about, one a line |
+    | `askable` | MultiBinary(Q) | 1 for kinds that the recommender may ask for in this turn |
+    | `questions` | Tuple of T texts | the kind asked for in each turn; empty where the turn proposes |
+    | `reveals` | Tuple of T texts | the facet that the user revealed in each turn, true or not; empty for none |
+    | `allowed` | MultiBinary(K) | 1 for candidates that may be proposed now; zeros for the user |
+
+    `instruction_of`, `kinds_of`, `askable_kinds`, `asked_kind` and `reveals_of` read them.
+
     **Peers** are training users of similar taste who took the proposed item. The user hears the three nearest, nearest
     first; fewer where fewer took it. A row of `opinions` is how alike they are (0 little, 1 somewhat, 2 much) and the
     two items the peer took right before, -1 where there was none. `opinions_heard` reads it. Of items that were not
@@ -69,6 +83,16 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
     no observation. Any string is a legal message: it is put into NFC, control
     characters become blanks, and what exceeds 2048 characters is cut. Any other action outside its space raises
     `ActionError` and changes nothing.
+
+    **Questions.** In episodes with instructions the recommender's action has a key more, `ask`, and the user's
+    `reveal`; both may be left out. `{"ask": "genre", "message": "Which genre?"}` asks: the turn proposes nothing, and
+    the user answers in words and perhaps by `reveal`, such as "genre: Comedy"; its action and strength are ignored, but
+    for 4 with an `error`, which means that nothing could be read. A facet may be revealed with the answer to a
+    proposal, too. The last turn has to propose: a question there is a message that cannot be read.
+    `Rules(questions=False)` takes the key `ask` away.
+
+    **Rules.** See `Rules`: what a repeated proposal is worth or whether it is allowed, which proposal the dialogue
+    answered, and whether the recommender may ask.
 
     **Rewards.** Both sides are paid when the user has answered, by `CoarsReward` (arXiv:2604.10029, Eq. 7-8); 0 in the
     recommender's half-turn. `infos[agent]` then holds `reward_terms`, see `RewardTerms`: `rewards` of all agents by

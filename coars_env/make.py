@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, overload
 
 from coars_env.datasets import Dataset, Source, call_loader, load
 from coars_env.dialogue import MAX_TURNS
@@ -15,22 +15,23 @@ from coars_env.rewards import Reward
 from coars_env.rules import Rules
 from coars_env.tasks import (
     NUM_CANDIDATES,
-    CandidateSampler,
+    AnySampler,
+    CandidateRule,
     EpisodeSet,
+    FacetInstructions,
     PeersOf,
     Split,
     SvdPeers,
     TaskBuilder,
-    TopCandidates,
     VectorPeers,
     freeze,
     hold_out_groups,
     leave_last,
     llara,
-    popularity_candidates,
     published,
     random_holdout,
-    uniform_candidates,
+    sampler_of,
+    with_likes,
 )
 from coars_env.transcript import RECOMMENDER, find_role
 from coars_env.vector.dialogue import VectorDialogueEnv
@@ -41,7 +42,6 @@ from coars_env.views.numeric_env import MaskedEnv, NumericEnv
 from coars_env.views.single import RoleName, SingleAgentEnv
 
 SplitName = Literal["leave_last", "leave_last_two", "llara", "random_holdout", "published"]
-CandidateRule = Literal["uniform", "popularity", "llara"]
 Subset = Literal["train", "validation", "test"]
 View = Literal["text", "numeric", "masked"]
 Data = str | Dataset | Split | EpisodeSet
@@ -135,24 +135,28 @@ def _refuse(beside: str, /, **options: object) -> None:
 
 def builder(
     split: Split,
-    candidates: CandidateRule | CandidateSampler | TopCandidates = "uniform",
+    candidates: CandidateRule | AnySampler = "uniform",
     *,
     num_candidates: int = NUM_CANDIDATES,
     peers: PeersOf = SvdPeers,
+    instructions: FacetInstructions | None = None,
 ) -> TaskBuilder:
     """Candidates by the name of a rule or by a sampler of one's own, with what peers say of them.
 
-    No item of the user is offered; but "llara", uniform otherwise, bars only target and history.
+    No item of the user is offered; but "llara", uniform otherwise, bars only target and history. "confusable" is about
+    the kinds of the instructions, else about genre and decade, else, where items have neither, about "like".
 
     Args:
         split: the data.
         candidates: how the negatives are drawn.
         num_candidates: K.
         peers: makes the peers of the split; `lambda split: None` for a game without.
+        instructions: draws what the user of each task wants; None for the paper's game. For kinds with "like" the
+            builder has a copy of the split whose items know it, see `with_likes`: `builder(...).split.dataset.items`.
 
     Raises:
-        ConfigError: there is no such rule, it is no sampler, there are fewer than two candidates, or what makes peers
-            is no function.
+        ConfigError: there is no such rule, it is no sampler, there are fewer than two candidates, what makes peers is
+            no function, or the instructions are of kinds that the data lack.
         TaskError: nobody is trained on.
     """
     expect(Split, split, "Tasks are cut from a split.", "`load_split` makes one.")
@@ -161,18 +165,17 @@ def builder(
             f"Peers are made from the split. Expected a function of it, such as SvdPeers, found {peers!r:.200}. Pass "
             "`lambda split: my_peers` for peers that are there already."
         )
-    if isinstance(candidates, str):
-        if candidates not in get_args(CandidateRule):
-            raise ConfigError(
-                f"Unknown candidate rule. Expected 'uniform', 'popularity' or 'llara', found {candidates!r}. Name one "
-                "of them, or pass a sampler."
-            )
-        popular = candidates == "popularity"
-        sampler = popularity_candidates(split) if popular else uniform_candidates(split.dataset.num_items)
-        build = TaskBuilder(split, sampler, peers(split), num_candidates, exclude_owned=candidates != "llara")
-        object.__setattr__(build, "candidates", candidates)
-        return build
-    return TaskBuilder(split, candidates, peers(split), num_candidates)
+    if instructions is not None:
+        expect(FacetInstructions, instructions, "Instructions are drawn by a rule.", "Pass one, or None.")
+        if "like" in instructions.kinds:
+            split = with_likes(split)
+    if not isinstance(candidates, str):
+        return TaskBuilder(split, candidates, peers(split), num_candidates, instructions=instructions)
+    sampler = sampler_of(candidates, split, None if instructions is None else instructions.kinds)
+    barred = candidates != "llara"
+    build = TaskBuilder(split, sampler, peers(split), num_candidates, barred, instructions)
+    object.__setattr__(build, "candidates", candidates)
+    return build
 
 
 @overload
@@ -187,10 +190,11 @@ def make(
     view: View = "text",
     split: SplitName | None = None,
     subset: Subset | None = None,
-    candidates: CandidateRule | CandidateSampler | TopCandidates | None = None,
+    candidates: CandidateRule | AnySampler | None = None,
     draw: int | None = None,
     num_candidates: int | None = None,
-    num_users: int = 1,
+    num_users: int | None = None,
+    instructions: FacetInstructions | None = None,
     features: Floats | None = None,
     max_turns: int = MAX_TURNS,
     reward: Reward | None = None,
@@ -203,8 +207,8 @@ def make(
     """Make an environment: `make("movielens")`, `make("synthetic", users=100)`, `make(dataset)`, `make(episodes)`.
 
     An option that means nothing for what is passed is refused: `split`, `source`, `data_dir` and loader options beside
-    a `Split`; beside an `EpisodeSet` also what its tasks have settled, `subset`, `candidates`, `draw` and
-    `num_candidates`.
+    a `Split`; beside an `EpisodeSet` also what its tasks have settled, `subset`, `candidates`, `draw`,
+    `num_candidates`, `num_users` and `instructions`.
 
     Args:
         data: name of a dataset, see `list_datasets`; `module:function`, see `load_data`; a `Dataset`, a `Split` or an
@@ -213,11 +217,12 @@ def make(
         split: how a dataset is divided, see `load_split`; None takes the split that fits the data.
         subset: which part is played; None takes "test".
         candidates: by what the negatives are drawn: the name of a rule, or a sampler or `TopCandidates` of one's own,
-            see `builder`; None takes "uniform". Sets of a sampler of one's own have "custom" in their name; their
-            digests tell them apart.
+            see `builder`; None takes "uniform". Sets of a sampler of one's own have "custom" in their name.
         draw: number of the candidate draw; None takes 0.
         num_candidates: K; None takes `NUM_CANDIDATES`.
-        num_users: above 1, so many users decide together about an item that all took, see `hold_out_groups`.
+        num_users: how many decide together about an item that all took, see `hold_out_groups`; None takes 1.
+        instructions: draws what each user wants, which the recommender does not see and may ask for; None for the
+            paper's game.
         features: what the numeric views show of each item, [I, F] in [-1, 1]; None takes the `item_features` of the
             split. An `EpisodeSet` has no training part, so its numeric views need `features`.
         max_turns: T.
@@ -239,11 +244,10 @@ def make(
     if kind is None:
         _refuse("view='text'", features=features)
     loading = {"split": split, "source": source, "data_dir": data_dir, **options}
-    drawing = {"subset": subset, "candidates": candidates, "draw": draw, "num_candidates": num_candidates}
-    peers: SvdPeers | None = None
-    groups = whole_number("Somebody must be recommended to.", "num_users", num_users, 1)
+    drawing: dict[str, Any] = {"subset": subset, "candidates": candidates, "draw": draw}
+    drawing |= {"num_candidates": num_candidates, "instructions": instructions}
     if isinstance(data, EpisodeSet):
-        _refuse("an EpisodeSet", **loading, **drawing, num_users=groups if groups > 1 else None)
+        _refuse("an EpisodeSet", **loading, **drawing, num_users=num_users)
         if kind is not None and features is None:
             raise ConfigError(
                 "the numeric views of an EpisodeSet need features, got none. Pass features=item_features(split) of the "
@@ -253,14 +257,18 @@ def make(
     else:
         if isinstance(data, Split):
             _refuse("a Split", **loading)
-        data = data if isinstance(data, Split) else load_split(data, **loading)
-        data = data if groups == 1 else hold_out_groups(data, groups)
+        data = _grouped(data if isinstance(data, Split) else load_split(data, **loading), num_users)
         peers = SvdPeers(data)
-        episodes = _frozen(data, peers, **drawing)  # type: ignore[arg-type]
+        episodes = _frozen(data, peers, **drawing)
         if kind is not None and features is None:
             features = item_features(data, directions=peers.directions)
     env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, rules=rules, render_mode=render_mode)
     return env if kind is None or features is None else kind(env, features)
+
+
+def _grouped(split: Split, num_users: int | None) -> Split:
+    groups = whole_number("Somebody must be recommended to.", "num_users", 1 if num_users is None else num_users, 1)
+    return split if groups == 1 else hold_out_groups(split, groups)
 
 
 def _frozen(
@@ -268,9 +276,10 @@ def _frozen(
     peers: SvdPeers,
     *,
     subset: Subset | None,
-    candidates: CandidateRule | CandidateSampler | TopCandidates | None,
+    candidates: CandidateRule | AnySampler | None,
     draw: int | None,
     num_candidates: int | None,
+    instructions: FacetInstructions | None,
 ) -> EpisodeSet:
     """The episodes of a part, as the options of `make` ask."""
     build = builder(
@@ -278,6 +287,7 @@ def _frozen(
         "uniform" if candidates is None else candidates,
         num_candidates=NUM_CANDIDATES if num_candidates is None else num_candidates,
         peers=lambda _: peers,
+        instructions=instructions,
     )
     return freeze(build, "test" if subset is None else subset, draw=0 if draw is None else draw)
 

@@ -22,10 +22,15 @@ def read_reveal(action: Action) -> Facet | None:
         ActionError: it is written otherwise.
     """
     written = action.get("reveal")
+    if isinstance(written, Facet) or written is None:
+        return written
     try:
-        return written if isinstance(written, Facet) else Facet.parse(str(written or ""))
-    except ValueError as reason:
-        raise ActionError(f"reveal={written!r:.200} is no facet: {reason}. Write such as 'genre: Comedy'.") from reason
+        if isinstance(written, str):
+            return Facet.parse(written)
+        reason = "it is no text"
+    except ValueError as error:
+        reason = str(error)
+    raise ActionError(f"reveal={written!r:.200} is no facet: {reason}. Write such as 'genre: Comedy'.")
 
 
 def instruction_of(observation: Observation) -> tuple[Facet, ...]:
@@ -48,6 +53,14 @@ def askable_kinds(observation: Observation) -> tuple[str, ...]:
     """Return the kinds that the recommender may ask for in this turn."""
     kinds = kinds_of(observation)
     return tuple(kind for kind, open_ in zip(kinds, observation.get("askable", ()), strict=bool(kinds)) if open_)
+
+
+def asked_kind(observation: Observation) -> str | None:
+    """Return the kind of facet that the recommender asks for in this turn, which the user has to answer; else None."""
+    if not observation["speaker"]:
+        return None
+    questions = observation.get("questions", ())
+    return (questions[int(observation["turn"])] or None) if questions else None
 
 
 def history_of(observation: Observation) -> list[int]:

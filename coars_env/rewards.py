@@ -1,7 +1,6 @@
 """RewardTerms: what each agent earns in a turn, with every factor kept. Pure functions of a transcript.
 
-Coupled interaction rewards of CoARS (arXiv:2604.10029, Eq. 7-8). Nothing here needs an environment, a model, a clock or
-random numbers.
+Coupled interaction rewards of CoARS (arXiv:2604.10029, Eq. 7-8); no environment, model, clock or random numbers needed.
 """
 
 import math
@@ -67,6 +66,8 @@ class TurnArrays:
     Attributes:
         hit: bool; whether the turn proposes the target.
         named: bool; whether the turn proposes a candidate at all.
+        question: bool; whether the turn asks in place of proposing.
+        unread: bool; whether the user's message could not be used.
         action: int64; index into `ACTIONS`, or -1 where the user's message holds no action.
         strength: float64; acceptance s in [0, 1], or NaN where there is no action.
         peer_similarity: float64; q in [-1, 1] of the proposal, or 0 where there is no proposal.
@@ -75,6 +76,8 @@ class TurnArrays:
 
     hit: Bools
     named: Bools
+    question: Bools
+    unread: Bools
     action: IntArray
     strength: FloatArray
     peer_similarity: FloatArray
@@ -168,10 +171,9 @@ class CoarsReward:
     """D; ours, see `MirroredStage`."""
     exclude_positive_miss: frozenset[str] = frozenset()
     """Agents that do not train on a miss the user liked, since the log may lack that interaction; `user_0` names each
-    user of a group, which is excluded where it liked the miss itself, the recommender where all did. The rule is
-    published, its scope is not; an empty scope is our choice. If both are excluded, a user that accepts everything
-    never meets a penalty, and that is what it learns; if the recommender is, it soon learns from its hits alone; see
-    docs/log.md."""
+    user of a group that liked it itself, the recommender is left out where all did. The rule is published, its scope is
+    not; an empty scope is our choice. If both are excluded, a user that accepts everything never meets a penalty, and
+    that is what it learns; if the recommender is, it soon learns from its hits alone; see docs/log.md."""
     invalid: float = -1.0
     """Reward of a message that could not be used, for its author; ours."""
     question_cost: float = 0.0
@@ -206,18 +208,15 @@ class CoarsReward:
         """Score the `number`-th turn, counted from 1.
 
         A message that could not be used costs its author `invalid`; a usable message of the partner in that turn earns
-        0 and is not trained on. A question costs `question_cost`.
-
-        In a group each user is paid by Eq. 8 for itself and the recommender by the mean of Eq. 7 over the users whose
-        answer could be used (our choice).
+        0 and is not trained on. A question costs `question_cost`, however it is answered. In a group each user is paid
+        by Eq. 8 for itself and the recommender by the mean of Eq. 7 over the usable answers (our choice).
         """
         users, answers = agents_of(task.num_users)[1:], turn.answers or (None,) * task.num_users
         if turn.question is not None:
-            unread = {
-                user: self.invalid if answer is not None and answer.error is not None else 0.0
-                for user, answer in zip(users, answers, strict=True)
-            }
-            return RewardTerms(False, {RECOMMENDER: 0.0 - self.question_cost, **unread})
+            unread = [answer is not None and answer.error is not None for answer in answers]
+            paid = {user: self.invalid if wrong else 0.0 for user, wrong in zip(users, unread, strict=True)}
+            unheard = frozenset({RECOMMENDER} if all(unread) else ())
+            return RewardTerms(False, {RECOMMENDER: 0.0 - self.question_cost, **paid}, unheard)
         hit = turn.proposal == task.target
         stage = self._positive_stage(number, max_turns, hit)
         factors = {"stage": stage}
@@ -261,6 +260,9 @@ class CoarsReward:
         usable = turns.named & answered
         recommender = np.where(usable, recommender_reward(hit, turns.strength, stage), unusable[0])
         user = np.where(usable, user_reward(hit, turns.strength, turns.peer_similarity, self.alpha), unusable[1])
+        if turns.question.any():
+            recommender = np.where(turns.question, 0.0 - self.question_cost, recommender)
+            user = np.where(turns.question, np.where(turns.unread, self.invalid, 0.0), user)
         return {RECOMMENDER: recommender, USER: user}
 
     def _positive_stage(self, number: int, max_turns: int, hit: bool) -> float:

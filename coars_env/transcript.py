@@ -297,6 +297,7 @@ def _check(transcript: Transcript) -> None:
     _check_rewards(transcript)
     for number, turn in enumerate(turns, start=1):
         _check_turn(transcript.task, turn, number)
+        _check_rules(transcript, number)
     finished = "max_turns" if len(turns) == transcript.max_turns else "failed"
     ended = "accepted" if any(turn.accepted for turn in turns[-1:]) else finished
     if any(turn.accepted for turn in turns[:-1]) or transcript.ending not in ("failed", ended):
@@ -311,6 +312,15 @@ def _check_rewards(transcript: Transcript) -> None:
     ):
         told = f"a finite reward for each of {list(agents)}, or none has"
         raise ValueError(f"each of {len(turns)} turns must have {told}")
+
+
+def _check_rules(transcript: Transcript, number: int) -> None:
+    rules, turn = transcript.rules, transcript.turns[number - 1]
+    if turn.question is not None and (not rules.questions or number == transcript.max_turns):
+        raise ValueError(f"turn {number} asks where nothing may be asked")
+    rejected = rejected_items(transcript.turns[: number - 1])
+    if rules.repeats == "forbidden" and turn.proposal in rejected and set(transcript.task.candidates) - rejected:
+        raise ValueError(f"turn {number} proposes {turn.proposal} again, which is forbidden")
 
 
 def _check_turn(task: Task, turn: Turn, number: int) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from coars_env.datasets.dataset import Facet
+from coars_env.datasets.dataset import Facet, Item
 from coars_env.errors import ActionError
 from coars_env.observation import Action
 from coars_env.roles import Role
 from coars_env.tasks import Task
-from coars_env.transcript import ACTIONS, Answer, Turn, clamp_strength, clean_message
+from coars_env.transcript import ACTIONS, MAX_MESSAGE_LENGTH, Answer, Turn, clamp_strength, clean_message
 
 
 def clean_fields(action: Action) -> dict[str, str]:
@@ -31,6 +31,12 @@ def clean_fields(action: Action) -> dict[str, str]:
     return {clean_message(label): clean_message(text) for label, text in fields.items()}
 
 
+def clean_facet(facet: Facet) -> Facet | None:
+    """Return a facet whose value was cleaned by `clean_message`; None where nothing is left of it."""
+    value = clean_message(facet.value)[: MAX_MESSAGE_LENGTH - len(facet.kind) - 2].strip()
+    return Facet(facet.kind, value) if value else None
+
+
 def open_turn(
     task: Task, position: int, message: str, error: str | None = None, fields: Mapping[str, str] | None = None
 ) -> Turn:
@@ -42,6 +48,11 @@ def open_turn(
         error=None if named else clean_message(error or "the message names no candidate"),
         fields=clean_fields({"fields": fields}),
     )
+
+
+def repeat_error(item: Item) -> str:
+    """Return why a proposal could not be used where repeats are forbidden."""
+    return f"{item.title!r} was rejected in an earlier turn, and repeats are forbidden"
 
 
 def read_answer(

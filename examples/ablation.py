@@ -22,9 +22,18 @@ from agents.runs.run import train_seeds
 from agents.training.coars import Coars
 from agents.training.peers import peers_of, settle
 from baselines.coars import OutcomeRecipe
-from coars_env import Benchmark, Estimate, ScoreTable, TableRow, comparison_lines, environment_info, markdown_lines
+from coars_env import (
+    Benchmark,
+    Estimate,
+    Rules,
+    ScoreTable,
+    TableRow,
+    comparison_lines,
+    environment_info,
+    markdown_lines,
+)
 
-What = Literal["parts", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]
+What = Literal["parts", "rules", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]
 
 
 def variants(base: TrainConfig[Coars]) -> dict[What, dict[str, AnyTrainConfig]]:
@@ -49,6 +58,9 @@ def variants(base: TrainConfig[Coars]) -> dict[What, dict[str, AnyTrainConfig]]:
             "outcome only": by_outcome(),
             "no self-distillation": coars(credit="none"),
             "GRPO, outcome": by_outcome(credit="none", group_size=8, baseline="group"),
+        },
+        "rules": {
+            f"repeats {repeats}": coars(rules=Rules(repeats=repeats)) for repeats in ("paid", "unpaid", "forbidden")
         },
         "credit": {
             "CoARS": base,
@@ -75,6 +87,7 @@ def variants(base: TrainConfig[Coars]) -> dict[What, dict[str, AnyTrainConfig]]:
 
 QUESTIONS: dict[What, str] = {
     "parts": "what is CoARS without each of its parts?",
+    "rules": "what should a rejected item be worth when it is proposed again, and which proposal is the answer?",
     "credit": "what should hindsight add to the reward of a token?",
     "exclusion": "should a miss that the user liked be left out of training?",
     "teacher": "whose weights should read the hindsight?",
@@ -110,7 +123,8 @@ def main() -> None:
     for name, config in variants(base)[options.what].items():
         config = replace(config, out=base.out / name.replace(",", "").replace(" ", "_"))
         runs = train_seeds(config, split, options.seeds)
-        scores.append(play_runs(runs, split, benchmark, name=name).scores())
+        played_by = replace(benchmark, rules=config.recipe.rules)
+        scores.append(play_runs(runs, split, played_by, name=name).scores())
         folders += runs
     subject = describe(split, options.subset, options.draws, len(options.seeds))
     table = ScoreTable.of(scores)

@@ -21,7 +21,7 @@ class CandidateNet(nn.Module):
 
     def __init__(self, encoder: Encoder, *, hidden: int = 32) -> None:
         super().__init__()
-        self.candidates, self.described, self.acts = encoder.num_candidates, encoder.described, encoder.wait + 1
+        self.candidates, self.described, self.acts = encoder.num_candidates, encoder.described, encoder.acts.n
         self.dynamic = encoder.static_size  # where the dynamic part begins
         width = 2 * self.described - 1
         self.score = nn.Sequential(nn.Linear(width + 1, hidden), nn.Tanh(), nn.Linear(hidden, 1))

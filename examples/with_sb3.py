@@ -39,7 +39,7 @@ class CandidateFeatures(BaseFeaturesExtractor):
     """`CandidateNet` as SB3 takes it."""
 
     def __init__(self, space: Any, net: dict[str, Any]) -> None:
-        super().__init__(space, net["encoder"].wait + 1)
+        super().__init__(space, net["encoder"].acts.n)
         self.net = CandidateNet(**net)
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:

@@ -24,15 +24,15 @@ LADDERS = {
     "coars_env": "errors files imports datasets tasks rules roles transcript rewards scoring rendering "
     "observation turns dialogue spaces env partners views vector make coars_v0 integrations rollout evaluation "
     "commands testing cli",
-    "coars_env.vector": "streams numeric dialogue single",
+    "coars_env.vector": "streams arrays numeric dialogue single",
     "agents": "sequential models players training runs",
-    "agents.models": "fields replies prompts usage column_cache backbones decoding forms policy language_model "
+    "agents.models": "wishes fields replies prompts usage column_cache backbones decoding forms policy language_model "
     "reply_cache endpoint api",
     "agents.players": "llm_agent demonstrator served text_agent memory text_system judge",
     "agents.training": "distributed samples sharding hindsight credit losses learner rollout update train recipe "
     "coars peers",
     "agents.runs": "checkpoint card plots loggers config record run command evaluate export",
-    "baselines.benchmark": "game cell playing page plots compare",
+    "baselines.benchmark": "game cell playing page plots compare crossplay",
 }
 """Each module, or folder of modules, imports only what stands to its left."""
 PUBLIC_FACE = {"coars_env", "coars_env.testing"}

@@ -30,10 +30,13 @@ from coars_env import (
     FixedUser,
     builder,
     freeze,
+    from_interactions,
+    leave_last,
     load_split,
     rollout,
     write_transcripts,
 )
+from coars_env.testing import toy_episodes
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -175,7 +178,8 @@ def test_a_reward_of_ones_own_is_paid_averaged_and_computed_again() -> None:
 
 def test_a_system_of_ones_own_is_laid_beside_item_knn() -> None:
     printed = run_example("own_system.py")
-    assert "| system | Hit@1 | minus item_knn | p (Holm) | Hit@1, turn 1 | turns | reward | seeds |" in printed
+    columns = "Hit@1, best | Hit@1, turn 1 | turns | reward | seeds"
+    assert f"| system | Hit@1 | minus item_knn | p (Holm) | {columns} |" in printed
     assert "| title words | 0." in printed
 
 
@@ -392,3 +396,30 @@ def test_the_picture_on_the_first_page_names_every_module() -> None:
         assert {line.split()[0] for line in lines} == modules - {"__init__"}, (
             f"docs/index.md, {package}: name all modules"
         )
+
+
+def test_what_the_bounds_of_the_headroom_know_is_true_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    headroom = importlib.import_module("headroom")
+    episodes = toy_episodes(instructed=True)
+    know = {bound: headroom.knowing(episodes, bound).tasks[0].instruction for bound in headroom.BOUNDS}
+    assert [str(instruction).split("\n") for instruction in know.values()] == [
+        [""],
+        ["genre: Comedy"],
+        ["decade: 1980s"],
+        ["genre: Comedy", "decade: 1980s"],
+        ["genre: Comedy", "genre: Sci-Fi", "decade: 1980s"],
+    ]
+
+
+def test_items_of_the_same_second_are_put_in_the_order_of_their_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    headroom = importlib.import_module("headroom")
+    taken, times = ["12", "3", "7", "4", "9"], [5, 5, 9, 9, 1]
+    table = {"user_id": ["ann"] * 5, "item_id": taken, "timestamp": times}
+    split = leave_last(from_interactions(table, {"item_id": taken, "title": [f"film {key}" for key in taken]}))
+    ids = [[int(split.dataset.item_ids[i]) for i in s.items] for s in (*split.train, *split.test)]
+    assert ids == [[9, 12, 3, 7], [9, 12, 3, 7, 4]]
+    ordered = headroom.by_file_id(split)
+    ids = [[int(split.dataset.item_ids[i]) for i in s.items] for s in (*ordered.train, *ordered.test)]
+    assert ids == [[9, 3, 12, 4], [9, 3, 12, 4, 7]]

@@ -31,6 +31,8 @@ REPEATS = 2
 FORM = "Reply in exactly the lines below, each once and in this order, and write nothing else."
 FORM_JSON = "Reply with one JSON object of exactly the keys below, in this order, each value a string."
 ONE_LINE = "<text on one line>"
+MOST_LISTED = 200
+"""Options that a prompt lists, and most that a schema enumerates; ours. Endpoints refuse more than a few hundred."""
 OPTIONS = "Where options stand between bars, write one of them, letter for letter."
 AGAIN = "\n\nYour last reply could not be read: {}. Reply again, in the form you were told."
 
@@ -189,7 +191,7 @@ def _expected(asked: Field) -> str:
         return f"<text on one line, at least {asked.kind.min_tokens} tokens>" if asked.kind.min_tokens else ONE_LINE
     if isinstance(asked.kind, Number):
         return f"<a number from {options[0]} to {options[-1]}>"
-    listed = " | ".join(options)
+    listed = " | ".join(options[:MOST_LISTED]) + (" | ..." if len(options) > MOST_LISTED else "")
     if isinstance(asked.kind, Ranking):
         return f"<the {asked.kind.length} best of these, best first, each once and on a line of its own> {listed}"
     return listed
@@ -204,7 +206,7 @@ def schema(fields: Sequence[Field]) -> dict[str, Any]:
     """Return the same as a response_format: an object of strings, one of several options as an enum."""
     properties: dict[str, Any] = {asked.name: {"type": "string"} for asked in fields}
     for asked in fields:
-        if isinstance(asked.kind, OneOf | Number):
+        if isinstance(asked.kind, OneOf | Number) and len(asked.options or ()) <= MOST_LISTED:
             properties[asked.name]["enum"] = [option.strip() for option in asked.options or ()]
     inner = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
     return {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": inner}}

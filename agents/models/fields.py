@@ -7,15 +7,38 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 
-from coars_env import ACTIONS, RECOMMENDER, STRENGTH_EDGES, USER, ConfigError, Item, Observation, Role
+from coars_env import (
+    ACTIONS,
+    RECOMMENDER,
+    STRENGTH_EDGES,
+    USER,
+    ConfigError,
+    Item,
+    Observation,
+    Role,
+    askable_kinds,
+    question_text,
+)
 
 Options = tuple[str, ...] | Callable[[Observation, Sequence[Item]], tuple[str, ...]]
 """Texts to choose from; or a function that makes them from what a side sees and the catalogue."""
 
 
+def open_positions(observation: Observation) -> list[int]:
+    """Return the positions of the candidates that may be proposed now: all, unless the rules forbid repeats."""
+    allowed = observation.get("allowed")
+    return [n for n in range(len(observation["candidates"])) if allowed is None or allowed[n]]
+
+
 def candidate_titles(observation: Observation, items: Sequence[Item]) -> tuple[str, ...]:
-    """Return the titles of the candidates, in their order."""
-    return tuple(items[int(index)].title for index in observation["candidates"])
+    """Return the titles of the candidates that may be proposed now, in their order."""
+    candidates = observation["candidates"]
+    return tuple(items[int(candidates[position])].title for position in open_positions(observation))
+
+
+def titles_and_questions(observation: Observation, items: Sequence[Item]) -> tuple[str, ...]:
+    """Return the same, and a question for each kind of facet that the recommender may ask for now: "Which genre?"."""
+    return (*candidate_titles(observation, items), *map(question_text, askable_kinds(observation)))
 
 
 def check_lengths(least: int, greatest: int | None) -> None:
@@ -173,6 +196,9 @@ class Field:
     hidden: bool = False
     """Whether the field is left out of the message to the other side: a thought. It is written, recorded and trained on
     like any other."""
+    when: Callable[[Observation], bool] | None = None
+    """In which turns the field is part of the reply, by what a side sees; None for all. In games without an instruction
+    it may be called with an observation that lacks all keys."""
 
     @property
     def label(self) -> str:
@@ -193,7 +219,7 @@ class Field:
     def asked(self) -> str:
         """The field in the words of a prompt: "a Reason", "one Item of the candidates"."""
         article = "an" if self.name[0].lower() in "aeiou" else "a"
-        if isinstance(self.kind, OneOf) and self.kind.options is candidate_titles:
+        if isinstance(self.kind, OneOf) and self.kind.options in (candidate_titles, titles_and_questions):
             return f"one {self.name} of the candidates"
         if isinstance(self.kind, Ranking):
             of = "candidates" if self.kind.options is candidate_titles else "options"
@@ -242,5 +268,7 @@ def _check_quarters(name: str, kind: Number, earlier: Sequence[Field]) -> None:
 
 def decides(field: Field, role: Role) -> bool:
     if role == RECOMMENDER:
+        if isinstance(field.kind, OneOf) and field.kind.options is titles_and_questions:
+            return True
         return isinstance(field.kind, OneOf | Ranking) and field.kind.options is candidate_titles
     return isinstance(field.kind, OneOf) and field.kind.options == ACTIONS

@@ -11,18 +11,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.models.replies import DEFAULT_FORMATS, RECOMMENDER_FORMAT, SCORE_RANGE, USER_FORMAT, ReplyFormat
+from agents.models.wishes import NO_WISH, facet_text, instructed, question_heard, true_wishes
 from coars_env import (
     ACTIONS,
     LIKENESS,
     RECOMMENDER,
+    Facet,
     Item,
     Observation,
     Opinion,
     Role,
     Task,
     Turn,
+    askable_kinds,
     history_of,
+    instruction_of,
+    kinds_of,
     opinions_heard,
+    question_text,
+    reveals_of,
+    wish_text,
 )
 
 Pieces = tuple[str, ...]
@@ -31,7 +39,7 @@ RECOMMENDER_SYSTEM = "You recommend. Propose one candidate at a time and say why
 USER_SYSTEM = "You are the user who took these items. Answer each recommendation as your taste tells you."
 TAKEN = "Taken so far, oldest first:"
 CANDIDATES = "\nCandidates:"
-ASK_RECOMMENDER = RECOMMENDER_FORMAT.ask
+ASK_RECOMMENDER = RECOMMENDER_FORMAT.ask()
 RECOMMENDED = "Recommended:"
 BECAUSE = "\nBecause:"
 NOTHING = " nothing from the list"
@@ -39,12 +47,12 @@ PEER = tuple(f"\nA peer {words} took it" for words in LIKENESS)
 PEER_AFTER = tuple(f"{text} after" for text in PEER)
 """How an opinion begins, by its level; the second where the peer took something before."""
 AND = " and"
-ASK_USER = USER_FORMAT.ask
+ASK_USER = USER_FORMAT.ask()
 ANSWER = "The user's answer:"
 NO_ANSWER = " none that could be read"
 ASK_AGAIN = "\nPropose again."
 REASON, ITEM = (field.label for field in RECOMMENDER_FORMAT.fields)
-ACTION, SCORE = (field.label for field in USER_FORMAT.fields[1:])
+ACTION, SCORE, WISH = (field.label for field in USER_FORMAT.fields[1:])
 HINDSIGHT = "\nHindsight."
 HIT, MISS = " hit.", " miss."
 TAKEN_NEXT = "\nThe item taken next was"
@@ -59,6 +67,24 @@ PHRASES = (
     *(PROPOSAL_WRONG, ACCEPT_RIGHT, REJECT_RIGHT, SHARES, WITH, DOES_NOT, ASK_DIAGNOSIS, *PEER, *PEER_AFTER, AND),
 )
 """Default wording, each phrase one token of pocket; see `agents.models.backbones.pocket_wording`."""
+
+# Of games with an instruction -----------------------------------------------------------------------------------------
+
+ASKING_SYSTEM = "You recommend to a user who wants something. Propose one candidate at a time, or ask, and say why."
+WANTING_SYSTEM = "You are the user who took these items and wants something. Answer each recommendation and question."
+MAY_ASK = "\nYou may ask:"
+YOU_WANT, ANYTHING = "\nYou want:", " anything"
+ASKED = "The recommender asks:"
+WANTS, NO_WANT = "\nWants:", f" {NO_WISH}"
+ASK_OR_PROPOSE = "\nPropose again, or ask."
+USER_WANTS, TRUE_TO_SAY, TRUE_ANSWER = "\nThe user wants", "\nTrue to say:", "\nThe true answer is"
+
+INSTRUCTED_PHRASES = (
+    *(ASKING_SYSTEM, WANTING_SYSTEM, MAY_ASK, YOU_WANT, ANYTHING, ASKED, WANTS, NO_WANT, ASK_OR_PROPOSE, USER_WANTS),
+    *(TRUE_TO_SAY, TRUE_ANSWER, WISH, "\nReply with a Reason and one Item of the candidates or a question."),
+    *("\nReply with a Reason, an Action, a Score and a Wish.", "\nReply with a Wish."),
+)
+"""The same of games with an instruction; each is one token of a pocket that was built with kinds of facets."""
 
 
 def score_texts(action: int) -> Pieces:
@@ -125,20 +151,19 @@ def prompt(
         reply_format: fields that the message asks for; None for the default of the role.
         notes: go before the request.
     """
-    ask = (reply_format or DEFAULT_FORMATS[role]).ask
+    ask = (reply_format or DEFAULT_FORMATS[role]).ask(observation)
     turn = int(observation["turn"])
     if role == RECOMMENDER:
-        system = RECOMMENDER_SYSTEM
+        system = ASKING_SYSTEM if instructed(observation) else RECOMMENDER_SYSTEM
         content = (*opening_recommender(observation, items, separator), ask)
         opening = len(content)
         if turn > 0:
-            content, opening = answer_of_user(observation, turn - 1), 0
+            content, opening = answer_of_user(observation, turn - 1, items), 0
     else:
-        system, opening = USER_SYSTEM, 0
-        content = (*proposal_of_recommender(observation, turn, items), ask)
+        system, opening = WANTING_SYSTEM if instructed(observation) else USER_SYSTEM, 0
+        content = (*act_of_recommender(observation, turn, items), ask)
         if turn == 0:
-            history = history_of(observation)
-            taken = (TAKEN, *titles(items, history, separator), "\n")
+            taken = opening_user(observation, items, separator)
             content, opening = (*taken, *content), len(taken)
     *before, last = content
     return Prompt(system, (*before, *notes, last), min(opening, len(before)) if notes else opening)
@@ -147,22 +172,63 @@ def prompt(
 def opening_recommender(observation: Observation, items: Sequence[Item], separator: str) -> Pieces:
     history = history_of(observation)
     candidates = [int(i) for i in observation["candidates"]]
-    return (TAKEN, *titles(items, history, separator), CANDIDATES, *titles(items, candidates, separator))
+    questions = [question(kind) for kind in askable_kinds(observation)]
+    asking = (MAY_ASK, *questions) if questions else ()
+    return (TAKEN, *titles(items, history, separator), CANDIDATES, *titles(items, candidates, separator), *asking)
 
 
-def answer_of_user(observation: Observation, turn: int) -> Pieces:
+def opening_user(observation: Observation, items: Sequence[Item], separator: str) -> Pieces:
+    taken = (TAKEN, *titles(items, history_of(observation), separator))
+    if not instructed(observation):
+        return (*taken, "\n")
+    wants = facets(instruction_of(observation), items, kinds_of(observation))
+    return (*taken, YOU_WANT, *(wants or (ANYTHING,)), "\n")
+
+
+def question(kind: str) -> str:
+    """A question as it is put inside a sentence, with the blank before it."""
+    return " " + question_text(kind)
+
+
+def facets(named: Sequence[Facet], items: Sequence[Item], kinds: Sequence[str]) -> Pieces:
+    """Facets in a row: " Comedy", ";", " 1990s"."""
+    return tuple(piece for facet in named for piece in (";", " " + facet_text(facet, items, kinds)))[1:]
+
+
+def answer_of_user(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
+    """What the user answered in a finished turn, and the request to go on."""
     action, reply = int(observation["actions"][turn]), str(observation["replies"][turn])
+    again = ASK_OR_PROPOSE if askable_kinds(observation) else ASK_AGAIN
+    reveal = reveals_of(observation)[turn] if instructed(observation) else None
+    wish = wanted(reveal, items, kinds_of(observation)) if instructed(observation) else ()
+    if reveal is not None:
+        reply = reply.replace(wish_text(reveal), "")  # said once
+    if observation.get("questions", ("",) * (turn + 1))[turn]:
+        return (ANSWER, *wish, *because(reply), again)
     if action < 0:
-        return (ANSWER, NO_ANSWER, ASK_AGAIN)
+        return (ANSWER, NO_ANSWER, again)
     score = f" {float(observation['strengths'][turn]):.2f}"
-    return (ANSWER, ACTION_TEXTS[action], score, *because(reply), ASK_AGAIN)
+    return (ANSWER, ACTION_TEXTS[action], score, *because(reply), *wish, again)
 
 
-def proposal_of_recommender(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
+def wanted(reveal: Facet | None, items: Sequence[Item], kinds: Sequence[str]) -> Pieces:
+    """What the user revealed in a turn."""
+    return (WANTS, *(facets((reveal,), items, kinds) if reveal else (NO_WANT,)))
+
+
+def act_of_recommender(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
+    """A proposal with what peers say of it, or a question."""
     item, rationale = int(observation["proposals"][turn]), str(observation["rationales"][turn])
-    named = NOTHING if item < 0 else title(items, item)
+    asked = question_heard(observation)
     peers = (piece for opinion in opinions_heard(observation, turn) for piece in opinion_of_peer(opinion, items))
-    return (RECOMMENDED, named, *because(rationale), *peers)
+    return (*proposed(None if item < 0 else item, asked, items), *because(rationale), *peers)
+
+
+def proposed(item: int | None, asked: str | None, items: Sequence[Item]) -> Pieces:
+    """A proposal or a question: "Recommended: Heat (1995)", "The recommender asks: Which genre?"."""
+    if asked:
+        return (ASKED, question(asked))
+    return (RECOMMENDED, NOTHING if item is None else title(items, item))
 
 
 def without_opinions(observation: Observation) -> Observation:
@@ -191,7 +257,8 @@ def hindsight(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Ite
     """d_t for the last of `turns`: what happened so far, the item truly taken, the verdict and a short diagnosis.
 
     The paper rewrites the trajectory with the ground truth and a diagnosis; its text is unpublished, this template is
-    ours. No sentence of the reply is quoted: a teacher that can copy the reply would find every token right.
+    ours. No sentence of the reply is quoted: a teacher that can copy the reply would find every token right. Nor is
+    what the user revealed.
     """
     return (*verdict(role, task, turns, items), *diagnosis(task, turns[-1].proposal, items))
 
@@ -200,19 +267,37 @@ def verdict(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Item]
     """d_t without its diagnosis."""
     pieces: list[str] = [HINDSIGHT]
     for turn in turns:
+        if turn.question is not None:
+            pieces.append(question(turn.question))
+            continue
         if turn.proposal is None:
             pieces.append(NOTHING)
         else:
             pieces.append(title(items, turn.proposal))
         pieces += [ACTION_TEXTS[answer.action] for answer in turn.answers if answer.action is not None]
         pieces.append(HIT if turn.proposal == task.target else MISS)
-    hit = turns[-1].proposal == task.target
     pieces += [TAKEN_NEXT, title(items, task.target), "."]
-    if role == RECOMMENDER:
-        pieces.append(PROPOSAL_RIGHT if hit else PROPOSAL_WRONG)
-    else:
-        pieces.append(ACCEPT_RIGHT if hit else REJECT_RIGHT)
-    return tuple(pieces)
+    if turns[-1].question is None:
+        hit = turns[-1].proposal == task.target
+        right, wrong = (PROPOSAL_RIGHT, PROPOSAL_WRONG) if role == RECOMMENDER else (ACCEPT_RIGHT, REJECT_RIGHT)
+        pieces.append(right if hit else wrong)
+    return (*pieces, *truth(role, task, turns, items))
+
+
+def truth(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Item]) -> Pieces:
+    """What the instruction says of the last of `turns`, in games that have one.
+
+    Of a question the true answer, to both sides; whether it was worth a turn is not said. Of a proposal, to the user
+    what it might have revealed with its answer, and to the recommender all that it might have learnt.
+    """
+    if task.instruction is None:
+        return ()
+    wants, kinds, asked = task.instruction.facets, task.instruction.kinds, turns[-1].question
+    if role == RECOMMENDER and asked is None:
+        return (USER_WANTS, *(facets(wants, items, kinds) or (ANYTHING,)), ".")
+    said = {answer.reveal for turn in turns[:-1] for answer in turn.answers}
+    true = facets(true_wishes(wants, said, asked or ""), items, kinds)
+    return (TRUE_TO_SAY if asked is None else TRUE_ANSWER, *(true or (NO_WANT,)), ".")
 
 
 def diagnosis(task: Task, proposed: int | None, items: Sequence[Item]) -> Pieces:

@@ -16,13 +16,12 @@ from agents.models.prompts import (
     ANSWER,
     CANDIDATES,
     NO_ANSWER,
-    NOTHING,
-    RECOMMENDED,
     TAKEN,
     Pieces,
     because,
-    title,
+    proposed,
     titles,
+    wanted,
 )
 from coars_env import RECOMMENDER, ROLES, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
 
@@ -61,7 +60,9 @@ class Judge:
         }
         return [
             [
-                replace(term, rewards={role: grades.get((n, role), 0.0) for role in ROLES}) if turn.usable else term
+                replace(term, rewards={role: grades.get((n, role), 0.0) for role in ROLES})
+                if turn.usable or turn.answered
+                else term
                 for turn, term in zip(one.turns, turn_outcome_terms(one), strict=True)
             ]
             for n, one in enumerate(transcripts)
@@ -75,11 +76,12 @@ class Judge:
             *(CANDIDATES, *titles(self.items, task.candidates, separator)),
         )
         for turn in transcript.turns:
-            named = NOTHING if turn.proposal is None else title(self.items, turn.proposal)
-            pieces = (*pieces, "\n", RECOMMENDED, named, *because(turn.rationale))
+            pieces = (*pieces, "\n", *proposed(turn.proposal, turn.question, self.items), *because(turn.rationale))
             for answer in turn.answers:
-                said: Pieces = (NO_ANSWER,)
+                said: Pieces = (NO_ANSWER,) if answer.error is not None else ()
                 if answer.action is not None and answer.strength is not None:
                     said = (ACTION_TEXTS[answer.action], f" {answer.strength:.2f}")
+                if task.instruction is not None and answer.error is None:
+                    said = (*said, *wanted(answer.reveal, self.items, task.instruction.kinds))
                 pieces = (*pieces, "\n", ANSWER, *said, *because(answer.message))
         return Request(JUDGE_SYSTEM, ((*pieces, JUDGED[role]),), RUBRIC)

@@ -146,7 +146,8 @@ class LLMAgent:
             else:
                 self.rows[number].write(form)
                 values = self._forms.values(fields[number], form)
-                actions[number] = self.reply_format.action(self.role, fields[number], values)
+                seen = observations[number]
+                actions[number] = self.reply_format.action(self.role, fields[number], values, seen, self.items)
         written = sum(sum(form.completion.sampled) for form in forms.values())
         self.usage += Usage(len(forms), read, written, time.perf_counter() - began)
         return actions

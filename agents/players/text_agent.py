@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from agents.models.fields import Field, Number
+from agents.models.fields import Number
 from agents.models.language_model import LanguageModel, Request
 from agents.models.prompts import Notes, Pieces, no_notes, prompt, without_opinions
-from agents.models.replies import ACTION_FIELD, REASON_FIELD, RECOMMENDER_FORMAT, ReplyFormat, written
+from agents.models.replies import RECOMMENDER_FORMAT, ReplyFormat, user_format, written
 from agents.models.usage import Usage
 from coars_env import ACTIONS, RECOMMENDER, USER, Action, ConfigError, Item, Observation, Role
 
 PROMPTED_FORMATS: dict[Role, ReplyFormat] = {
     RECOMMENDER: RECOMMENDER_FORMAT,
-    USER: ReplyFormat((REASON_FIELD, ACTION_FIELD, Field("Score", Number(0, 1, 0.05))), strength="Score"),
+    USER: user_format(Number(0, 1, 0.05)),
 }
 """Default formats of agents that live by prompts: their user may write any score, and the game moves it into the
 quarter of the action (our choice)."""
@@ -79,7 +79,9 @@ class TextAgent:
                 actions[number] = self._unread(observations[number], reply.text, reply.error)
             else:
                 self._messages[number].append(written(request.fields, reply.values))
-                actions[number] = self.reply_format.action(self.role, request.fields, reply.values)
+                actions[number] = self.reply_format.action(
+                    self.role, request.fields, reply.values, observations[number], self.items
+                )
         return actions
 
     def conversation(self, number: int) -> tuple[Pieces, ...]:

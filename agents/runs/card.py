@@ -20,6 +20,7 @@ LAST = 10
 SHOWN = {
     "hit_first": "Hit@1 of the first proposal",
     "hit_final": "Hit@1 of the last proposal",
+    "hit_best": "Hit@1 of the best proposal",
     "reward_recommender": "mean reward of a turn, recommender",
     "reward_user": "mean reward of a turn, user",
     "acceptance_on_hits": "share of hits the user accepts",

@@ -6,7 +6,9 @@ import types
 import typing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
 
 from agents.players.served import ServerConfig
 from agents.runs.checkpoint import ADAPTERS_FOLDER, is_finished, read_config
@@ -14,7 +16,17 @@ from agents.runs.loggers import LogKind
 from agents.training.coars import Coars
 from agents.training.peers import PeersConfig
 from agents.training.recipe import Recipe, find_recipe
-from coars_env import CheckpointError, ConfigError, Source, Split, SplitName, load_split
+from coars_env import (
+    CandidateRule,
+    CheckpointError,
+    ConfigError,
+    FacetInstructions,
+    Source,
+    Split,
+    SplitName,
+    load_split,
+    with_likes,
+)
 
 R = TypeVar("R", bound=Recipe)
 
@@ -33,6 +45,22 @@ class DataConfig:
     """"auto" takes real data and, where none can be had, warns and plays a synthetic world; "real" fails instead."""
     data_dir: Path | None = None
     """Where the files are; else `COARS_DATA`, else the user cache, else the official archive."""
+    candidates: CandidateRule = "uniform"
+    """How the negatives of training tasks are drawn."""
+    instructions: Annotated[tuple[str, ...], tyro.conf.arg(prefix_name=False)] = ()
+    """Kinds of facets that users want and the two sides can talk about, such as genre decade; none in the paper's
+    game."""
+    most_facets: Annotated[int, tyro.conf.arg(prefix_name=False)] = 2
+    """Facets of an instruction at most."""
+    facet_noise: Annotated[float, tyro.conf.arg(prefix_name=False)] = 0.0
+    """Chance that a facet is drawn from another item than the target."""
+
+    @property
+    def facets(self) -> FacetInstructions | None:
+        """What draws the instructions; None in the paper's game."""
+        if not self.instructions:
+            return None
+        return FacetInstructions(self.instructions, most=self.most_facets, noise=self.facet_noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +114,9 @@ def with_settings(recipe: R, **settings: Any) -> R:
 
 
 def open_split(data: DataConfig) -> Split:
-    """Load and divide the data that a configuration names."""
-    return load_split(data.dataset, data.split, source=data.source, data_dir=data.data_dir)
+    """Load and divide the data that a configuration names; items know what they are like where users want that."""
+    split = load_split(data.dataset, data.split, source=data.source, data_dir=data.data_dir)
+    return with_likes(split) if "like" in data.instructions else split
 
 
 def as_json(config: object) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Evaluation plays the student: greedy, no hindsight in any context.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,16 +22,20 @@ from agents.runs.run import open_backbone, setting_of
 from agents.training.peers import peers_of
 from agents.training.recipe import greedy_players
 from coars_env import (
+    AS_IT_IS,
     RECOMMENDER,
     ROLES,
     USER,
+    Agent,
     Benchmark,
     CandidateRule,
     ConfigError,
     Played,
+    Role,
     ScoreTable,
     Split,
     comparison_lines,
+    control_lines,
     environment_info,
     item_counts,
     markdown_lines,
@@ -50,27 +54,51 @@ def play_policy(policy: Policy, split: Split, benchmark: Benchmark, *, name: str
     return benchmark.play(name, recommender, user, ask_user=True)
 
 
-def _play(config: AnyTrainConfig, policy: Policy, split: Split, benchmark: Benchmark, *, name: str) -> Played:
-    """Play the agents of a run, greedy, with its reply formats and its partner; a partner's user is not tested."""
-    players = greedy_players(config.recipe, setting_of(config, split, policy))
+def players_of_run(folder: Path, split: Split) -> dict[Role, Agent]:
+    """The agents of a finished run, greedy, with its reply formats and its partner."""
+    config = run_config(folder)
+    policy = Policy.load(open_backbone(config, split), folder / ADAPTERS_FOLDER)
+    return greedy_players(config.recipe, setting_of(config, split, policy))
+
+
+def untrained_players(config: AnyTrainConfig, split: Split) -> dict[Role, Agent]:
+    """The agents that a run of this configuration begins with, greedy."""
+    return greedy_players(config.recipe, setting_of(config, split, Policy(open_backbone(config, split))))
+
+
+def _play(players: Mapping[Role, Agent], benchmark: Benchmark, *, name: str) -> Played:
+    """Play the agents of a run; the user of a partner is not tested."""
     return benchmark.play(name, *(players[role] for role in ROLES), ask_user=isinstance(players[USER], LLMAgent))
 
 
 def play_untrained(config: AnyTrainConfig, split: Split, benchmark: Benchmark, *, name: str) -> Played:
     """Play the agents that a run of this configuration begins with."""
-    return _play(config, Policy(open_backbone(config, split)), split, benchmark, name=name)
+    return _play(untrained_players(config, split), benchmark, name=name)
 
 
 def play_runs(folders: Sequence[Path], split: Split, benchmark: Benchmark, *, name: str) -> Played:
     """Play finished runs of one configuration, each a seed."""
-    parts = []
-    for folder in folders:
-        config = run_config(folder)
-        policy = Policy.load(open_backbone(config, split), folder / ADAPTERS_FOLDER)
-        found = _play(config, policy, split, benchmark, name=name)
-        parts.append(replace(found, seeds=(config.recipe.seed,)))
+    parts = [
+        replace(_play(players_of_run(folder, split), benchmark, name=name), seeds=(run_config(folder).recipe.seed,))
+        for folder in folders
+    ]
     first, *others = parts
     return first.joined(*others)
+
+
+def play_controls(folders: Sequence[Path], split: Split, benchmark: Benchmark) -> dict[str, Played]:
+    """Play finished runs of one configuration with each of the `coars_env.control_users` in the place of the user.
+
+    Raises:
+        ConfigError: the game has no instructions.
+    """
+    parts = []
+    for folder in folders:
+        players, seed = players_of_run(folder, split), run_config(folder).recipe.seed
+        found = benchmark.play_controls(players[RECOMMENDER], players[USER])
+        parts.append({name: replace(played, seeds=(seed,)) for name, played in found.items()})
+    first, *others = parts
+    return {name: played.joined(*(part[name] for part in others)) for name, played in first.items()}
 
 
 def show_tables(table: ScoreTable, differences: Sequence[dict[str, str]], *, title: str, console: Console) -> None:
@@ -98,6 +126,29 @@ def trust_page(systems: Sequence[Played], split: Split) -> str:
     return "\n".join(parts)
 
 
+def benchmark_of(
+    config: AnyTrainConfig, split: Split, subset: str, *, draws: int = 5, candidates: CandidateRule | None = None
+) -> Benchmark:
+    """Freeze the questions of the game that a configuration trains for.
+
+    Args:
+        config: of the training; it names peers, instructions and rules.
+        split: the data.
+        subset: "validation" or "test".
+        draws: candidate draws.
+        candidates: how the negatives are drawn; None for the rule of the training.
+    """
+    return Benchmark.of(
+        split,
+        subset,
+        draws=draws,
+        candidates=candidates or config.data.candidates,
+        peers=peers_of(config.peers, split),
+        instructions=config.data.facets,
+        rules=getattr(config.recipe, "rules", None),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Evaluate finished runs of one configuration (several seeds) beside the same agents before training."""
@@ -108,8 +159,8 @@ class EvaluateConfig:
     """Candidate draws."""
     subset: Literal["test", "validation"] = "test"
     """Part of the split."""
-    candidates: CandidateRule = "uniform"
-    """How the negatives are drawn."""
+    candidates: CandidateRule | None = None
+    """How the negatives are drawn; None for the rule of the training."""
     out: Path | None = None
     """Folder for table, meters, transcripts and a record; nothing is written without."""
 
@@ -118,17 +169,15 @@ def main(argv: Sequence[str]) -> None:
     """`coars evaluate --runs runs/a runs/b`."""
     config = tyro.cli(EvaluateConfig, prog="coars evaluate", args=list(argv))
     configs = [run_config(folder) for folder in config.runs]
-    if len({(c.data, c.backbone, c.peers) for c in configs}) != 1:
+    if len({(c.data, c.backbone, c.peers, getattr(c.recipe, "rules", None)) for c in configs}) != 1:
         raise ConfigError(
-            "Runs that are evaluated together must share data, backbone and peers. Expected one of each, found several "
-            f"in {[str(f) for f in config.runs]}. Evaluate them one at a time."
+            "Runs that are evaluated together must share data, backbone, peers and rules. Expected one of each, found "
+            f"several in {[str(f) for f in config.runs]}. Evaluate them one at a time."
         )
     console = Console()
-    split, peers = open_split(configs[0].data), configs[0].peers
-    console.print(f"peers: {peers.source}")
-    benchmark = Benchmark.of(
-        split, config.subset, draws=config.draws, candidates=config.candidates, peers=peers_of(peers, split)
-    )
+    split = open_split(configs[0].data)
+    console.print(f"peers: {configs[0].peers.source}")
+    benchmark = benchmark_of(configs[0], split, config.subset, draws=config.draws, candidates=config.candidates)
     with console.status("playing the agents before training"):
         before = play_untrained(configs[0], split, benchmark, name="before")
     with console.status(f"playing {', '.join(str(folder) for folder in config.runs)}"):
@@ -138,11 +187,21 @@ def main(argv: Sequence[str]) -> None:
     differences = comparison_lines(scores[1], scores[0].repeated(len(after.seeds)))
     title = describe(split, config.subset, config.draws, len(after.seeds))
     show_tables(table, differences, title=title, console=console)
+    controls: dict[str, Played] = {}
+    if benchmark.episodes[0].kinds:
+        with console.status("playing the controls"):
+            controls = play_controls(config.runs, split, benchmark)
+    variants = {AS_IT_IS: scores[1], **{name: played.scores() for name, played in controls.items()}}
+    lines = control_lines(variants) if controls else []
+    print_lines(lines, console)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         save_dialogues(before, config.out)
         save_dialogues(after, config.out)
-        text = f"{table.to_markdown()}\n\n{markdown_lines(differences)}\n"
+        for played in controls.values():
+            save_dialogues(played, config.out)
+        parts = [table.to_markdown(), *(markdown_lines(part) for part in (differences, lines) if part)]
+        text = "\n\n".join(parts) + "\n"
         (config.out / "table.md").write_text(text, encoding="utf-8")
         (config.out / "trust.md").write_text(trust_page([before, after], split), encoding="utf-8")
         record = {"config": dataclasses.asdict(config), **environment_info()}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 PANELS: dict[str, tuple[tuple[str, str], ...]] = {
-    "Hit@1 in training": (("hit_first", "first proposal"), ("hit_final", "last proposal")),
+    "Hit@1 in training": (("hit_first", "turn 1"), ("hit_final", "last proposal"), ("hit_best", "best proposal")),
     "mean reward of a turn": (("reward_recommender", "recommender"), ("reward_user", "user")),
     "acceptance (star or click)": (("acceptance_on_hits", "of hits"), ("acceptance_on_misses", "of misses")),
     "turns of a dialogue": (("turns", "turns"),),

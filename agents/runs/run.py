@@ -60,9 +60,10 @@ def open_backbone(config: AnyTrainConfig, split: Split, processes: ProcessGroup 
             "--bits out, or launch with --multi_gpu."
         )
     device = device_of(config)
+    kinds = config.data.instructions
     if processes.sharded:
-        return load(config.backbone, split, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
-    return load(config.backbone, split, device=device, bits=config.bits)
+        return load(config.backbone, split, kinds=kinds, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
+    return load(config.backbone, split, kinds=kinds, device=device, bits=config.bits)
 
 
 def device_of(config: AnyTrainConfig) -> str:
@@ -138,7 +139,12 @@ class _Run:
         """Train from the first update that is not made yet."""
         config, processes = self.config, self.processes
         with processes.local_main_first():
-            tasks = builder(self.split, peers=peers_of(config.peers, self.split))
+            tasks = builder(
+                self.split,
+                config.data.candidates,
+                peers=peers_of(config.peers, self.split),
+                instructions=config.data.facets,
+            )
         try:
             train(
                 self.policy,

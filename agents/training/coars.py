@@ -46,6 +46,8 @@ class RewardConfig:
     """Spread of the stage sensitivity (our choice)."""
     exclude_positive_miss: tuple[Side, ...] = ()
     """Sides that do not train on a miss the user liked, see `CoarsReward`."""
+    question_cost: float = 0.0
+    """What a question costs the recommender (our choice)."""
 
     def __post_init__(self) -> None:
         scope: object = self.exclude_positive_miss
@@ -64,7 +66,12 @@ class RewardConfig:
             "decreasing": LinearStage(self.beta),
             "increasing": LinearStage(-self.beta),
         }
-        return CoarsReward(alpha=self.alpha, stage=stages[self.stage], exclude_positive_miss=scope)
+        return CoarsReward(
+            alpha=self.alpha,
+            stage=stages[self.stage],
+            exclude_positive_miss=scope,
+            question_cost=self.question_cost,
+        )
 
 
 BASELINES: dict[str, Baseline | None] = {

@@ -1,7 +1,7 @@
 """Learner: a side whose adapter learns, and how; Optimisation: how many updates of what size."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from agents.models.policy import Policy
 from agents.players.llm_agent import LLMAgent
 from agents.training.credit import SelfDistillation
 from agents.training.samples import Baseline, TrainingSample, group_mean, group_normalized
-from coars_env import RECOMMENDER, ROLES, USER, Agent, ConfigError, Role
+from coars_env import RECOMMENDER, ROLES, USER, Agent, ConfigError, Role, Rules
 
 Schedule = Callable[[int, int], float]
 """(number of the update from 0, number of all updates) -> factor of the learning rate."""
@@ -90,6 +90,11 @@ class Optimisation:
     """Weight in the loss of the divergence from the base, see `kl_to_base`; CoARS: none, GRPO: .001."""
     max_turns: int = 4
     """T; AFL's value (our choice)."""
+    rules: Rules = field(default_factory=Rules)
+    """Rules of the game beside its length."""
+    discount: float = 0.0
+    """gamma: a turn earns R_t + gamma R_(t+1) + gamma^2 R_(t+2) + ... of its own side, so that words which help later
+    are paid for it. CoARS: 0, every turn pays for itself; above 0 our choice."""
     max_grad_norm: float = 1.0
     """Largest norm of an adapter's gradient (our choice)."""
     micro_batch: int = 16
@@ -102,6 +107,8 @@ class Optimisation:
         for name in ("steps", "episodes_per_step", "group_size", "max_turns", "micro_batch"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}.")
+        if not 0 <= self.discount <= 1:
+            raise ConfigError(f"discount must be in [0, 1], got {self.discount}.")
         if self.kl < 0:
             raise ConfigError(f"kl must be at least 0, got {self.kl}: the divergence is held down, not up.")
         if self.episodes_per_step % self.group_size:

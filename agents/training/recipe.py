@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ from coars_env import (
     Agent,
     ConfigError,
     Role,
+    Rules,
     Split,
     TaskBuilder,
     TranscriptReward,
@@ -31,6 +32,8 @@ from coars_env import (
 )
 
 GROUP = "coars.recipes"
+OPTIMISED = ("steps", "episodes_per_step", "max_turns", "rules", "discount", "max_grad_norm", "micro_batch", "seed")
+"""Settings of `CoTraining` that are those of its `Optimisation`."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ class CoTraining:
     """Dialogues of an update (our choice)."""
     max_turns: int = 4
     """T; AFL's value (our choice)."""
+    rules: Rules = field(default_factory=Rules)
+    """Rules of the game beside its length."""
+    discount: float = 0.0
+    """What a turn also earns of its side's next one, see `Optimisation`; CoARS: nothing."""
     learners: Literal["both", "recommender", "user"] = "both"
     """Whose adapter learns; CoARS: both. The other side plays as it is, or a partner plays it."""
     learning_rate_recommender: float = 2e-3
@@ -133,11 +140,7 @@ class CoTraining:
 
     def optimisation(self, **changes: Any) -> Optimisation:
         """Make the optimisation of these settings; `changes` are fields of `Optimisation`."""
-        settings = {
-            name: getattr(self, name)
-            for name in ("steps", "episodes_per_step", "max_turns", "max_grad_norm", "micro_batch", "seed")
-        }
-        return Optimisation(**{**settings, **changes})
+        return Optimisation(**{**{name: getattr(self, name) for name in OPTIMISED}, **changes})
 
     def players(
         self,

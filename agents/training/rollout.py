@@ -1,7 +1,7 @@
 """Rollout: the dialogues of one update, and what its learners can learn from them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class Rollout:
 class Explorer:
     """A recommender whose item is replaced by a random candidate in the dialogues numbered below `explored`.
 
-    The words stay its own, so nothing but the item tells the user which kind of dialogue it is in.
+    Its questions stay, and a candidate that may not be proposed is not. The words stay its own, so nothing but the item
+    tells the user which kind of dialogue it is in.
     """
 
     def __init__(self, recommender: Agent, explored: int) -> None:
@@ -60,8 +61,10 @@ class Explorer:
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
         actions = self._recommender.act(observations)
-        for number in [n for n in actions if n < self._explored]:
-            item = int(self._rngs[number].integers(len(observations[number]["candidates"])))
+        for number in [n for n, action in actions.items() if n < self._explored and not action.get("ask")]:
+            observation = observations[number]
+            places = np.flatnonzero(observation.get("allowed", np.ones(len(observation["candidates"]))))
+            item = int(places[self._rngs[number].integers(len(places))])
             actions[number] = {**actions[number], "item": item}
         return actions
 
@@ -85,6 +88,7 @@ def collect(
             task,
             build.split.dataset.items,
             max_turns=optimisation.max_turns,
+            rules=optimisation.rules,
             reward=reward if isinstance(reward, Reward) else None,
         )
         for number, task in tasks.items()
@@ -106,7 +110,7 @@ def collect(
         for number, dialogue in dialogues.items()
     }
     with in_step(policy, processes):  # a reward may ask the base
-        terms = score_transcripts(reward, list(played.values()))
+        terms = [discounted(paid, optimisation.discount) for paid in score_transcripts(reward, list(played.values()))]
     samples = {}
     for role, learner in learners.items():
         first = explored if role == RECOMMENDER else 0
@@ -125,6 +129,16 @@ def collect(
         if learner.weigh is not None:
             samples[role] = learner.weigh(samples[role])
     return Rollout(transcripts, samples, tokens)
+
+
+def discounted(terms: Sequence[RewardTerms], discount: float) -> list[RewardTerms]:
+    """Return the terms with what each turn earns and what follows: R_t + gamma R_(t+1) + ..., for each side."""
+    found: list[RewardTerms] = []
+    for term in reversed(terms):
+        later = found[-1].rewards if found else dict.fromkeys(term.rewards, 0.0)
+        rewards = {agent: reward + discount * later[agent] for agent, reward in term.rewards.items()}
+        found.append(replace(term, rewards=rewards) if discount else term)
+    return found[::-1]
 
 
 def _tasks(build: TaskBuilder, optimisation: Optimisation, step: int, processes: ProcessGroup) -> dict[int, Task]:

@@ -43,6 +43,8 @@ class TurnSample:
     """Factor of the whole turn, reward and credit."""
     number: int = 1
     """Which turn of the dialogue it is, from 1."""
+    question: bool = False
+    """Whether the turn is a question, neither hit nor miss."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def training_sample(
                 tuple(backbone.encode_all(told)),
                 term.hit,
                 number=number,
+                question=transcript.turns[number - 1].question is not None,
             )
         )
     return TrainingSample(row.token_ids, row.logprobs, row.allowed, tuple(turns), row.opening)
@@ -110,14 +113,16 @@ def balance_hits(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
     """The samples weighed so that turns with a hit and turns with a miss have equal weight in sum.
 
     With n turns, h of them hits: a hit weighs n / (2 h), a miss n / (2 (n - h)); 1 each where one kind is missing.
+    Questions are neither and weigh 1.
     """
-    hits = [turn.hit for sample in samples for turn in sample.turns]
+    hits = [turn.hit for sample in samples for turn in sample.turns if not turn.question]
     n, h = len(hits), sum(hits)
     weight = {True: n / (2 * h), False: n / (2 * (n - h))} if 0 < h < n else {True: 1.0, False: 1.0}
-    return [
-        replace(sample, turns=tuple(replace(turn, weight=weight[turn.hit]) for turn in sample.turns))
-        for sample in samples
-    ]
+
+    def weighed(turn: TurnSample) -> TurnSample:
+        return replace(turn, weight=1.0 if turn.question else weight[turn.hit])
+
+    return [replace(sample, turns=tuple(map(weighed, sample.turns))) for sample in samples]
 
 
 def sort_by_length(samples: Sequence[TrainingSample]) -> list[TrainingSample]:

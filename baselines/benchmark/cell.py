@@ -2,6 +2,7 @@
 
 cell.json           written last: settings, cost, and the cause if it failed
 scores.json         the figures of every user, see `coars_env.Scores`
+controls.json       the same of each of the `coars_env.control_users`, in games with instructions
 transcripts-dN.jsonl, log.txt
 memory.sqlite       what a system with memory wrote while it learnt; see docs/memory.md
 trained/            the model as soon as it is trained, for a `SavedSystem`; not trained again
@@ -66,6 +67,11 @@ class Cell:
         broke = record["failed_dialogues"]
         note = f"seed {self.seed}: {broke} dialogues broke and count as misses, see log.txt"
         return replace(found, cost=Cost(**record["cost"]), notes=(note,) if broke else ())
+
+    def controls(self) -> dict[str, Scores]:
+        """The figures of each control, by its name; none if it was not played with any."""
+        path = self.folder / "controls.json"
+        return {name: Scores.from_dict(body) for name, body in read_json(path).items()} if path.exists() else {}
 
     def transcripts(self) -> list[list[Transcript]]:
         """The dialogues of each draw; none if it was not played."""

@@ -8,13 +8,13 @@ docs/compare.md.
 import json
 import shlex
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import chain
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,14 @@ from baselines.benchmark.cell import Cell, plain
 from baselines.benchmark.game import Game
 from baselines.benchmark.page import to_csv, to_markdown
 from baselines.benchmark.playing import Playing
-from baselines.benchmark.plots import draw_cost, draw_curves, draw_forest
+from baselines.benchmark.plots import draw_cost, draw_curves, draw_forest, draw_hit_by_turn
 from baselines.system import FIXED_USER, UPDATES, System, load_system, load_user, system_path
 from coars_env import (
+    AS_IT_IS,
     CandidateRule,
     ConfigError,
+    FacetInstructions,
+    Rules,
     Scores,
     ScoreTable,
     Source,
@@ -62,6 +65,17 @@ class CompareConfig:
     """"real" fails where there are no real data, in place of playing a synthetic world."""
     data_dir: Path | None = None
     """Where the files lie; else COARS_DATA, else the user cache."""
+    instructions: tuple[str, ...] = ()
+    """Kinds of facets that users want and the two sides can talk about, such as genre decade; none in the paper's
+    game."""
+    most_facets: int = FacetInstructions.most
+    """Facets of an instruction at most."""
+    facet_noise: float = FacetInstructions.noise
+    """Chance that a facet is drawn from another item than the target."""
+    rules: Annotated[Rules, tyro.conf.arg(name="")] = field(default_factory=Rules)
+    controls: bool = True
+    """Whether every system is also played with users whose words are shuffled or missing, or who are shown another
+    instruction; in games with instructions."""
     systems: tuple[str, ...] = ("random", "popularity", "markov", "item_knn")
     """Systems by name, or classes of your own as module:Class. The default ones need no extra."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -122,10 +136,10 @@ class CompareConfig:
         """
         variant = {} if self.variant is None else {"variant": self.variant}
         split = load_split(self.dataset, self.split, source=self.source, data_dir=self.data_dir, **variant)
-        build = builder(split, self.candidates)
+        build = builder(split, self.candidates, instructions=self.facets)
         draws = tuple(freeze(build, self.subset, draw=draw) for draw in range(self.draws))
         return Game(
-            split,
+            build.split,
             self.subset,
             draws,
             self.backbone,
@@ -133,8 +147,18 @@ class CompareConfig:
             self.user,
             afl_users=self.afl_users,
             data_dir=self.data_dir,
+            instructions=self.facets,
+            rules=self.rules,
+            controls=self.controls and self.facets is not None,
             api=self._endpoint(),
         )
+
+    @property
+    def facets(self) -> FacetInstructions | None:
+        """What draws the instructions; None in the paper's game."""
+        if not self.instructions:
+            return None
+        return FacetInstructions(self.instructions, most=self.most_facets, noise=self.facet_noise)
 
     def _endpoint(self) -> dict[str, Any] | None:
         if self.api is None:
@@ -164,6 +188,7 @@ class CompareConfig:
             "split": [self.split],
             "subset": [self.subset],
             "candidates": [self.candidates],
+            **self._conversation(),
             "source": [None if source == "custom" else source],
             "draws": [self.draws],
             "systems": systems,
@@ -178,6 +203,22 @@ class CompareConfig:
         }
         words = [(f"--{name}", *map(str, values)) for name, values in options.items() if values != [None]]
         return shlex.join(["coars", "compare", *chain.from_iterable(words)])
+
+    def _conversation(self) -> dict[str, Sequence[object]]:
+        """The options of the game of conversations, those that are not as by default."""
+        plain = Rules()
+        options: dict[str, tuple[object, object]] = {
+            "most-facets": (self.most_facets, FacetInstructions.most),
+            "facet-noise": (self.facet_noise, FacetInstructions.noise),
+            "repeats": (self.rules.repeats, plain.repeats),
+            "answer": (self.rules.answer, plain.answer),
+        }
+        switches = {"questions": (self.rules.questions, plain.questions), "controls": (self.controls, True)}
+        return {
+            "instructions": self.instructions or [None],
+            **{name: [value] for name, (value, default) in options.items() if value != default},
+            **{name if on else f"no-{name}": [] for name, (on, default) in switches.items() if on != default},
+        }
 
 
 def main(argv: Sequence[str]) -> None:
@@ -238,7 +279,8 @@ def _told(cell: Cell) -> str:
     record = cell.record()
     if record["cause"] is not None:
         return f"failed. {record['cause']}"
-    return f"Hit@1 {cell.scores().metrics['hit_final'].mean():.3f}"
+    scores = cell.scores()
+    return f"Hit@1 {scores.metrics[scores.hit].mean():.3f}"
 
 
 def score_table(config: CompareConfig, cells: Sequence[Cell]) -> ScoreTable:
@@ -251,6 +293,18 @@ def score_table(config: CompareConfig, cells: Sequence[Cell]) -> ScoreTable:
     return ScoreTable.of(systems, config.reference)
 
 
+def control_scores(config: CompareConfig, cells: Sequence[Cell]) -> dict[str, dict[str, Scores]]:
+    """Join the seeds of each system, "as it is" and with each of its controls; empty where none was played."""
+    found: dict[str, dict[str, Scores]] = {}
+    for name in config.played:
+        played = [cell for cell in cells if cell.system == name and cell.finished()]
+        controls = [cell.controls() for cell in played]
+        if any(controls):
+            found[name] = {AS_IT_IS: Scores.joined(name, [cell.scores() for cell in played])}
+            found[name] |= {one: Scores.joined(one, [part[one] for part in controls]) for one in controls[0]}
+    return found
+
+
 def _write(config: CompareConfig, game: Game, table: ScoreTable, cells: Sequence[Cell]) -> str | None:
     """Write the files; returns why there is no picture, None if there is one."""
     dataset = game.split.dataset
@@ -261,7 +315,8 @@ def _write(config: CompareConfig, game: Game, table: ScoreTable, cells: Sequence
     }
     title = f"{dataset.name}, {game.split.name}, {game.subset}, {config.candidates} candidates"
     (config.out / "table.csv").write_text(to_csv(table, commands), encoding="utf-8")
-    pictures, missing = _draw(table, cells, config.out, title)
+    conversations = control_scores(config, cells)
+    pictures, missing = _draw(table, cells, conversations, config.out, title)
     libraries = sorted({f"{name} {number}" for one in made for name, number in one["versions"].items()})
     head = (
         f"{provenance.source.upper()} data {provenance.origin} ({provenance.sha256[:12]}), {len(game.episodes[0])} "
@@ -275,6 +330,7 @@ def _write(config: CompareConfig, game: Game, table: ScoreTable, cells: Sequence
         title=title,
         head=head,
         partner=clicks if config.user == FIXED_USER else f"the user of `{config.user}`",
+        controls=conversations,
         pictures=pictures,
         commands=commands,
         digests=[f"{draw.name}: `{draw.sha256[:12]}`" for draw in game.episodes],
@@ -283,9 +339,15 @@ def _write(config: CompareConfig, game: Game, table: ScoreTable, cells: Sequence
     return missing
 
 
-def _draw(table: ScoreTable, cells: Sequence[Cell], out: Path, title: str) -> tuple[list[str], str | None]:
+def _draw(
+    table: ScoreTable,
+    cells: Sequence[Cell],
+    conversations: Mapping[str, Mapping[str, Scores]],
+    out: Path,
+    title: str,
+) -> tuple[list[str], str | None]:
     """Draw what there is to draw; returns the names of the files, and why there are none."""
-    paths = {name: out / f"{name}.png" for name in ("forest", "cost", "curves")}
+    paths = {name: out / f"{name}.png" for name in ("forest", "cost", "curves", "hit_by_turn")}
     for path in paths.values():
         path.unlink(missing_ok=True)  # of an earlier call with other systems
     assert table.reference is not None
@@ -293,6 +355,7 @@ def _draw(table: ScoreTable, cells: Sequence[Cell], out: Path, title: str) -> tu
         draw_forest(table.rows, table.reference, paths["forest"], title=title)
         draw_cost(table.rows, paths["cost"], title=title)
         draw_curves(_curves(cells), paths["curves"], title=title)
+        draw_hit_by_turn(conversations, paths["hit_by_turn"], title=title)
     except ModuleNotFoundError as error:
         return [], f'no picture, since {error.name} is not installed: pip install "coars-env[llm]"'
     return [path.name for path in paths.values() if path.exists()], None

@@ -2,13 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from coars_env import ScoreTable, csv_text, markdown_lines
+from coars_env import AnswerRule, Scores, ScoreTable, control_lines, csv_text, markdown_lines
 
 PICTURES = {
     "forest.png": "Hit@1 of every system, and its difference to the reference",
     "cost.png": "Hit@1 against the tokens of an episode",
     "curves.png": "Hit@1 of the first proposal in training",
+    "hit_by_turn.png": "Hit@1 had the dialogue stopped at a turn, with controls",
 }
+
+
+ANSWERS: dict[AnswerRule, str] = {
+    "last": "the last proposal, accepted or not",
+    "best": "the best proposal: the accepted one, else the one accepted most strongly, the earlier on ties",
+}
+"""What the game's answer is, by `Rules.answer`."""
 
 
 def to_csv(table: ScoreTable, commands: Mapping[str, str]) -> str:
@@ -24,6 +32,7 @@ def to_markdown(
     title: str,
     head: Iterable[str],
     partner: str,
+    controls: Mapping[str, Mapping[str, Scores]],
     pictures: Sequence[str],
     commands: Mapping[str, str],
     digests: Iterable[str],
@@ -35,15 +44,17 @@ def to_markdown(
         title: of the page.
         head: lines below it.
         partner: who answers the systems that play the recommender alone.
+        controls: system -> the system as it is and each of its controls; empty without any.
         pictures: files beside the page, some of `PICTURES`.
         commands: make the row of a system again.
         digests: of the episodes.
     """
+    answer: AnswerRule = next((row.answer for row in table.rows if row.hit), "last")
     parts = [
         f"# {title}",
         *head,
         markdown_lines(table.systems()),
-        f"Hit@1 is that of the final proposal. Systems that play both sides speak with their own user; others meet "
+        f"Hit@1 is that of {ANSWERS[answer]}. Systems that play both sides speak with their own user; others meet "
         f'{partner}. "minus {table.reference}" is paired by user. '
         "Reward: the recommender's by Eq. 7, mean over turns. Brackets: 95 % intervals, users and seeds resampled; p: "
         "users swapped, corrected by Holm for the differences of this table. HR and NDCG rank all items that the user "
@@ -58,6 +69,14 @@ def to_markdown(
             "yes, calibration error and share of unusable answers at the first of them. Differences in F1 are paired "
             "by user.",
             markdown_lines(asked),
+        ]
+    if controls:
+        lines = [{"system": name, **line} for name, found in controls.items() for line in control_lines(found)]
+        parts += [
+            "Controls: the same system, where the user's words in each half-turn are those of another dialogue (its "
+            "actions are its own), where it says nothing, and where it is shown the instruction of another task. "
+            "Differences are paired by user.",
+            markdown_lines(lines),
         ]
     if spent := table.costs():
         parts += [

@@ -26,6 +26,7 @@ from coars_env import (
     Cost,
     GreedyRecommender,
     Ranker,
+    Scores,
     atomic_path,
     environment_info,
     full_ranking,
@@ -35,7 +36,10 @@ from coars_env import (
 )
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-KEPT = ("hit_final", "hit_first", "turns", "reward_recommender", "reward_user")
+KEPT = (
+    *("hit_final", "hit_best", "hit_first", "hit_first_proposal", "turns", "reward_recommender", "reward_user"),
+    *("questions", "revealed", "true_reveals", "repeats_rejected"),
+)
 """Metrics of the dialogues that a cell keeps."""
 
 
@@ -116,7 +120,8 @@ def _play(cell: Cell, game: Game) -> dict[str, Any]:
     other = None if partner is None else fitted(partner, cell.folder / "user")[0]
     recommender, user = players(system, other, game)
     before, began = spent((recommender, user)), time.perf_counter()
-    played = Benchmark(game.episodes).play(cell.system, recommender, user, seed=cell.seed)
+    benchmark = Benchmark(game.episodes, rules=game.rules)
+    played = benchmark.play(cell.system, recommender, user, seed=cell.seed)
     seconds, usage = time.perf_counter() - began, spent((recommender, user))
     for number, draw in enumerate(played.runs[0]):
         write_transcripts(cell.folder / f"transcripts-d{number}.jsonl", draw)
@@ -130,8 +135,12 @@ def _play(cell: Cell, game: Game) -> dict[str, Any]:
     scores = played.scores()
     failed = scores.metrics["failed"]
     ranking = ranking_metrics(full_ranking(system, game.split, game.subset)) if isinstance(system, Ranker) else {}
-    kept = replace(scores.kept(KEPT), ranking={name: values[None] for name, values in ranking.items()})
+    kept = replace(_kept(scores), ranking={name: values[None] for name, values in ranking.items()})
     write_json(cell.folder / "scores.json", kept.to_dict(), indent=None)
+    if game.controls:
+        others = benchmark.play_controls(recommender, user, seed=cell.seed)
+        figures = {name: _kept(one.scores()).to_dict() for name, one in others.items()}
+        write_json(cell.folder / "controls.json", figures, indent=None)
     cost = Cost(
         parameters=system.num_parameters,
         training_seconds=training["seconds"],
@@ -150,6 +159,10 @@ def _play(cell: Cell, game: Game) -> dict[str, Any]:
         "failed_dialogues": int(failed.sum()),
         "learning_curve": list(system.learning_curve),
     }
+
+
+def _kept(scores: Scores) -> Scores:
+    return scores.kept((*KEPT, *scores.by_turn()))
 
 
 def spent(agents: Iterable[Agent]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """`coars data`: the data sets this package reads; fetch them, check them, measure them, freeze episodes of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +12,13 @@ from coars_env.datasets import RELEASES, Dataset, Source, load
 from coars_env.datasets.releases import Release, check_plain_digest, choose, find_folder, measure, measure_llara
 from coars_env.datasets.tables import locate
 from coars_env.errors import ConfigError, DatasetError, MissingDataError, whole_number
-from coars_env.make import CandidateRule, SplitName, builder, load_data, load_split
+from coars_env.make import SplitName, builder, load_data, load_split
 from coars_env.tasks import (
     NUM_CANDIDATES,
+    CandidateRule,
+    FacetInstructions,
     Split,
+    facet_kinds,
     freeze,
     hold_out_groups,
     leave_last,
@@ -171,10 +174,19 @@ class Stats:
         print(f"{dataset.name}: {_origin(dataset)}")
         for what, value in shape(dataset, min_rating=self.min_rating):
             print(f"  {what:<58} {value}")
+        for kind, values, items in _facets(dataset):
+            print(f"  {f'facets of kind {kind!r}':<58} {values:,}, of {_percent(items)} of the items")
         if isinstance(data, Split) or dataset.parts:
             split = data if isinstance(data, Split) else published(dataset)
             parts = ", ".join(f"{len(getattr(split, part)):,} {part}" for part in ("train", "validation", "test"))
             print(f"  {'users by its own split':<58} {parts}")
+
+
+def _facets(dataset: Dataset) -> Iterator[tuple[str, int, float]]:
+    """Each kind of facets, how many values it has, and the share of items that have one. "like" comes with a split."""
+    for kind in facet_kinds(dataset.items):
+        values = [item.values(kind) for item in dataset.items]
+        yield kind, len({value for own in values for value in own}), sum(map(bool, values)) / len(values)
 
 
 def shape(dataset: Dataset, *, min_rating: float | None = None) -> list[tuple[str, str]]:
@@ -256,6 +268,13 @@ class Episodes:
     """Length of the lists."""
     num_users: int = 1
     """Users that decide together about an item that all took."""
+    instructions: tuple[str, ...] = ()
+    """Kinds of facets that users want, such as genre and decade; `coars data stats` shows those of a data set. None for
+    the paper's game."""
+    most_facets: int = 2
+    """Most facets of an instruction."""
+    facet_noise: float = 0.0
+    """Chance that a facet is not the target's."""
     out: Path = Path("episodes")
     """Folder for the files; a set's name is its path in it."""
     source: Source = "real"
@@ -270,8 +289,9 @@ class Episodes:
         split = load_split(self.name, self.split, source=self.source, data_dir=self.data_dir, **options)
         if self.num_users != 1:
             split = hold_out_groups(split, self.num_users)
+        wishes = FacetInstructions(self.instructions, self.most_facets, self.facet_noise) if self.instructions else None
         for rule in self.candidates:
-            build = builder(split, rule, num_candidates=self.num_candidates)
+            build = builder(split, rule, num_candidates=self.num_candidates, instructions=wishes)
             for draw in range(self.draws):
                 episodes = freeze(build, self.subset, draw=draw)
                 path = self.out / f"{episodes.name}.jsonl"

@@ -1,6 +1,7 @@
 """Dataset: a catalogue and who took what when. It stands below the readers, so that no reader imports the package."""
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,16 @@ class Facet(NamedTuple):
         if not kind or not value:
             raise ValueError(f"a facet is written as 'kind: value', got {text!r:.200}")
         return cls(kind, value)
+
+
+OWN_KINDS = ("genre", "decade")
+"""Kinds of facets that are fields of every item."""
+_KIND = re.compile(r"[^\W\d][\w -]*")
+
+
+def is_kind(kind: object) -> bool:
+    """Whether this can name a kind of facet: a word, perhaps with digits, blanks or dashes after its first letter."""
+    return isinstance(kind, str) and _KIND.fullmatch(kind) is not None
 
 
 @dataclass(frozen=True)
@@ -188,7 +199,9 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of catalogue and interactions."""
+        """SHA-256 of catalogue and interactions, without `Item.facets`: what an item is like depends on a split, and
+        files of tags may be missing. The digest of an `EpisodeSet` covers the facets that its game is about.
+        """
         h = hashlib.sha256()
         for item, item_id in zip(self.items, self.item_ids, strict=True):
             h.update(repr((item_id, item.title, item.genres, item.year)).encode())

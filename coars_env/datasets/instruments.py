@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coars_env.datasets.dataset import Columns, Dataset, Item, Times, arranged, clean_title
+from coars_env.datasets.dataset import Columns, Dataset, Facet, Item, Times, arranged, clean_title
 from coars_env.datasets.releases import Release, check_figures, choose, measure, open_release
 from coars_env.datasets.tables import Table, fault, locate, needed, object_of, objects_of, rows_of
 
@@ -109,8 +109,9 @@ def load_instruments(
     "lcrec": `Instruments.inter.json`, user -> items in the order they were taken, without times or ratings, and
     `Instruments.item.json`. "2014", "2018": the 5-core reviews, one object a line, and the metadata, whose lines are
     JSON in 2018 and Python literals in 2014. "2023": the 5-core table of ratings and the metadata; "2023-reviews": all
-    reviews, one object a line, in its place. A repeated pair of user and item stays; the splits count an item where it
-    was first taken.
+    reviews, one object a line, in its place. Items that the metadata describe have facets "category", which are also
+    their genres, and "brand" (in 2023 the store). A repeated pair of user and item stays; the splits count an item
+    where it was first taken.
 
     Args:
         variant: "lcrec", "2014", "2018", "2023" or "2023-reviews".
@@ -185,7 +186,8 @@ def _read_lcrec(folder: Path) -> tuple[list[_Row], dict[str, Item]]:
         categories = about.get("categories")
         path_of_categories = categories.split(",") if isinstance(categories, str) else ()
         # LC-Rec ends every title with a full stop of its own.
-        known[item] = _item(str(about.get("title") or "").strip().removesuffix("."), path_of_categories)
+        title = str(about.get("title") or "").strip().removesuffix(".")
+        known[item] = _item(title, path_of_categories, about.get("brand"))
     return rows, {item: found for item, found in known.items() if found is not None}
 
 
@@ -226,7 +228,8 @@ def _read_amazon(variant: str, folder: Path) -> tuple[list[_Row], dict[str, Item
         for _, about in objects_of(metadata, parse):
             item_id, title = about.get(fields.item), about.get("title")
             if isinstance(item_id, str) and item_id in wanted and item_id not in known:  # lines are repeated in 2018
-                item = _item(title if isinstance(title, str) else "", _path(about))
+                brand = about.get("brand") or about.get("store")
+                item = _item(title if isinstance(title, str) else "", _path(about), brand)
                 if item is not None:
                     known[item_id] = item
     return rows, known
@@ -267,10 +270,17 @@ def _path(about: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in found if isinstance(name, str)) if isinstance(found, list) else ()
 
 
-def _item(raw: str, path: Sequence[str]) -> Item | None:
-    """None without a usable title. Genres are the path of categories below the root."""
+def _item(raw: str, path: Sequence[str], brand: object) -> Item | None:
+    """None without a usable title. Genres are the path of categories below the root, and so are facets "category"."""
     if _MARKUP.search(raw):
         return None
-    title = clean_title(html.unescape(raw))
-    genres = (clean_title(html.unescape(name)) for name in path)
-    return Item(title, tuple(dict.fromkeys(g for g in genres if g and g != _ROOT_CATEGORY))) if title else None
+    title = _unescaped(raw)
+    genres = tuple(dict.fromkeys(name for name in map(_unescaped, path) if name and name != _ROOT_CATEGORY))
+    named = _unescaped(brand) if isinstance(brand, str) and not _MARKUP.search(brand) else ""
+    named = named.removeprefix("by ")  # as some of 2018 are written
+    facets = (*(Facet("category", genre) for genre in genres), *((Facet("brand", named),) if named else ()))
+    return Item(title, genres, facets=facets) if title else None
+
+
+def _unescaped(raw: str) -> str:
+    return clean_title(html.unescape(raw))

@@ -10,8 +10,10 @@ from typing import Any, get_args
 import numpy as np
 
 from coars_env.datasets.dataset import (
+    OWN_KINDS,
     Columns,
     Dataset,
+    Facet,
     FloatArray,
     IntArray,
     Item,
@@ -20,6 +22,7 @@ from coars_env.datasets.dataset import (
     arranged,
     clean_title,
     id_text,
+    is_kind,
 )
 from coars_env.datasets.tables import fault
 from coars_env.errors import DatasetError
@@ -29,7 +32,13 @@ _PARTS: tuple[Part, ...] = get_args(Part)
 
 
 def from_interactions(
-    interactions: Any, items: Any, *, split: str | None = None, name: str = "custom", licence: str = ""
+    interactions: Any,
+    items: Any,
+    *,
+    split: str | None = None,
+    facets: Sequence[str] = (),
+    name: str = "custom",
+    licence: str = "",
 ) -> Dataset:
     """Make a dataset from one's own tables.
 
@@ -50,6 +59,9 @@ def from_interactions(
             a user. `published` divides the users by it, and `make` and the command line do so by default: the last item
             of each validation and test user is the target. To hold out the last items of every user instead, use
             `leave_last`.
+        facets: names of columns of `items` that hold what a person would ask for, such as "brand" or "colour": a list,
+            one text divided by "|", or a number; they are kinds of `FacetInstructions`. Genres and the decade of the
+            year are such kinds already.
         name: of the dataset, in results and in the names of episode sets: letters, digits and underscores, after the
             first also dots and dashes.
         licence: one line for the card.
@@ -62,8 +74,16 @@ def from_interactions(
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         expected = "a letter, digit or underscore, then perhaps dots and dashes, too"
         raise fault("A dataset needs a plain name.", expected=expected, found=repr(name)[:80], remedy="Choose another.")
+    kinds = [kind for kind in facets if is_kind(kind) and kind not in (*OWN_KINDS, "like")]
+    if isinstance(facets, str) or len(set(kinds)) < len(facets):
+        raise fault(
+            "Facets are columns of items.",
+            expected=f"a list of different words other than {', '.join(OWN_KINDS)} and like",
+            found=repr(facets)[:80],
+            remedy="Rename the column: genres and the decade of the year are facets already, 'like' is computed.",
+        )
     faults = _Faults()
-    listed = _Table("items", items, ("item_id", "title"), faults)
+    listed = _Table("items", items, ("item_id", "title", *facets), faults)
     taken = _Table("interactions", interactions, ("user_id", "item_id", *([] if split is None else [split])), faults)
     item_ids, places = listed.ids("item_id")
     listed.refuse_twice("item_id", places)
@@ -71,7 +91,7 @@ def from_interactions(
     times, ticks = taken.times()
     columns = Columns(
         item_ids=item_ids,
-        items=listed.items(),
+        items=listed.items(facets),
         user_ids=user_ids,
         users=users,
         places=taken.places("item_id", item_ids),
@@ -224,7 +244,7 @@ class _Table:
                 parts[user] = value
         return tuple(part or "train" for part in parts)  # None only beside a fault
 
-    def items(self) -> list[Item]:
+    def items(self, kinds: Sequence[str]) -> list[Item]:
         nothing = [None] * self._length
         genres, years = (self._lists.get(column, nothing) for column in ("genres", "year"))
         found = []
@@ -233,7 +253,8 @@ class _Table:
             if not clean:
                 self.fault(row, "title", "An item needs a title.", "a text", "Give it one.")
             year = None if _is_missing(years[row]) else int(self._number(row, "year", years[row]))
-            found.append(Item(clean, _genres(genres[row]), year))
+            facets = tuple(Facet(kind, value) for kind in kinds for value in _texts(self._lists[kind][row]))
+            found.append(Item(clean, _genres(genres[row]), year, facets))
         return found
 
 
@@ -285,3 +306,10 @@ def _genres(value: Any) -> tuple[str, ...]:
     elif not isinstance(value, Iterable):  # also what pandas puts where there is nothing
         return ()
     return tuple(genre for genre in (clean_title(str(part)) for part in value) if genre)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """The different values of a facet; also a number is one."""
+    if not isinstance(value, Iterable):
+        value = () if _is_missing(value) else (id_text(value),)
+    return tuple(dict.fromkeys(_genres(value)))

@@ -6,7 +6,8 @@ rows. So the rows of a user are shuffled here by a fixed seed, in training and i
 history is a set of earlier items, not a sequence. See docs/datasets.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import numpy as np
 
 from coars_env.datasets.dataset import Columns, Dataset, Item, Part, arranged, clean_title
 from coars_env.datasets.releases import Release, check_figures, choose, measure, open_release
-from coars_env.datasets.tables import Table, fault, needed, object_of, rows_of
+from coars_env.datasets.tables import Table, fault, locate, needed, object_of, rows_of
+from coars_env.datasets.tags import frequent_tags
 
 _ARTISTS = Table("artists.dat", 4, "\t", "utf-8", ("id", "name", "url", "pictureURL"))
 _LISTENS = Table("user_artists.dat", 3, "\t", "utf-8", ("userID", "artistID", "weight"))
+_TAGS = Table("tags.dat", 2, "\t", "latin-1", ("tagID", "tagValue"))
+_TAGGED = Table("user_taggedartists.dat", 6, "\t", "utf-8", ("userID", "artistID", "tagID", "day", "month", "year"))
 _NAMES = Table("id2name.txt", 2, "::", "utf-8")
 _PARTS: tuple[tuple[Part, str], ...] = (
     ("train", "train_sequences.json"),
@@ -31,6 +35,7 @@ RELEASES = {
         name="hetrec2011-lastfm-2k",
         folders=("lastfm/hetrec2011", "hetrec2011-lastfm-2k", "hetrec2011"),
         files=(_LISTENS.name, _ARTISTS.name),
+        optional=(_TAGS.name, _TAGGED.name),
         page="https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip",
         archive="https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip",
         sha256="6738f48195667ff03caaab4d32ca9a3133d8cc026b7c3cdaf6ce1010e913c59c",
@@ -77,9 +82,11 @@ def load_lastfm(
     """Read LastFM. The files are looked for as those of MovieLens are, see `load_movielens`.
 
     "hetrec" reads `artists.dat` and `user_artists.dat` of the official archive; the rating of an interaction is the
-    number of listens. "afl" reads AFL's three parts as plain JSON (`train_sequences.json`, a list of lists of ids;
-    `val.json` and `test.json`, lists of objects with `history` and `next`) and `id2name.txt`. AFL publishes pickles,
-    which run code when they are read, so nothing is fetched for this variant and no pickle is opened.
+    number of listens. Where `tags.dat` and `user_taggedartists.dat` are there, too, artists have facets "tag": the tags
+    that two users or more gave to five artists or more (our choice). "afl" reads AFL's three parts as plain JSON
+    (`train_sequences.json`, a list of lists of ids; `val.json` and `test.json`, lists of objects with `history` and
+    `next`) and `id2name.txt`. AFL publishes pickles, which run code when they are read, so nothing is fetched for this
+    variant and no pickle is opened.
 
     Args:
         variant: "hetrec" or "afl".
@@ -147,10 +154,11 @@ def _read_hetrec(folder: Path) -> tuple[Columns, None]:
             raise fault(f"{place}: listens to an artist are added up.", expected="a new pair", found=found)
         rows.append((user, place_of[artist], weight))
     users, places, weights = np.array(rows, dtype=np.int64).T
+    tags = frequent_tags(_tags_given(folder))
     user_ids, users = np.unique(users, return_inverse=True)
     columns = Columns(
         item_ids=[str(artist) for artist in items],
-        items=list(items.values()),
+        items=[replace(item, facets=tags.get(artist, ())) for artist, item in items.items()],
         user_ids=[str(user) for user in user_ids],
         users=users,
         places=places,
@@ -158,6 +166,17 @@ def _read_hetrec(folder: Path) -> tuple[Columns, None]:
         ticks=np.zeros(len(rows), dtype=np.int64),
     )
     return columns, None
+
+
+def _tags_given(folder: Path) -> Iterator[tuple[int, int, str]]:
+    """User, artist and tag of each row; none where one of the two files is missing, or of a tag that is not listed."""
+    if locate(folder, _TAGS.name) is None or locate(folder, _TAGGED.name) is None:
+        return
+    tags = {_numbers(fields[:1], place)[0]: fields[1] for place, fields in rows_of(_TAGS, folder)}
+    for place, fields in rows_of(_TAGGED, folder):
+        user, artist, tag = _numbers(fields[:3], place)
+        if tag in tags:
+            yield user, artist, tags[tag]
 
 
 def _numbers(fields: Sequence[str], place: str) -> list[int]:

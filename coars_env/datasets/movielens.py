@@ -1,6 +1,8 @@
 """MovieLens 100K, 1M and latest-small -> Dataset, read from the official files, plain or gzipped."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +10,8 @@ import numpy as np
 
 from coars_env.datasets.dataset import Columns, Dataset, FloatArray, IntArray, Item, arranged
 from coars_env.datasets.releases import Release, check_figures, choose, measure, open_release
-from coars_env.datasets.tables import Table, fault, rows_of
+from coars_env.datasets.tables import Table, fault, locate, rows_of
+from coars_env.datasets.tags import frequent_tags
 
 _ADDRESS = "https://files.grouplens.org/datasets/movielens"
 _RESEARCH = "for research; cite Harper and Konstan (2015); no endorsement, no commercial use, no redistribution"
@@ -19,6 +22,7 @@ def _release(name: str, tables: "_Format", **rest: Any) -> Release:
         name=name,
         folders=(f"movielens/{name}", name),
         files=(tables.ratings.name, tables.items.name),
+        optional=() if tables.tags is None else (tables.tags.name,),
         page=f"{_ADDRESS}/{name}.zip",
         archive=f"{_ADDRESS}/{name}.zip",
         inside=name,
@@ -33,6 +37,7 @@ class _Format(NamedTuple):
     items: Table
     lowest: float
     """Lowest rating and also the step between ratings; the highest is 5."""
+    tags: Table | None = None
 
 
 _FORMATS = {
@@ -42,6 +47,7 @@ _FORMATS = {
         Table("ratings.csv", 4, ",", "utf-8", ("userId", "movieId", "rating", "timestamp")),
         Table("movies.csv", 3, ",", "utf-8", ("movieId", "title", "genres")),
         0.5,
+        Table("tags.csv", 4, ",", "utf-8", ("userId", "movieId", "tag", "timestamp")),
     ),
 }
 RELEASES = {
@@ -87,6 +93,7 @@ RELEASES = {
         digests={
             "ratings.csv": "aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646",
             "movies.csv": "5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07",
+            "tags.csv": "92a9f8bb7916dceef6151209845788c3643f794dfa79d1feaec7121b5960399d",
         },
         licence="MovieLens latest-small (2018-09-26), for research, not commercial; cite Harper and Konstan (2015); "
         "redistribution under the same conditions. A development set, not meant for published results.",
@@ -129,7 +136,8 @@ def load_movielens(
     The files are looked for in `data_dir` where it is given, else in `$COARS_DATA`, else in the cache folder. Each of
     these may be the release's own folder, hold it (`ml-100k/`), or hold it under `movielens/`. What is not found is
     downloaded, to `data_dir` where it is given, else to the cache folder. Ratings of one user with equal times keep
-    the order of the file.
+    the order of the file. Films have facets "genre", "decade" and, in latest-small, "tag": the tags of `tags.csv`,
+    where it is there, that two users or more gave to five films or more (our choice).
 
     Args:
         variant: "100k", "1m" or "latest-small".
@@ -175,9 +183,10 @@ def _read(variant: str, folder: Path, *, origin: str) -> Dataset:
     ids, items = _read_items(form, folder)
     table = _read_ratings(form, folder, {item_id: place for place, item_id in enumerate(ids)})
     user_ids, users = np.unique(table.users, return_inverse=True)
+    tags = frequent_tags(_tags_given(form, folder, set(ids)))
     columns = Columns(
         item_ids=[str(item_id) for item_id in ids],
-        items=items,
+        items=[replace(item, facets=tags.get(item_id, ())) for item_id, item in zip(ids, items, strict=True)],
         user_ids=[str(user) for user in user_ids],
         users=users,
         places=table.items,
@@ -199,6 +208,16 @@ def _read_items(form: _Format, folder: Path) -> tuple[list[int], list[Item]]:
         title = display_title(fields[1])
         items[int(fields[0])] = Item(title, _genres(fields, place), title_year(title))
     return list(items), list(items.values())
+
+
+def _tags_given(form: _Format, folder: Path, ids: set[int]) -> Iterator[tuple[str, int, str]]:
+    """User, film and tag of each row; none where there is no such file."""
+    if form.tags is None or locate(folder, form.tags.name) is None:
+        return
+    for place, (user, item, tag, _) in rows_of(form.tags, folder):
+        if not item.isdecimal() or len(item) > 15 or int(item) not in ids:
+            raise fault(f"{place}: a tagged item must be listed.", expected=f"an id of {form.items.name}", found=item)
+        yield user, int(item), tag
 
 
 def _genres(fields: list[str], place: str) -> tuple[str, ...]:

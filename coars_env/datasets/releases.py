@@ -144,7 +144,8 @@ def _fetched(release: Release, stage: Path, *, verify: bool, url: str | None) ->
             raise fault(f"The archive {url or release.page} must hold the release.", expected=expected, found="none")
     if verify and release.md5 is None and release.sha256 is None:
         for name, digest in release.digests.items():
-            check_plain_digest(folder, name, digest)
+            if name not in release.optional or locate(folder, name) is not None:
+                check_plain_digest(folder, name, digest)
     return folder
 
 

@@ -11,8 +11,10 @@ play read nothing but transcripts.
 from coars_env.evaluation.benchmark import Benchmark, Played
 from coars_env.evaluation.calibration import ReliabilityBin
 from coars_env.evaluation.card import UserCard, user_card
+from coars_env.evaluation.controls import OtherInstruction, ShuffledWords, WithoutWords, control_users
 from coars_env.evaluation.crossplay import CrossPlay, cross_play
 from coars_env.evaluation.environment import environment_info
+from coars_env.evaluation.information import turn_information
 from coars_env.evaluation.intervals import Difference, Estimate, bootstrap_interval, holm, paired_difference
 from coars_env.evaluation.meters import (
     METERS,
@@ -22,7 +24,7 @@ from coars_env.evaluation.meters import (
     meter_report,
     position_bias,
 )
-from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
+from coars_env.evaluation.metrics import ANSWER_METRICS, METRICS, TurnRates, by_turn, episode_metrics, hit_so_far
 from coars_env.evaluation.ranking import (
     Ranker,
     Ranks,
@@ -35,18 +37,22 @@ from coars_env.evaluation.reports import (
     Report,
     Runs,
     evaluate,
+    hit_by_turn,
     joint_estimates,
     markdown_table,
     metric_values,
     summarize,
 )
 from coars_env.evaluation.score_table import (
+    AS_IT_IS,
     ScoreTable,
     TableRow,
     comparison_lines,
+    control_lines,
     csv_text,
     markdown_lines,
     print_lines,
+    signed,
     table_rows,
 )
 from coars_env.evaluation.scores import Cost, Scores
@@ -63,6 +69,8 @@ from coars_env.evaluation.simulation_report import (
 from coars_env.evaluation.user_test import UserItems, UserTest, afl_user_test, user_test
 
 __all__ = [
+    "ANSWER_METRICS",
+    "AS_IT_IS",
     "METERS",
     "METRICS",
     "SIMULATION_METRICS",
@@ -72,6 +80,7 @@ __all__ = [
     "Difference",
     "Estimate",
     "MeterReport",
+    "OtherInstruction",
     "Played",
     "PositionBias",
     "Ranker",
@@ -81,6 +90,7 @@ __all__ = [
     "Runs",
     "ScoreTable",
     "Scores",
+    "ShuffledWords",
     "Simulation",
     "SimulationReport",
     "TableRow",
@@ -88,10 +98,13 @@ __all__ = [
     "UserCard",
     "UserItems",
     "UserTest",
+    "WithoutWords",
     "afl_user_test",
     "bootstrap_interval",
     "by_turn",
     "comparison_lines",
+    "control_lines",
+    "control_users",
     "counted_difference",
     "cross_play",
     "csv_text",
@@ -101,6 +114,8 @@ __all__ = [
     "evaluate",
     "expected_hit",
     "full_ranking",
+    "hit_by_turn",
+    "hit_so_far",
     "holm",
     "joint_estimates",
     "markdown_lines",
@@ -111,6 +126,7 @@ __all__ = [
     "position_bias",
     "print_lines",
     "ranking_metrics",
+    "signed",
     "simulation_counts",
     "simulation_difference",
     "simulation_estimates",
@@ -118,6 +134,7 @@ __all__ = [
     "summarize",
     "table_rows",
     "target_ranks",
+    "turn_information",
     "user_card",
     "user_simulation",
     "user_test",

@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from coars_env.errors import ConfigError, ShapeError, whole_number
-from coars_env.evaluation.reports import evaluate, metric_values
+from coars_env.evaluation.controls import control_users
+from coars_env.evaluation.reports import evaluate, hit_by_turn, metric_values
 from coars_env.evaluation.scores import Scores
 from coars_env.evaluation.simulation import Simulation, user_simulation
 from coars_env.evaluation.simulation_report import simulation_counts
 from coars_env.evaluation.user_test import UserTest, user_test
-from coars_env.make import CandidateRule, builder
+from coars_env.make import builder
 from coars_env.partners.agent import Agent
-from coars_env.tasks import EpisodeSet, PeersOf, Split, SvdPeers, freeze
+from coars_env.rules import Rules
+from coars_env.tasks import CandidateRule, EpisodeSet, FacetInstructions, PeersOf, Split, SvdPeers, freeze
 from coars_env.transcript import Transcript
 
 
@@ -23,6 +25,8 @@ class Benchmark:
     """A set for each candidate draw."""
     user_tests: tuple[UserTest, ...] = ()
     """The test of users, a draw for each of the episode sets."""
+    rules: Rules = field(default_factory=Rules)
+    """Rules of the game beside its length."""
 
     @classmethod
     def of(
@@ -33,6 +37,8 @@ class Benchmark:
         draws: int = 5,
         candidates: CandidateRule = "uniform",
         peers: PeersOf = SvdPeers,
+        instructions: FacetInstructions | None = None,
+        rules: Rules | None = None,
     ) -> "Benchmark":
         """Freeze the questions of a held-out part. The same peers speak in the episodes and in the test of users.
 
@@ -42,16 +48,19 @@ class Benchmark:
             draws: candidate draws; draw d has the same candidates in every run of every system.
             candidates: how the negatives are drawn.
             peers: say their opinion of what is proposed.
+            instructions: draw what each user wants; None for the paper's game. The test of users has none.
+            rules: of the game; None for the default ones.
 
         Raises:
             ConfigError: no draws, or no such part or rule.
             TaskError: the part has no users.
         """
         draws = whole_number("Candidates must be drawn.", "draws", draws, 1)
-        build = builder(split, candidates, peers=peers)
+        build = builder(split, candidates, peers=peers, instructions=instructions)
         return cls(
             tuple(freeze(build, subset, draw=draw) for draw in range(draws)),
             tuple(user_test(split, subset, draw=draw, peers=build.peers) for draw in range(draws)),
+            Rules() if rules is None else rules,
         )
 
     def play(self, name: str, recommender: Agent, user: Agent, *, seed: int = 0, ask_user: bool = False) -> "Played":
@@ -64,8 +73,20 @@ class Benchmark:
             seed: of sampling, and of ties.
             ask_user: also put the user to its test; a scripted user makes it meaningless.
         """
-        runs = evaluate(recommender, user, self.episodes, seeds=(seed,))
+        runs = evaluate(recommender, user, self.episodes, seeds=(seed,), rules=self.rules)
         return Played(name, (seed,), runs, [self.ask(user, seed=seed)] if ask_user else [])
+
+    def play_controls(self, recommender: Agent, user: Agent, *, seed: int = 0) -> "dict[str, Played]":
+        """Play the pair again with each of the `control_users` in the place of the user, by the names of these.
+
+        Raises:
+            ConfigError: the episodes have no instructions, see `OtherInstruction`.
+        """
+        tasks = [task for draw in self.episodes for task in draw]
+        return {
+            name: Played(name, (seed,), evaluate(recommender, control, self.episodes, seeds=(seed,), rules=self.rules))
+            for name, control in control_users(user, tasks).items()
+        }
 
     def ask(
         self, user: Agent, *, seed: int = 0, prepare: Callable[[UserTest], None] = lambda test: None
@@ -110,11 +131,13 @@ class Played:
         )
 
     def scores(self) -> Scores:
-        """Every metric of `METRICS` of each dialogue, and the counts of the test of users."""
+        """Every metric of `METRICS` and `hit_by_turn` of each dialogue, and the counts of the test of users."""
         ratios = self.simulations[0][0].test.ratios if self.simulations else ()
+        metrics = metric_values(self.runs)  # checks the runs
         return Scores(
             name=self.name,
             seeds=self.seeds,
-            metrics=metric_values(self.runs),
+            metrics={**metrics, **hit_by_turn(self.runs)},
+            answer=self.runs[0][0][0].rules.answer,
             users={ratio: simulation_counts(self.simulations, ratio) for ratio in ratios},
         )

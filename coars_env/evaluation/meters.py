@@ -1,6 +1,5 @@
 """MeterReport: signs that a pair of agents scores well for the wrong reason. Pure functions of transcripts."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,23 +8,35 @@ import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray, IntArray, Item, Provenance
 from coars_env.errors import ShapeError, whole_number
+from coars_env.evaluation.information import turn_information
 from coars_env.evaluation.intervals import Estimate, own_rng
+from coars_env.evaluation.metrics import opening_turn
 from coars_env.evaluation.reports import Runs, joint_estimates, markdown_table, metric_values
-from coars_env.transcript import Transcript
+from coars_env.evaluation.titles import names
+from coars_env.tasks import has_facet
+from coars_env.transcript import Transcript, rejected_items
 
 METERS = {
-    "target_named": "target leak: 1 if a reply of the user holds the title of the target before any turn proposed it",
+    "target_named": "target leak: 1 if a reply of the user holds the title of the target before any turn proposed it, "
+    "see `names`",
     "others_named": "the same for the other candidates: the share of them that was named before being proposed. A user "
     "that knows only its history names the target as often as these",
     "success_first": "1 if the target was clicked in turn 1, 0 if later; NaN if it never was",
     "always_accepts": "1 if every usable answer is a star or click; NaN without a usable answer",
-    "accepts_first_miss": "1 if turn 1 proposes another item than the target and gets a star or click, 0 if it gets "
-    "none; NaN if turn 1 is a hit or names nothing",
+    "accepts_first_miss": "1 if the first turn that does not ask proposes another item than the target and gets a star "
+    "or click, 0 if it gets none; NaN if it is a hit or names nothing",
     "popularity_first": "place in [0, 1] of the first proposal among the candidates by popularity: the share of the "
-    "others that are less popular, ties one half; chance gives .5; NaN if turn 1 names nothing",
+    "others that are less popular, ties one half; chance gives .5; NaN as above",
     "popularity_target": "the same for the target: what a perfect recommender's first proposals have",
     "length_recommender": "mean length of the recommender's messages in characters; NaN without turns",
     "length_user": "the same for the user's replies",
+    "facets_used": "share of the revealed facets that the next proposal has; NaN without a proposal after one",
+    "facets_used_chance": "the same for a recommender that does not listen: the mean share of the candidates, without "
+    "those rejected so far, that have the facet",
+    "bits": "bits by which an answer narrows a fixed belief about the target, mean over the turns: entropy before "
+    "minus after, see `turn_information`, with the popularity of the candidates as the prior; NaN without turns",
+    "bits_target": "the same for the truth: log2 of the belief in the target after the answer over that before it. "
+    "Below 0 where the user misleads; NaN without turns, or if the target is no candidate",
 }
 """Each meter of an episode: formula, range and when it is undefined. NaN is left out of means and counted."""
 
@@ -59,19 +70,39 @@ def _episode(transcript: Transcript, items: Sequence[Item], counts: FloatArray) 
     named = {item: _named_early(transcript, item, items[item].title) for item in {*task.candidates, task.target}}
     hits = [number for number, turn in enumerate(turns) if turn.accepted and turn.proposal == task.target]
     usable = [turn.positive for turn in turns if turn.answer and turn.answer.action is not None]
-    first = turns[0].proposal if turns else None
-    missed_first = first not in (None, task.target)
+    opening = opening_turn(turns)
+    first = None if opening is None else opening.proposal
+    used, chance = _facets_used(transcript, items)
+    bits, bits_target = turn_information(transcript, items, lambda history, listed: np.log1p(counts[listed]))
     return {
         "target_named": float(named.pop(task.target)),
         "others_named": float(np.mean(list(named.values()))) if named else np.nan,
         "success_first": float(hits[0] == 0) if hits else np.nan,
         "always_accepts": float(all(usable)) if usable else np.nan,
-        "accepts_first_miss": float(turns[0].positive) if missed_first else np.nan,
+        "accepts_first_miss": float(opening.positive) if opening and first not in (None, task.target) else np.nan,
         "popularity_first": np.nan if first is None else _popularity_place(task.candidates, first, counts),
         "popularity_target": _popularity_place(task.candidates, task.target, counts),
         "length_recommender": float(np.mean([len(turn.rationale) for turn in turns])) if turns else np.nan,
         "length_user": float(np.mean(list(map(len, replies)))) if replies else np.nan,
+        "facets_used": used,
+        "facets_used_chance": chance,
+        "bits": float(np.mean(bits)) if turns else np.nan,
+        "bits_target": float(np.mean(bits_target)) if turns else np.nan,
     }
+
+
+def _facets_used(transcript: Transcript, items: Sequence[Item]) -> tuple[float, float]:
+    """Shares of the revealed facets that the next proposal has, and that a candidate has."""
+    turns, used, chance = transcript.turns, [], []
+    for number, turn in enumerate(turns):
+        proposed = next((later.proposal for later in turns[number + 1 :] if later.proposal is not None), None)
+        rejected = rejected_items(turns[: number + 1])
+        left = [item for item in transcript.task.candidates if item not in rejected] or transcript.task.candidates
+        for facet in [answer.reveal for answer in turn.answers]:
+            if facet is not None and proposed is not None:
+                used.append(has_facet(items[proposed], facet))
+                chance.append(np.mean([has_facet(items[item], facet) for item in left]))
+    return (float(np.mean(used)), float(np.mean(chance))) if used else (np.nan, np.nan)
 
 
 def _named_early(transcript: Transcript, item: int, title: str) -> bool:
@@ -82,17 +113,6 @@ def _named_early(transcript: Transcript, item: int, title: str) -> bool:
             break
         said.extend(answer.message for answer in turn.answers)
     return any(names(text, title) for text in said)
-
-
-def names(text: str, title: str) -> bool:
-    """Whether the text holds the title as whole words: without its year, whatever the case of letters.
-
-    >>> names("Nothing beats heat!", "Heat (1995)"), names("Preheated.", "Heat (1995)")
-    (True, False)
-    """
-    bare = (re.sub(r"\s*\(\d{4}\)\s*$", "", title) or title).casefold()
-    text = text.casefold()
-    return bare in text and re.search(rf"(?<!\w){re.escape(bare)}(?!\w)", text) is not None
 
 
 def _popularity_place(candidates: Sequence[int], item: int, counts: FloatArray) -> float:
@@ -149,9 +169,9 @@ def position_bias(
     if not transcripts:
         raise ShapeError("Places are counted over episodes. Expected a transcript or more, found none. Play some.")
     places = [
-        transcript.task.candidates.index(transcript.turns[0].proposal)
+        transcript.task.candidates.index(opening.proposal)
         for transcript in transcripts
-        if transcript.turns and transcript.turns[0].proposal is not None
+        if (opening := opening_turn(transcript.turns)) and opening.proposal is not None
     ]
     k = len(transcripts[0].task.candidates)
     counts = np.bincount(np.array(places, dtype=np.int64), minlength=k)
@@ -171,7 +191,9 @@ class MeterReport:
     system: str
     provenance: Provenance
     hit: Estimate
-    """Hit@1, `hit_final` of `METRICS`."""
+    """Hit@1 of the last proposal, `hit_final` of `METRICS`."""
+    hit_best: Estimate
+    """Hit@1 of the best proposal."""
     estimates: dict[str, Estimate]
     """By the names of `METERS`."""
     positions: PositionBias
@@ -179,7 +201,8 @@ class MeterReport:
 
     def to_markdown(self) -> str:
         """Hit@1, then the meters, one a row, and where in the list the first proposals stood."""
-        rows = [("hit_final", self.hit, self.hit.undefined)]
+        hits = {"hit_final": self.hit, "hit_best": self.hit_best}
+        rows = [(name, estimate, estimate.undefined) for name, estimate in hits.items()]
         rows += [(name, estimate, estimate.undefined) for name, estimate in self.estimates.items()]
         head = f"**{self.system}**: {self.provenance.source} data {self.provenance.origin}."
         table = markdown_table(("meter", "mean [95 %]", "undefined"), rows)
@@ -194,11 +217,13 @@ def meter_report(system: str, runs: Runs, items: Sequence[Item], popularity: npt
     """
     meters = [[episode_meters(draw, items, popularity) for draw in seed] for seed in runs]
     arrays = {name: np.array([[draw[name] for draw in seed] for seed in meters]) for name in METERS}
-    estimates = joint_estimates({"hit_final": metric_values(runs)["hit_final"], **arrays})
+    played = metric_values(runs)
+    estimates = joint_estimates({**{name: played[name] for name in ("hit_final", "hit_best")}, **arrays})
     return MeterReport(
         system=system,
         provenance=runs[0][0][0].provenance,
         hit=estimates.pop("hit_final"),
+        hit_best=estimates.pop("hit_best"),
         estimates=estimates,
         positions=position_bias(runs[0][0]),
     )

@@ -9,7 +9,7 @@ from coars_env.datasets.dataset import FloatArray, Provenance
 from coars_env.dialogue import MAX_TURNS, checked_seed
 from coars_env.errors import ConfigError, ShapeError
 from coars_env.evaluation.intervals import Estimate, interval, mean_components, means, own_rng
-from coars_env.evaluation.metrics import METRICS, TurnRates, by_turn, episode_metrics
+from coars_env.evaluation.metrics import ANSWER_METRICS, METRICS, TurnRates, by_turn, episode_metrics, hit_so_far
 from coars_env.partners.agent import Agent
 from coars_env.rollout import rollout
 from coars_env.rules import Rules
@@ -50,7 +50,7 @@ class Report:
         )
         metric_table = markdown_table(("metric", "mean", f"{self.level:.0%} interval", "undefined"), self.table())
         turn_table = markdown_table(
-            ("turn", "reached", "hit", "hit so far", "acceptance on hits", "on misses"),
+            ("turn", "reached", "asked", "hit", "hit so far", "best so far", "acceptance on hits", "on misses"),
             [
                 (turn, reached, *(f"{share:.3f}" for share in shares))
                 for turn, reached, *shares in map(astuple, self.turns)
@@ -162,6 +162,18 @@ def metric_values(runs: Runs, *, reward: TranscriptReward | None = None) -> dict
         )
     parts = [[episode_metrics(draw, reward=reward) for draw in seed] for seed in runs]
     return {name: np.array([[draw[name] for draw in seed] for seed in parts]) for name in METRICS}
+
+
+def hit_by_turn(runs: Runs) -> dict[str, FloatArray]:
+    """Compute Hit@1 had every episode stopped at a turn, shape [S, D, N], by metric and turn: "hit_final@1" to
+    "hit_best@4". A dialogue that has proposed nothing by then is a miss, see `hit_so_far`.
+    """
+    found = {}
+    for answer, metric in ANSWER_METRICS.items():
+        for turn in range(1, max((t.max_turns for seed in runs for draw in seed for t in draw), default=0) + 1):
+            hits = [[[hit_so_far(t, turn, answer) for t in draw] for draw in seed] for seed in runs]
+            found[f"{metric}@{turn}"] = np.array(hits, dtype=np.float64)
+    return found
 
 
 def summarize(

@@ -3,17 +3,19 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coars_env.errors import ConfigError
+from coars_env.errors import ConfigError, ShapeError
 from coars_env.evaluation.intervals import Difference, Estimate, holm
+from coars_env.evaluation.metrics import ANSWER_METRICS
 from coars_env.evaluation.ranking import CUTOFFS
 from coars_env.evaluation.reports import markdown_table
 from coars_env.evaluation.scores import Cost, Scores
+from coars_env.rules import PAPER, AnswerRule
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,8 +23,15 @@ if TYPE_CHECKING:
 Line = dict[str, str]
 """Column -> cell, as people read it."""
 RANKING = tuple(f"{measure}@{cut}" for cut in CUTOFFS for measure in ("HR", "NDCG"))
+HITS = {"hit_final": "Hit@1, last", "hit_best": "Hit@1, best"}
+"""Hit@1 by both rules of `Rules.answer`; the one that is the answer of the game has the column Hit@1."""
 SHOWN_OF_PLAY = {"hit_first": "Hit@1, turn 1", "turns": "turns", "reward_recommender": "reward"}
 """Metrics of dialogues, and their columns; left out where all systems are answered by a click in turn 1."""
+AS_IT_IS = "as it is"
+"""How tables and pictures name a system with its own user, beside its controls."""
+SHOWN_OF_WORDS = {"questions": "questions", "revealed": "revealed", "true_reveals": "true"}
+"""Metrics of games with an instruction; left out where nothing was asked or revealed."""
+PLAYED = (*HITS, *SHOWN_OF_PLAY, *SHOWN_OF_WORDS)
 SHOWN_OF_RANKING = ("HR@10", "NDCG@10")
 SHOWN_OF_USERS = ("auc", "acceptance", "ece", "unusable")
 """Of the test of users at its first ratio."""
@@ -37,7 +46,7 @@ class TableRow:
     seeds: tuple[int, ...]
     """Empty if all failed; then there are no figures."""
     hit: Estimate | None
-    """Hit@1 over seeds, users and draws."""
+    """Hit@1 over seeds, users and draws, of the proposal that is the answer by the rules of the game."""
     difference: Difference | None
     """Hit@1 minus that of the reference, paired by user; None for the reference, or where one of them failed."""
     p_holm: float
@@ -54,6 +63,8 @@ class TableRow:
     """None if all failed, or where it was not measured."""
     notes: tuple[str, ...] = ()
     """Failures."""
+    answer: AnswerRule = PAPER.answer
+    """Which proposal Hit@1 is of, see `Rules.answer`."""
 
 
 def table_rows(systems: Sequence[Scores], reference: str | None = None) -> list[TableRow]:
@@ -61,7 +72,7 @@ def table_rows(systems: Sequence[Scores], reference: str | None = None) -> list[
 
     Raises:
         ConfigError: two systems have one name, or none is the reference.
-        ShapeError: they answered different questions.
+        ShapeError: they answered different questions, or by different rules.
     """
     named = {scores.name: scores for scores in systems}
     if len(named) < len(systems) or reference not in (None, *named):
@@ -69,6 +80,8 @@ def table_rows(systems: Sequence[Scores], reference: str | None = None) -> list[
             f"Systems need names of their own, one of them {reference!r}; got {[scores.name for scores in systems]}. "
             "Rename some, or name another reference."
         )
+    if len(rules := {scores.answer for scores in systems if scores.metrics}) > 1:
+        raise ShapeError(f"Systems of one table must answer by one rule, got {sorted(rules)}. Play all by the same.")
     base = None if reference is None else named[reference]
     others = [one for one in systems if base is not None and one is not base and one.metrics and base.metrics]
     differences = {one.name: one.minus(base) for one in others if base is not None}
@@ -81,7 +94,7 @@ def table_rows(systems: Sequence[Scores], reference: str | None = None) -> list[
             TableRow(
                 system=scores.name,
                 seeds=scores.seeds,
-                hit=played.get("hit_final"),
+                hit=played.get(scores.hit),
                 difference=differences.get(scores.name),
                 p_holm=adjusted.get(scores.name, np.nan),
                 played=played,
@@ -94,6 +107,7 @@ def table_rows(systems: Sequence[Scores], reference: str | None = None) -> list[
                 },
                 cost=scores.cost,
                 notes=scores.notes,
+                answer=scores.answer,
             )
         )
     return rows
@@ -116,13 +130,16 @@ class ScoreTable:
         """The cells of the main table; an empty one where a figure is not defined. Columns without any are left out."""
         rows = self.rows
         talks = any(row.user or ("turns" in row.played and row.played["turns"].mean > 1) for row in rows)
+        worded = any(name in row.played and row.played[name].mean > 0 for row in rows for name in SHOWN_OF_WORDS)
+        play = {**_other_hit(next((row.answer for row in rows if row.hit), PAPER.answer)), **SHOWN_OF_PLAY}
         ranks, costs = any(row.ranking for row in rows), any(row.cost for row in rows)
         return [
             {
                 "system": row.system,
                 "Hit@1": "failed" if row.hit is None else str(row.hit),
                 **({} if self.reference is None else self._compared(row)),
-                **{column: _text(row.played.get(name)) for name, column in SHOWN_OF_PLAY.items() if talks},
+                **{column: _text(row.played.get(name)) for name, column in play.items() if talks},
+                **{column: _text(row.played.get(name)) for name, column in SHOWN_OF_WORDS.items() if worded},
                 **{name: _text(row.ranking.get(name)) for name in SHOWN_OF_RANKING if ranks},
                 **(_measured(row.cost) if costs else {}),
                 "seeds": ", ".join(map(str, row.seeds)),
@@ -131,7 +148,7 @@ class ScoreTable:
         ]
 
     def _compared(self, row: TableRow) -> Line:
-        difference = "" if row.difference is None else _signed(row.difference)
+        difference = "" if row.difference is None else signed(row.difference)
         return {
             f"minus {self.reference}": difference,
             "p (Holm)": "" if math.isnan(row.p_holm) else f"{row.p_holm:.4f}",
@@ -157,7 +174,7 @@ class ScoreTable:
                 "system": row.system,
                 **{f"F1 {ratio}": str(found["f1"]) for ratio, found in row.user.items()},
                 **{
-                    f"minus {tested[0].system}, {ratio}": _signed(row.user_differences[ratio])
+                    f"minus {tested[0].system}, {ratio}": signed(row.user_differences[ratio])
                     if ratio in row.user_differences
                     else ""
                     for ratio in row.user
@@ -190,6 +207,11 @@ class ScoreTable:
         return [_flat(row, self.reference) for row in self.rows]
 
 
+def _other_hit(answer: AnswerRule) -> dict[str, str]:
+    """Hit@1 by the rule that is not that of the game, and its column."""
+    return {name: column for name, column in HITS.items() if name != ANSWER_METRICS[answer]}
+
+
 def _measured(cost: Cost | None) -> Line:
     return {
         "parameters": "" if cost is None or cost.parameters is None else f"{cost.parameters:,}",
@@ -213,16 +235,19 @@ def _spent(system: str, cost: Cost) -> Line:
 
 
 def _text(estimate: Estimate | None) -> str:
-    return "" if estimate is None else str(estimate)
+    return "" if estimate is None or math.isnan(estimate.mean) else str(estimate)
 
 
-def _signed(difference: Difference) -> str:
+def signed(difference: Difference) -> str:
+    """Return a difference as tables show it: "+0.375 [+0.125, +0.625]"."""
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
 def _flat(row: TableRow, reference: str | None) -> dict[str, Any]:
     def spread(name: str, estimate: Estimate | None) -> dict[str, Any]:
-        values = ("", "", "") if estimate is None else (estimate.mean, estimate.low, estimate.high)
+        if estimate is None or math.isnan(estimate.mean):
+            return dict.fromkeys((name, f"{name}_low", f"{name}_high"), "")
+        values = (estimate.mean, estimate.low, estimate.high)
         return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
     cost = row.cost
@@ -231,12 +256,13 @@ def _flat(row: TableRow, reference: str | None) -> dict[str, Any]:
         "system": row.system,
         "seeds": " ".join(map(str, row.seeds)),
         **spread("hit@1", row.hit),
+        "answer": row.answer if row.hit else "",
         "reference": reference or "",
         **spread("difference", row.difference),
         "p": "" if row.difference is None else row.difference.p_value,
         "p_holm": "" if math.isnan(row.p_holm) else row.p_holm,
         **{key: value for name in RANKING for key, value in spread(name.lower(), row.ranking.get(name)).items()},
-        **{key: value for name in SHOWN_OF_PLAY for key, value in spread(name, row.played.get(name)).items()},
+        **{key: value for name in PLAYED for key, value in spread(name, row.played.get(name)).items()},
         **{
             key: value
             for ratio in ("1:1", "1:3", "1:9")
@@ -253,14 +279,45 @@ def _flat(row: TableRow, reference: str | None) -> dict[str, Any]:
 
 
 def comparison_lines(after: Scores, before: Scores) -> list[Line]:
-    """The cells of a table of paired differences: Hit@1 of the last and the first proposal, F1 of the user by ratio."""
+    """The cells of a table of paired differences: Hit@1 of the answer, by the other rule and in turn 1, and F1 of the
+    user by ratio.
+    """
+    hits = {**_other_hit(after.answer), "hit_first": SHOWN_OF_PLAY["hit_first"]}
+    shared = {name: column for name, column in hits.items() if name in after.metrics and name in before.metrics}
     differences = {
         "Hit@1": after.minus(before),
-        "Hit@1, turn 1": after.minus(before, "hit_first"),
+        **{column: after.minus(before, name) for name, column in shared.items()},
         **{f"user F1 {ratio}": after.user_minus(before, ratio) for ratio in after.users if ratio in before.users},
     }
     head = f"{after.name} minus {before.name}"
-    return [{"metric": name, head: f"{_signed(d)} p={d.p_value:.4f}"} for name, d in differences.items()]
+    return [{"metric": name, head: f"{signed(d)} p={d.p_value:.4f}"} for name, d in differences.items()]
+
+
+def control_lines(variants: Mapping[str, Scores]) -> list[Line]:
+    """The cells of a table of controls: Hit@1 by both rules, and the difference to the system as it is.
+
+    Args:
+        variants: the system `AS_IT_IS` and with each of its `control_users`, by name.
+
+    Raises:
+        ConfigError: the system as it is is not among them.
+        ShapeError: they answered different questions, or by different rules.
+    """
+    if AS_IT_IS not in variants:
+        raise ConfigError(f"Controls are compared with the system {AS_IT_IS!r}, got {list(variants)}. Add it.")
+    lines = []
+    for name, scores in variants.items():
+        found = scores.estimates()
+        shown = {**HITS, "hit_first": SHOWN_OF_PLAY["hit_first"]}
+        lines.append(
+            {
+                "user": name,
+                "Hit@1": _text(found.get(scores.hit)),
+                f"minus {AS_IT_IS}": "" if name == AS_IT_IS else signed(scores.minus(variants[AS_IT_IS])),
+                **{column: _text(found.get(metric)) for metric, column in shown.items()},
+            }
+        )
+    return lines
 
 
 def markdown_lines(lines: Sequence[Line]) -> str:

@@ -9,8 +9,10 @@ import numpy as np
 from coars_env.datasets.dataset import FloatArray
 from coars_env.errors import ConfigError, ShapeError
 from coars_env.evaluation.intervals import Difference, Estimate, bootstrap_interval, paired_difference
+from coars_env.evaluation.metrics import ANSWER_METRICS
 from coars_env.evaluation.reports import joint_estimates
 from coars_env.evaluation.simulation_report import counted_difference, simulation_estimates
+from coars_env.rules import PAPER, AnswerRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +70,13 @@ class Scores:
     name: str
     seeds: tuple[int, ...] = ()
     metrics: Mapping[str, FloatArray] = field(default_factory=dict)
-    """[S, D, N] by the names of `METRICS`, all of them or some."""
+    """[S, D, N] by the names of `METRICS` and of `hit_by_turn`, all of them or some."""
     users: Mapping[str, FloatArray] = field(default_factory=dict)
     """Ratio -> [S, U, C] counts of the test of users, see `simulation_counts`; empty where no user was asked."""
     ranking: Mapping[str, FloatArray] = field(default_factory=dict)
     """[S, N] by the names of `ranking_metrics`; empty for systems that do not rank all items."""
+    answer: AnswerRule = PAPER.answer
+    """Which proposal the dialogues answered, `Rules.answer` of the game; it decides what Hit@1 is, see `hit`."""
     cost: Cost | None = None
     notes: tuple[str, ...] = ()
     """What failed, a sentence each."""
@@ -82,15 +86,22 @@ class Scores:
         """The figures of one system under several seeds, from those under some; without parts it failed.
 
         Raises:
-            ShapeError: the parts are of different benchmarks, or do not have the same figures.
+            ShapeError: the parts are of different benchmarks, answered by different rules, or do not have the same
+                figures.
         """
         costs = [part.cost for part in parts if part.cost is not None]
+        answers = list(dict.fromkeys(part.answer for part in parts))
+        if len(answers) > 1:
+            raise ShapeError(
+                f"The seeds of {name} answered by different rules: {answers}. Play all of them by the same rules."
+            )
         return Scores(
             name=name,
             seeds=tuple(seed for part in parts for seed in part.seeds),
             metrics=_stacked(name, [part.metrics for part in parts]),
             users=_stacked(name, [part.users for part in parts]),
             ranking=_stacked(name, [part.ranking for part in parts]),
+            answer=answers[0] if answers else PAPER.answer,
             cost=sum(costs[1:], costs[0]) if costs else None,
             notes=tuple(note for part in parts for note in part.notes),
         )
@@ -98,6 +109,17 @@ class Scores:
     def repeated(self, times: int) -> "Scores":
         """The same figures for each of several seeds: what has no seeds beside a system that was trained with some."""
         return replace(Scores.joined(self.name, [self] * times), notes=self.notes)
+
+    @property
+    def hit(self) -> str:
+        """The metric that is Hit@1 of this game: `hit_final` where the last proposal is the answer, `hit_best` where
+        the best one is.
+        """
+        return ANSWER_METRICS[self.answer]
+
+    def by_turn(self) -> dict[str, FloatArray]:
+        """Hit@1 by turn, see `hit_by_turn`; empty if it was not kept."""
+        return {name: values for name, values in self.metrics.items() if "@" in name}
 
     def kept(self, metrics: Sequence[str]) -> "Scores":
         """The same with these metrics alone."""
@@ -115,13 +137,22 @@ class Scores:
         """Mean and interval of each figure of the full ranking."""
         return {name: bootstrap_interval(values[:, None]) for name, values in self.ranking.items()}
 
-    def minus(self, other: "Scores", metric: str = "hit_final") -> Difference:
+    def minus(self, other: "Scores", metric: str | None = None) -> Difference:
         """A metric of this system minus that of another on the same benchmark, see `paired_difference`.
+
+        None takes Hit@1 of the game, see `hit`.
 
         Raises:
             ConfigError: one of them has no such metric.
-            ShapeError: they answered different questions.
+            ShapeError: they answered different questions; or, for Hit@1, by different rules.
         """
+        if metric is None:
+            if self.answer != other.answer:
+                raise ShapeError(
+                    f"{self.name} and {other.name} answered by different rules: {self.answer!r} and {other.answer!r}. "
+                    "Name a metric, or play both by the same rules."
+                )
+            metric = self.hit
         for scores in (self, other):
             if metric not in scores.metrics:
                 raise ConfigError(f"{scores.name} has no metric {metric!r}, only {list(scores.metrics)}. Name one.")
@@ -144,7 +175,7 @@ class Scores:
         """Arrays as lists, for a file of JSON; cost and notes are left out."""
         arrays = {"metrics": self.metrics, "users": self.users, "ranking": self.ranking}
         lists = {kind: {name: values.tolist() for name, values in found.items()} for kind, found in arrays.items()}
-        return {"name": self.name, "seeds": list(self.seeds), **lists}
+        return {"name": self.name, "seeds": list(self.seeds), "answer": self.answer, **lists}
 
     @staticmethod
     def from_dict(body: Mapping[str, Any]) -> "Scores":
@@ -153,7 +184,14 @@ class Scores:
             {name: np.array(values, dtype=np.float64) for name, values in body[kind].items()}
             for kind in ("metrics", "users", "ranking")
         )
-        return Scores(name=body["name"], seeds=tuple(body["seeds"]), metrics=metrics, users=users, ranking=ranking)
+        return Scores(
+            name=body["name"],
+            seeds=tuple(body["seeds"]),
+            metrics=metrics,
+            users=users,
+            ranking=ranking,
+            answer=body["answer"],
+        )
 
 
 def _stacked(name: str, parts: Sequence[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:

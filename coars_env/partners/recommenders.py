@@ -12,20 +12,23 @@ from coars_env.transcript import ACTIONS
 
 
 class RandomRecommender:
-    """Proposes a uniformly drawn candidate, in each turn anew."""
+    """Proposes a uniformly drawn candidate, in each turn anew, of those that may be proposed. Never asks."""
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return {
-            n: {"item": int(self._rngs[n].integers(len(o["candidates"]))), "message": "One of the list."}
-            for n, o in observations.items()
-        }
+        return {n: {"item": self._draw(n, o), "message": "One of the list."} for n, o in observations.items()}
+
+    def _draw(self, n: int, observation: Observation) -> int:
+        places = np.flatnonzero(observation.get("allowed", np.ones(len(observation["candidates"]))))
+        return int(places[self._rngs[n].integers(len(places))])
 
 
 class FixedRecommender:
     """Proposes the same place of the list in every turn, by default the first: at chance unless places tell.
+
+    Where repeats are forbidden, what it proposes after a rejection is recorded as an error.
 
     Raises:
         ConfigError: no such place; in `act`, a place that the list does not have.

@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from coars_env.errors import expect
-from coars_env.observation import Action, Observation, history_of
+from coars_env.observation import Action, Observation, askable_kinds, history_of, kinds_of, reveals_of
 from coars_env.transcript import ACTIONS, RECOMMENDER, Role, Transcript, Turn, find_role
 
 
 class Replay:
     """Plays one side of stored dialogues again, for as long as the dialogue at hand goes the way of a stored one.
 
-    That is the first with the same history (and, for the recommender, the same candidates) whose turns so far have the
-    same proposals and actions. Where there is none, what it says is unusable and the error says so: a stored answer to
-    one proposal is no answer to another. Example: `Replay(read_transcripts("dialogues.jsonl"), USER)`.
+    That is the first with the same history and kinds of facets (and the same candidates for the recommender, the same
+    instruction for the user) whose turns so far have the same proposals, questions, actions and revealed facets. Where
+    there is none, what it says is unusable and the error says so: a stored answer to one proposal is no answer to
+    another. Example: `Replay(read_transcripts("dialogues.jsonl"), USER)`.
 
     Raises:
         ConfigError: these are no transcripts, or there is no such side.
@@ -20,11 +21,13 @@ class Replay:
 
     def __init__(self, transcripts: Iterable[Transcript], role: Role) -> None:
         self._role = find_role(role)
-        self._stored: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Transcript]] = {}
+        self._stored: dict[tuple[object, ...], list[Transcript]] = {}
         for transcript in transcripts:
             expect(Transcript, transcript, "What is replayed are transcripts.", "`read_transcripts` reads some.")
-            seen = transcript.task.candidates if self._role == RECOMMENDER else ()
-            self._stored.setdefault((transcript.task.history, seen), []).append(transcript)
+            task = transcript.task
+            kinds, wanted = (task.instruction.kinds, str(task.instruction)) if task.instruction else ((), "")
+            seen = task.candidates if self._role == RECOMMENDER else wanted
+            self._stored.setdefault((task.history, kinds, seen), []).append(transcript)
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         """Nothing to open."""
@@ -33,13 +36,15 @@ class Replay:
         return {n: self._say(observation) for n, observation in observations.items()}
 
     def _say(self, observation: Observation) -> Action:
-        candidates = observation["candidates"].tolist() if self._role == RECOMMENDER else []
-        history = tuple(history_of(observation))
-        stored = self._stored.get((history, tuple(candidates)), [])
+        candidates = observation["candidates"].tolist()
+        seen = tuple(candidates) if self._role == RECOMMENDER else observation.get("instruction", "")
+        stored = self._stored.get((tuple(history_of(observation)), kinds_of(observation), seen), [])
         turn = next((t.turns[observation["turn"]] for t in stored if self._follows(observation, t.turns)), None)
-        if self._role == RECOMMENDER:
-            return _proposal(turn, candidates)
-        return _answer(turn)
+        if self._role != RECOMMENDER:
+            return _answer(turn)
+        if turn is not None and turn.question in askable_kinds(observation):
+            return {"ask": turn.question, "item": len(candidates), "message": turn.rationale}
+        return _proposal(turn, candidates)
 
     def _follows(self, observation: Observation, turns: Sequence[Turn]) -> bool:
         n = observation["turn"]
@@ -48,7 +53,12 @@ class Replay:
         actions = [-1 if action is None else action for action in answers]
         known = n + (self._role != RECOMMENDER)  # the user has seen the proposal of this turn, too
         seen = observation["proposals"][:known].tolist(), observation["actions"][:n].tolist()
-        return len(turns) > n and seen == (proposals[:known], actions[:n])
+        asked = tuple(turn.question or "" for turn in turns)
+        revealed = tuple(turn.answer.reveal if turn.answer else None for turn in turns)
+        same = observation.get("questions", asked)[:known] == asked[:known] and (
+            "reveals" not in observation or reveals_of(observation) == revealed[:n]
+        )
+        return len(turns) > n and seen == (proposals[:known], actions[:n]) and same
 
 
 _LEFT = "no stored dialogue went this way"
@@ -56,14 +66,15 @@ _LEFT = "no stored dialogue went this way"
 
 def _proposal(turn: Turn | None, candidates: list[int]) -> Action:
     if turn is None or turn.proposal is None:
-        message, error = ("", _LEFT) if turn is None else (turn.rationale, turn.error)
+        message, error = ("", _LEFT) if turn is None else (turn.rationale, turn.error or _LEFT)
         return {"item": len(candidates), "message": message, "error": error}
     return {"item": candidates.index(turn.proposal), "message": turn.rationale}
 
 
 def _answer(turn: Turn | None) -> Action:
     answer = turn.answer if turn else None
-    if answer is None or answer.action is None:
+    if answer is None or answer.error is not None:
         message, error = ("", _LEFT) if answer is None else (answer.message, answer.error)
         return {"action": len(ACTIONS), "strength": 0.0, "message": message, "error": error}
-    return {"action": answer.action, "strength": answer.strength, "message": answer.message}
+    revealed = {} if answer.reveal is None else {"reveal": str(answer.reveal)}
+    return {"action": answer.action or 0, "strength": answer.strength or 0.0, "message": answer.message, **revealed}

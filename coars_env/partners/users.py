@@ -1,4 +1,7 @@
-"""Scripted users: one answer for all, one that knows the answer, and one that judges by a score."""
+"""Scripted users: one answer for all, one that knows the answer, and one that judges by a score.
+
+Asked for a facet, they decline; `coars_env.partners.instructed` has users that answer.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,17 +9,34 @@ from typing import Any
 
 import numpy as np
 
+from coars_env.datasets.dataset import Facet
 from coars_env.errors import ConfigError, TaskError, expect, number_or_nan
-from coars_env.observation import Action, Observation, history_of
+from coars_env.observation import Action, Observation, history_of, kinds_of
+from coars_env.rendering.wording import DECLINE, wish_text
 from coars_env.tasks import Scorer, Task, scores_of
 from coars_env.transcript import ACTIONS, STRENGTH_EDGES
 
-_NOTHING: dict[str, Any] = {"action": 0, "strength": 0.0, "message": "I was offered nothing."}
 
-
-def _proposal(observation: Observation) -> int:
-    """Catalogue index of what is on the table; -1 if the recommender named nothing."""
+def proposal_of(observation: Observation) -> int:
+    """Return the catalogue index of what is on the table; -1 if the recommender asks, or named nothing."""
     return int(observation["proposals"][observation["turn"]])
+
+
+def question_of(observation: Observation) -> str:
+    """Return the kind of facet that the user is asked for; empty if it is not asked."""
+    return str(observation["questions"][observation["turn"]]) if kinds_of(observation) else ""
+
+
+def nothing_offered() -> Action:
+    """Return the answer where the recommender named nothing."""
+    return {"action": 0, "strength": 0.0, "message": "I was offered nothing."}
+
+
+def decline(facet: Facet | None = None) -> Action:
+    """Return the answer to a question: a facet that is revealed, or none."""
+    if facet is None:
+        return {"action": 0, "strength": 0.0, "message": DECLINE}
+    return {"action": 0, "strength": 0.0, "message": wish_text(facet), "reveal": str(facet)}
 
 
 class FixedUser:
@@ -39,7 +59,7 @@ class FixedUser:
         """Nothing to open."""
 
     def act(self, observations: Mapping[int, Observation]) -> dict[int, Action]:
-        return {n: dict(self._action) for n in observations}
+        return {n: decline() if question_of(o) else dict(self._action) for n, o in observations.items()}
 
 
 class OracleUser:
@@ -79,9 +99,11 @@ class OracleUser:
                 f"{history}. Build the user from the episode set that is played."
             )
         erring = self._rngs[n].random() < self._flip
-        if _proposal(observation) < 0:
-            return dict(_NOTHING)
-        if (_proposal(observation) in self._taken[history]) != erring:
+        if question_of(observation):
+            return decline()
+        if proposal_of(observation) < 0:
+            return nothing_offered()
+        if (proposal_of(observation) in self._taken[history]) != erring:
             return {"action": ACTIONS.index("click"), "strength": 1.0, "message": "Yes, that one."}
         return {"action": ACTIONS.index("dislike"), "strength": 0.0, "message": "No, not that."}
 
@@ -128,11 +150,17 @@ class ScorerUser:
         return {n: self._answer(observation) for n, observation in observations.items()}
 
     def _answer(self, observation: Observation) -> Action:
-        item = _proposal(observation)
-        if item < 0:
-            return dict(_NOTHING)
-        score = float(scores_of(self._scorer, history_of(observation), np.array([item]))[0])
-        strength = (1 + np.tanh((score - self.threshold) / self.scale / 2)) / 2  # the logistic function; no overflow
-        action = sum(bool(strength >= edge) for edge in STRENGTH_EDGES) - 1
+        if question_of(observation):
+            return decline()
+        if proposal_of(observation) < 0:
+            return nothing_offered()
+        strength = self.strength(observation)
+        action = sum(strength >= edge for edge in STRENGTH_EDGES) - 1
         message = "That goes with what I took." if strength >= STRENGTH_EDGES[2] else "That is not for me."
-        return {"action": action, "strength": float(strength), "message": message}
+        return {"action": action, "strength": strength, "message": message}
+
+    def strength(self, observation: Observation) -> float:
+        """Return how much the user likes what is on the table, in [0, 1]."""
+        item = np.array([proposal_of(observation)])
+        score = float(scores_of(self._scorer, history_of(observation), item)[0])
+        return float((1 + np.tanh((score - self.threshold) / self.scale / 2)) / 2)  # logistic; no overflow

@@ -1,6 +1,6 @@
 """A dialogue in lines of text, as each side may see it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from coars_env.datasets.dataset import Item
 from coars_env.roles import Role, find_role, user_of
@@ -21,7 +21,7 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
         taken = task.for_user(number).history
         lines += [f"{whose} taken, oldest first:", *(f"- {items[i].title}" for i in taken)]
     if place is not None and own.instruction is not None:
-        lines.append(f"You want: {'; '.join(map(str, own.instruction.facets)) or 'anything'}.")
+        lines.append(instruction_text(map(str, own.instruction.facets)))
     if place is None:
         lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
     for number, turn in enumerate(turns, start=1):
@@ -31,6 +31,11 @@ def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role
         if turn.answers:
             lines.append(answer_text(number, turn))
     return "\n".join(lines)
+
+
+def instruction_text(facets: Iterable[str], subject: str = "You want") -> str:
+    """One line: what the user wants."""
+    return f"{subject}: {'; '.join(facets) or 'anything'}."
 
 
 def proposal_text(number: int, turn: Turn, items: Sequence[Item]) -> str:

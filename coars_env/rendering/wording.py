@@ -33,4 +33,10 @@ def read_wish(text: str, facets: Iterable[Facet]) -> Facet | None:
     Facet(kind='genre', value='Comedy')
     """
     revealed = [facet for facet in facets if wish_text(facet) in text]
-    return revealed[0] if len(revealed) == 1 else None
+    longest = [one for one in revealed if not any(_is_part(wish_text(one), wish_text(other)) for other in revealed)]
+    return longest[0] if len(longest) == 1 else None
+
+
+def _is_part(sentence: str, other: str) -> bool:
+    """Whether a sentence is found in a longer one: "... like Dr." in "... like Dr. No."."""
+    return sentence in other and sentence != other

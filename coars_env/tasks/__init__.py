@@ -8,15 +8,20 @@ them.
 
 from coars_env.tasks.builder import TaskBuilder, freeze, sample_train_tasks
 from coars_env.tasks.candidates import (
+    AnySampler,
+    CandidateRule,
     CandidateSampler,
+    ConfusableCandidates,
     Scorer,
     TopCandidates,
     popularity_candidates,
+    sampler_of,
     scores_of,
     uniform_candidates,
 )
 from coars_env.tasks.groups import hold_out_groups
-from coars_env.tasks.instruction import Instruction, facet_vocabulary, has_facet
+from coars_env.tasks.instruction import Instruction, facet_kinds, facet_vocabulary, has_facet
+from coars_env.tasks.instructions import FacetInstructions, with_likes
 from coars_env.tasks.peers import LEVEL_EDGES, Embed, PeersOf, SvdPeers, VectorPeers
 from coars_env.tasks.splits import Split, UserSequence, leave_last, llara, published, random_holdout, split_users
 from coars_env.tasks.task import (
@@ -39,9 +44,13 @@ __all__ = [
     "NUM_CANDIDATES",
     "NUM_OPINIONS",
     "OPINION_WIDTH",
+    "AnySampler",
+    "CandidateRule",
     "CandidateSampler",
+    "ConfusableCandidates",
     "Embed",
     "EpisodeSet",
+    "FacetInstructions",
     "Instruction",
     "Member",
     "Opinion",
@@ -54,6 +63,7 @@ __all__ = [
     "TopCandidates",
     "UserSequence",
     "VectorPeers",
+    "facet_kinds",
     "facet_vocabulary",
     "freeze",
     "has_facet",
@@ -65,9 +75,11 @@ __all__ = [
     "random_holdout",
     "read_opinions",
     "sample_train_tasks",
+    "sampler_of",
     "scores_of",
     "split_users",
     "task_from_row",
     "task_row",
     "uniform_candidates",
+    "with_likes",
 ]

@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
 
 from coars_env.errors import TaskError, expect, whole_number
-from coars_env.tasks.candidates import CandidateSampler, TopCandidates, check_enough
+from coars_env.tasks.candidates import AnySampler, CandidateSampler, ConfusableCandidates, TopCandidates, check_enough
 from coars_env.tasks.groups import Cut, TrainingGroups
+from coars_env.tasks.instructions import FacetInstructions, InstructionSampler
 from coars_env.tasks.peers import VectorPeers
 from coars_env.tasks.splits import Split, UserSequence
 from coars_env.tasks.task import HISTORY_LENGTH, NUM_CANDIDATES, EpisodeSet, Task
@@ -23,12 +25,14 @@ class TaskBuilder:
     """
 
     split: Split
-    sampler: CandidateSampler | TopCandidates
+    sampler: AnySampler
     peers: VectorPeers | None = None
     num_candidates: int = NUM_CANDIDATES
     exclude_owned: bool = True
     """True: negatives are never any item of the user. False: only the target and the visible history are barred, as
     LLaRA and AFL do, so that about one negative a list was in fact watched."""
+    instructions: FacetInstructions | None = None
+    """Draws what each user of a task wants, from a generator of its own: the candidates are those without it."""
     candidates: str = field(default="custom", init=False)
     """Name of the rule that draws the candidates, part of the names of episode sets. Only `coars_env.builder` sets it;
     a builder made by hand, or a changed copy of one, is "custom", so no set carries a wrong name."""
@@ -36,7 +40,7 @@ class TaskBuilder:
     def __post_init__(self) -> None:
         expect(Split, self.split, "Tasks are cut from a split.", "Divide a dataset by leave_last or another split.")
         expect(
-            Callable | TopCandidates,
+            Callable | ConfusableCandidates | TopCandidates,
             self.sampler,
             "Candidates are drawn by a function, or are the best of a scorer.",
             "Pass uniform_candidates(num_items), a `CandidateSampler` of your own or `TopCandidates`.",
@@ -44,6 +48,9 @@ class TaskBuilder:
         if self.peers is not None:
             expect(VectorPeers, self.peers, "Peers have opinions.", "Pass SvdPeers(split), or None.")
         whole_number("A choice needs candidates.", "num_candidates", self.num_candidates, 2)
+        if self.instructions is not None:
+            expect(FacetInstructions, self.instructions, "Instructions are drawn by a rule.", "Pass one, or None.")
+            _ = self._wish  # refuses kinds that the data lack
 
     def __call__(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
         """The task whose target is `sequence.items[cut]` and whose history ends before it."""
@@ -99,11 +106,13 @@ class TaskBuilder:
             listed = self._best(self.sampler, histories[0], target, owned)
             retrieved = not self.sampler.keep_target
         else:
-            listed, retrieved = [target, *self._negatives(self.sampler, target, owned | {target}, rng)], False
+            sampler = self.sampler.of(target) if isinstance(self.sampler, ConfusableCandidates) else self.sampler
+            listed, retrieved = [target, *self._negatives(sampler, target, owned | {target}, rng)], False
         candidates = tuple(listed[i] for i in rng.permutation(self.num_candidates))
+        wishes = [None if self._wish is None else self._wish(target, rng.spawn(1)[0]) for _ in cuts]
         return [
-            Task(task_id, sequence.user, history, candidates, target, retrieved=retrieved)
-            for (sequence, _), history in zip(cuts, histories, strict=True)
+            Task(task_id, sequence.user, history, candidates, target, retrieved=retrieved, instruction=wish)
+            for (sequence, _), history, wish in zip(cuts, histories, wishes, strict=True)
         ]
 
     def _check_cut(self, task_id: str, sequence: UserSequence, cut: int) -> None:
@@ -112,6 +121,10 @@ class TaskBuilder:
                 f"A sequence is cut at one of its items. Expected a place in 0..{len(sequence.items) - 1} of user "
                 f"{sequence.user} for task {task_id!r}, found {cut}. Cut elsewhere."
             )
+
+    @cached_property
+    def _wish(self) -> InstructionSampler | None:
+        return None if self.instructions is None else self.instructions.of(self.split.dataset.items)
 
     def _best(self, top: TopCandidates, history: Sequence[int], target: int, barred: frozenset[int]) -> list[int]:
         best = top.best(history, target, barred, self.split.dataset.items)
@@ -146,9 +159,10 @@ def freeze(builder: TaskBuilder, subset: str, *, draw: int = 0, seed: int = 0) -
     """One task for the last item of each sequence, or group, of "test", "validation" or "train", in the split's order.
 
     Args:
-        builder: split, candidate sampler and peers; the set is named by its rule, `TaskBuilder.candidates`.
+        builder: split, candidate sampler, peers and instructions; the set is named by its rule,
+            `TaskBuilder.candidates`, and by the kinds of facets.
         subset: which part of the split.
-        draw: number of the candidate draw; tasks of two draws differ in candidates and order only.
+        draw: number of the candidate draw; tasks of two draws differ in candidates, order and instruction only.
         seed: seed of the family of draws.
 
     Raises:
@@ -165,6 +179,8 @@ def freeze(builder: TaskBuilder, subset: str, *, draw: int = 0, seed: int = 0) -
         for row, group in enumerate(groups)
     )
     name = f"{split.dataset.name}/{split.name}/{subset}/{builder.candidates}/d{draw}"
+    if builder.instructions is not None:
+        name += f"/{builder.instructions}"
     return EpisodeSet(name, tuple(tasks), split.dataset.items, split.dataset.provenance)
 
 

@@ -1,14 +1,11 @@
 """Instruction: what a user wants now, which no recommender sees; and how facets are put into observations."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from coars_env.datasets.dataset import Facet, Item
+from coars_env.datasets.dataset import OWN_KINDS, Facet, Item, is_kind
 from coars_env.errors import TaskError, number_or_nan
-
-_KIND = re.compile(r"[^\W\d][\w -]*")
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Instruction:
     target: the user errs about what it wants."""
 
     def __post_init__(self) -> None:
-        if not self.kinds or len(set(self.kinds)) < len(self.kinds) or not all(map(_is_kind, self.kinds)):
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds) or not all(map(is_kind, self.kinds)):
             raise TaskError(
                 f"kinds must be one or more different words, got {self.kinds!r:.200}. Name kinds such as 'genre'."
             )
@@ -52,10 +49,6 @@ class Instruction:
         return all(has_facet(item, facet) for facet in self.facets)
 
 
-def _is_kind(kind: object) -> bool:
-    return isinstance(kind, str) and _KIND.fullmatch(kind) is not None
-
-
 def has_facet(item: Item, facet: Facet) -> bool:
     """Whether a facet is true of an item."""
     return facet.value in item.values(facet.kind)
@@ -74,6 +67,12 @@ def facet_vocabulary(items: Sequence[Item], kinds: Sequence[str]) -> tuple[Facet
     The place of a facet in this tuple is its number in the numeric views.
     """
     return _vocabulary(tuple(items), tuple(kinds))
+
+
+def facet_kinds(items: Sequence[Item]) -> tuple[str, ...]:
+    """Return the kinds of facets that a catalogue has: genre and decade first, the others in alphabetical order."""
+    own = (kind for kind in OWN_KINDS if any(item.values(kind) for item in items))
+    return (*own, *sorted({facet.kind for item in items for facet in item.facets}))
 
 
 def check_instruction(instruction: Instruction, task_id: str, target: int, items: Sequence[Item]) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coars_env.datasets.dataset import Dataset, Facet, Item, Provenance
+from coars_env.datasets.dataset import OWN_KINDS, Dataset, Facet, Item, Provenance
 from coars_env.errors import TaskError, expect
 from coars_env.files import write_atomically
 from coars_env.tasks.instruction import Instruction, check_instruction
@@ -118,10 +118,8 @@ class Task:
     def _check_others(self) -> None:
         tasks = [self.for_user(place) for place in range(self.num_users)]  # each is checked as it is made
         if len({task.user for task in tasks}) < len(tasks):
-            raise TaskError(
-                f"The users of task {self.task_id!r} must be different, got {[task.user for task in tasks]}. Name each "
-                "once."
-            )
+            found = [task.user for task in tasks]
+            raise TaskError(f"The users of task {self.task_id!r} must be different, got {found}. Name each once.")
         kinds = {task.instruction.kinds if task.instruction else () for task in tasks}
         if len(kinds) > 1:
             raise TaskError(
@@ -240,7 +238,9 @@ class EpisodeSet:
     @property
     def _head(self) -> dict[str, Any]:
         version = EPISODES_VERSION if any(t.instruction or t.others for t in self.tasks) else EPISODES_VERSION - 1
-        return {"version": version, "name": self.name, "provenance": dataclasses.asdict(self.provenance)}
+        head = {"version": version, "name": self.name, "provenance": dataclasses.asdict(self.provenance)}
+        facets = {kind: [item.values(kind) for item in self.items] for kind in self.kinds if kind not in OWN_KINDS}
+        return {**head, "facets": facets} if facets else head
 
     @property
     def _rows(self) -> list[str]:
@@ -248,6 +248,9 @@ class EpisodeSet:
 
     def save(self, path: str | Path) -> None:
         """Write JSONL: a header line with the digest, then one task a line. Atomic.
+
+        Facets that the game is about, but for genre and decade, are written too: what an item is like depends on a
+        split, and not every copy of the data has its tags.
 
         Raises:
             ConfigError: nothing can be written there.
@@ -292,16 +295,32 @@ class EpisodeSet:
             )
         try:
             tasks = tuple(task_from_row(json.loads(row)) for row in rows)
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            items = _with_facets(dataset.items, head.get("facets", {}))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise TaskError(
-                f"An episode file must hold tasks. Expected one in each line of {path} but the first, found {error!r}. "
-                "Write it again with EpisodeSet.save."
+                f"An episode file must hold tasks, and facets of every item in its first line where its game is about "
+                f"some. Expected one in each line of {path} but the first, found {error!r}. Write it again with "
+                "EpisodeSet.save."
             ) from error
-        return cls(name, tasks, dataset.items, provenance)
+        return cls(name, tasks, items, provenance)
+
+
+def _with_facets(items: tuple[Item, ...], facets: dict[str, list[list[str]]]) -> tuple[Item, ...]:
+    """The items with these facets in place of their own of the same kinds."""
+    for kind, values in facets.items():
+        if not all(isinstance(value, str) for own in values for value in own):
+            raise ValueError("facets are texts")
+        items = tuple(
+            dataclasses.replace(
+                item, facets=(*(f for f in item.facets if f.kind != kind), *(Facet(kind, value) for value in own))
+            )
+            for item, own in zip(items, values, strict=True)
+        )
+    return items
 
 
 def check_titles(task: Task, items: Sequence[Item]) -> None:
-    """Refuse a candidate list in which two items read the same, or that names an unknown item; of each user of a group.
+    """Refuse a candidate list in which two items read the same, or a task in which a user has an unknown item.
 
     Raises:
         TaskError: equal titles, or an index outside the catalogue.

@@ -7,7 +7,7 @@ from coars_env.testing.agents import check_agent
 from coars_env.testing.datasets import ID_RULES, check_dataset, check_ids, id_probe
 from coars_env.testing.envs import check_env
 from coars_env.testing.rewards import check_reward
-from coars_env.testing.toys import NUM_CANDIDATES, ScriptedAgent, toy_dataset, toy_episodes
+from coars_env.testing.toys import NUM_CANDIDATES, ScriptedAgent, toy_dataset, toy_episodes, toy_instructed_episodes
 
 __all__ = [
     "ID_RULES",
@@ -21,4 +21,5 @@ __all__ = [
     "id_probe",
     "toy_dataset",
     "toy_episodes",
+    "toy_instructed_episodes",
 ]

@@ -11,6 +11,7 @@ from coars_env.partners.agent import Agent, check_plays, copy_agent
 from coars_env.rollout import play
 from coars_env.rules import Rules
 from coars_env.spaces import action_spaces, as_member
+from coars_env.tasks import EpisodeSet
 from coars_env.testing.toys import NUM_CANDIDATES, ScriptedAgent, toy_episodes
 from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, find_role
 
@@ -28,9 +29,23 @@ _PARTNERS: dict[Role, list[Action | Exception]] = {  # of an agent under test: o
         {"action": 2, "strength": 0.6, "message": ""},
     ],
 }
+_INSTRUCTED: dict[Role, list[Action | Exception]] = {  # the same where there are questions
+    RECOMMENDER: [
+        {"ask": "genre", "message": "長い質問? " * 40},
+        {"item": 0, "message": ""},
+        {"ask": "decade", "message": ""},
+        {"item": 1, "message": "Then this."},
+    ],
+    USER: [
+        {"action": len(ACTIONS), "strength": 0.0, "message": "", "error": "no action"},
+        {"action": 1, "strength": 0.3, "message": "Etwas Lustiges.", "reveal": "genre: Comedy"},
+        {"action": 0, "strength": 0.1, "message": "", "reveal": "decade: 1950s"},
+        {"action": 2, "strength": 0.6, "message": "", "reveal": "genre: Comedy"},
+    ],
+}
 
 
-def check_agent(agent: Agent, role: Role) -> None:
+def check_agent(agent: Agent, role: Role, *, instructed: bool = False) -> None:
     """Play the toy episodes and ask for what `Agent` promises.
 
     It answers every dialogue it is asked about and no other, with members of its action space; it leaves its
@@ -38,30 +53,36 @@ def check_agent(agent: Agent, role: Role) -> None:
     goes alike alone and in a batch, also when a copy of the agent has opened another batch meanwhile, as
     `SingleAgentVectorEnv` does.
 
+    Args:
+        agent: the agent; its items are those of the toy.
+        role: the side that it plays.
+        instructed: whether users have an instruction and the recommender may ask, see `toy_episodes`.
+
     Raises:
         AssertionError: it does not; the message says what was expected and found.
         ConfigError: it is no agent, or there is no such side.
     """
     check_plays(agent, "What is checked")
     role = find_role(role)
-    batch = _played(agent, role, range(4))
-    again = _played(agent, role, range(4))
+    batch = _played(agent, role, range(4), instructed)
+    again = _played(agent, role, range(4), instructed)
     assert batch == again, f"Equal seeds must give equal dialogues. {_first_difference(batch, again)}"
-    alone = [transcript for n in range(4) for transcript in _played(agent, role, [n])]
+    alone = [transcript for n in range(4) for transcript in _played(agent, role, [n], instructed)]
     assert batch == alone, f"A dialogue must go alike alone and in a batch. {_first_difference(batch, alone)}"
-    disturbed = _played(_Disturbed(agent), role, range(4))
+    disturbed = _played(_Disturbed(agent), role, range(4), instructed)
     assert batch == disturbed, (
         "`start` must bind what the agent keeps of a dialogue anew: a copy that opens a batch changes what "
         f"the agent says in its own. {_first_difference(batch, disturbed)}"
     )
 
 
-def _played(agent: Agent, role: Role, numbers: Sequence[int]) -> list[str]:
+def _played(agent: Agent, role: Role, numbers: Sequence[int], instructed: bool) -> list[str]:
     """Transcripts of some of the toy episodes, as JSON."""
-    episodes = toy_episodes()
+    episodes = toy_episodes(instructed=instructed)
     dialogues = [Dialogue(episodes.tasks[n], episodes.items) for n in numbers]
-    watched = _Watched(agent, role)
-    other = ScriptedAgent(_PARTNERS[USER if role == RECOMMENDER else RECOMMENDER])
+    watched = _Watched(agent, role, episodes)
+    partners = _INSTRUCTED if instructed else _PARTNERS
+    other = ScriptedAgent(partners[USER if role == RECOMMENDER else RECOMMENDER])
     sides: tuple[Agent, Agent] = (watched, other) if role == RECOMMENDER else (other, watched)
     play(dialogues, *sides, seed=7, numbers=numbers)
     assert watched.violation is None, watched.violation
@@ -87,9 +108,9 @@ class _Disturbed:
 class _Watched:
     """An agent whose answers are looked at before they are played."""
 
-    def __init__(self, agent: Agent, role: Role) -> None:
+    def __init__(self, agent: Agent, role: Role, episodes: EpisodeSet) -> None:
         self._agent = agent
-        self._space = action_spaces(NUM_CANDIDATES, (), (), Rules())[role]
+        self._space = action_spaces(NUM_CANDIDATES, episodes.items, episodes.kinds, Rules())[role]
         self.violation: str | None = None
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:

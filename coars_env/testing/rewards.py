@@ -9,11 +9,11 @@ from typing import cast
 
 import numpy as np
 
-from coars_env.datasets.dataset import FloatArray
+from coars_env.datasets.dataset import Facet, FloatArray
 from coars_env.errors import ConfigError, expect
 from coars_env.rewards import BatchReward, Reward, RewardTerms, TurnArrays, check_terms
 from coars_env.tasks import Task, task_from_row, task_row
-from coars_env.testing.toys import toy_episodes
+from coars_env.testing.toys import toy_episodes, toy_instructed_episodes
 from coars_env.transcript import ROLES, Answer, Transcript, Turn
 
 _TOLERANCE = 1e-12
@@ -32,7 +32,7 @@ class _Scored:
 
 
 def check_reward(reward: Reward) -> None:
-    """Score every kind of turn of the toy episodes and check what `Reward` promises.
+    """Score every kind of turn of the toy episodes, questions included, and check what `Reward` promises.
 
     Each agent's reward is a finite number, the excluded agents exist, and a turn earns the same again after a round
     trip through JSON, so that stored dialogues can be scored. If there is a method `batch` (see `BatchReward`), it pays
@@ -45,11 +45,18 @@ def check_reward(reward: Reward) -> None:
     expect(Reward, reward, "A reward has a method `turn`.", "Write one as in `coars_env.Reward`.")
     answers = [Answer(action, s, "So.") for action, s in ((0, 0.1), (1, 0.3), (2, 0.6), (3, 0.9), (2, 0.5))]
     answers.append(Answer(None, None, "So.", "no action"))
-    scored = []
-    for task, number, answer in product(toy_episodes(), range(1, _MAX_TURNS + 1), answers):
-        for proposal in (*task.candidates, None):
-            turn = Turn(proposal, "Why?", (answer,), "no item" if proposal is None else None)
-            scored.append(_Scored(task, turn, number, _check_turn(reward, task, turn, number)))
+    turns = [
+        (task, number, Turn(proposal, "Why?", (answer,), "no item" if proposal is None else None))
+        for task, number, answer in product(toy_episodes(), range(1, _MAX_TURNS + 1), answers)
+        for proposal in (*task.candidates, None)
+    ]
+    wish, unread = Answer(None, None, "So.", reveal=Facet("genre", "Comedy")), Answer(None, None, "So.", "no answer")
+    turns += [
+        (task, number, Turn(None, "Which?", (answer,), question=kind))
+        for task, number, answer in product(toy_instructed_episodes(), range(1, _MAX_TURNS), (wish, unread))
+        for kind in ("genre", "decade")
+    ]
+    scored = [_Scored(task, turn, number, _check_turn(reward, task, turn, number)) for task, number, turn in turns]
     if hasattr(reward, "batch"):
         _check_batch(cast(BatchReward, reward), scored)
 
@@ -94,6 +101,8 @@ def _arrays(scored: Sequence[_Scored]) -> TurnArrays:
     return TurnArrays(
         hit=np.array([one.turn.proposal == one.task.target for one in scored]),
         named=np.array([proposal is not None for proposal in proposals]),
+        question=np.array([one.turn.question is not None for one in scored]),
+        unread=np.array([answer.error is not None for answer in answers]),
         action=column([answer.action for answer in answers], -1).astype(np.int64),
         strength=column([answer.strength for answer in answers], math.nan),
         peer_similarity=np.array(

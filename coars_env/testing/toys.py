@@ -1,13 +1,14 @@
 """A game small enough to check by hand, and an agent that plays a list of actions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 
-from coars_env.datasets.dataset import Dataset, Item
+from coars_env.datasets.dataset import Dataset, Facet, Item
 from coars_env.observation import Action, Observation
-from coars_env.tasks import EpisodeSet, Task
+from coars_env.tasks import EpisodeSet, Instruction, Task
 
 NUM_CANDIDATES = 3
 """Candidates of each toy task."""
@@ -48,10 +49,13 @@ def toy_dataset() -> Dataset:
     )
 
 
-def toy_episodes() -> EpisodeSet:
+def toy_episodes(*, instructed: bool = False) -> EpisodeSet:
     """The last item of each toy user among three candidates, with made-up peer similarities (none in the third).
 
     In the first, peers have opinions: of item 5 one who took it after 2, of item 1 three, of item 3 nobody.
+
+    Args:
+        instructed: True gives each user an instruction, the first genre and the decade of its target.
     """
     nobody = (-1, -1, -1)
     opinions = (2, -1, 2, *nobody, *nobody), (1, 2, 4, 0, -1, 4, 0, -1, -1), nobody * 3
@@ -70,7 +74,36 @@ def toy_episodes() -> EpisodeSet:
         Task("toy-3", 3, history=(4, 1), candidates=(0, 2, 3), target=2, peer_similarity=(0.25, 0.5, -0.25)),
     )
     dataset = toy_dataset()
-    return EpisodeSet("toy/by-hand", tasks, dataset.items, dataset.provenance)
+    if not instructed:
+        return EpisodeSet("toy/by-hand", tasks, dataset.items, dataset.provenance)
+    told = tuple(replace(task, instruction=_wish(dataset.items[task.target])) for task in tasks)
+    return EpisodeSet("toy/instructed", told, dataset.items, dataset.provenance)
+
+
+def _wish(item: Item) -> Instruction:
+    facets = Facet("genre", item.values("genre")[0]), Facet("decade", item.values("decade")[0])
+    return Instruction(facets, kinds=("genre", "decade"))
+
+
+def toy_instructed_episodes() -> EpisodeSet:
+    """The toy episodes with an instruction each, of the kinds genre and decade.
+
+        task   target         the user wants                   candidates that have it all
+        toy-0  Brazil         genre: Comedy                    Brazil
+        toy-1  Amélie         genre: Comedy; decade: 2000s     Amélie; Brazil is a comedy, too
+        toy-2  Seven Samurai  decade: 1950s                    Seven Samurai
+        toy-3  Alien          nothing in particular            all
+
+    The catalogue has eight genres and five decades: Action, Comedy, Crime, Drama, Horror, Romance, Sci-Fi, Thriller;
+    1950s, 1970s, 1980s, 1990s, 2000s. In this order they are numbered 0 to 12 by `facet_vocabulary`.
+    """
+    comedy, episodes = Facet("genre", "Comedy"), toy_episodes()
+    wanted = (comedy,), (comedy, Facet("decade", "2000s")), (Facet("decade", "1950s"),), ()
+    tasks = tuple(
+        replace(task, instruction=Instruction(facets, ("genre", "decade")))
+        for task, facets in zip(episodes, wanted, strict=True)
+    )
+    return replace(episodes, name="toy/instructed", tasks=tasks)
 
 
 class ScriptedAgent:

@@ -14,15 +14,15 @@ from coars_env.datasets.dataset import FloatArray, IntArray
 from coars_env.env import asked_task
 from coars_env.errors import ActionError, CoarsWarning, ConfigError, expect, whole_number
 from coars_env.rewards import BatchReward, TurnArrays, check_terms, reward_name
-from coars_env.tasks import HISTORY_LENGTH, Task
-from coars_env.transcript import ACTIONS
+from coars_env.tasks import Task
+from coars_env.transcript import ACTIONS, Turn
+from coars_env.vector.arrays import Talk, TaskArrays, UserActs, answered_turn, opened_turn
 from coars_env.vector.streams import ByRole, Streams
-from coars_env.views.numeric import ACT_STRENGTHS, NUM_USER_ACTS, STEPS, Floats, turn_of_acts
+from coars_env.views.acts import Mask
+from coars_env.views.numeric import Bools, Floats
 from coars_env.views.numeric_env import NumericEnv
 
-CLICK = ACTIONS.index("click")
-_ACTIONS = np.array([*(act // STEPS for act in range(NUM_USER_ACTS)), -1])  # of each act; last, of any other number
-_STRENGTHS = np.array([*ACT_STRENGTHS, np.nan])
+STAR, CLICK = ACTIONS.index("star"), ACTIONS.index("click")
 
 
 class VectorNumericEnv:
@@ -73,7 +73,8 @@ class VectorNumericEnv:
         """
         expect(NumericEnv, env, "Arrays are those of the game in numbers.", "Make one by make(name, view='numeric').")
         game, self.encoder = env.env, env.encoder
-        if not callable(getattr(game.reward, "batch", None)):
+        self._one_by_one = not callable(getattr(game.reward, "batch", None))
+        if self._one_by_one:
             warnings.warn(
                 f"{reward_name(game.reward)} has no method `batch`, so the vector environment scores each turn in a "
                 "Python loop. For speed, write one, see `BatchReward`.",
@@ -86,19 +87,21 @@ class VectorNumericEnv:
         self.possible_agents: list[str] = list(game.possible_agents)
         self.single_observation_space = self.encoder.observation_space()
         self.single_action_space = self.encoder.action_space()
-        self._reward = game.reward
-        self._tasks = _Tasks(env)
+        self._reward, self._rules = game.reward, game.rules
+        self._tasks = TaskArrays(self.episodes.tasks, self.encoder)
+        self._acts = UserActs(self.encoder)
         self._streams = Streams(self.num_envs, len(self.episodes))
         n, t, k = self.num_envs, self.max_turns, self.encoder.num_candidates
         self._task = np.full(n, -1, np.int64)  # -1 before the first reset
         self._speaker = 0  # of all games: each has two half-turns in a turn, so they stay in step
         self._turn = np.zeros(n, np.int64)  # finished turns
         self._position = np.full(n, -1, np.int64)  # of the latest proposal among the candidates; -1 if it named none
-        self._proposal = np.zeros(n, np.int64)  # the recommender's latest acts
-        self._proposed = np.zeros((n, k), np.bool_)
+        self._proposed, self._rejected = np.zeros((n, k), np.bool_), np.zeros((n, k), np.bool_)
+        self._never = np.zeros(n, np.bool_)
         self._nothing = np.zeros((n, k), np.bool_)  # what the user sees of `_proposed`
+        self._talk = Talk(self.encoder, n) if self.encoder.acts.kinds else None
+        self._opened: list[Turn] = []  # the open turns, where the reward pays single turns only
         self._turns = np.zeros((n, t, self.encoder.described + len(ACTIONS) + 1), np.float32)
-        self._answers = self._encoded_answers()
         sides = range(len(self.possible_agents))
         self._seen = [np.empty((n, self.encoder.size), np.float32) for _ in sides]  # what each side sees now
         self._fresh = [self._write_dynamic(side)[:1].copy() for side in sides]  # of a game that begins
@@ -143,7 +146,7 @@ class VectorNumericEnv:
             ActionError: an act of the side whose half-turn it is lies outside its space, or there was no reset. No game
                 has changed then.
         """
-        acts = self._acts(actions)
+        acts = self._checked(actions)
         rewards, ended = np.zeros((len(self.possible_agents), self.num_envs)), np.zeros(self.num_envs, np.bool_)
         if self._speaker == 0:
             self._propose(acts)
@@ -152,6 +155,7 @@ class VectorNumericEnv:
         self._speaker = 1 - self._speaker
         for side in range(len(self.possible_agents)):
             self._write_dynamic(side)
+        self._write_facets()
         over = np.flatnonzero(ended)
         final = [seen[over] for seen in self._seen]
         if len(over):
@@ -170,7 +174,7 @@ class VectorNumericEnv:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _acts(self, actions: Mapping[str, npt.ArrayLike]) -> IntArray:
+    def _checked(self, actions: Mapping[str, npt.ArrayLike]) -> IntArray:
         """The acts of the side whose half-turn it is, checked. [N]."""
         if self._task[0] < 0:
             raise ActionError("An action needs a running game. Expected reset() first, found step(). Call reset().")
@@ -180,7 +184,7 @@ class VectorNumericEnv:
                 f"{list(actions) if isinstance(actions, Mapping) else actions!r}. Pass any for the silent side: they "
                 "are ignored."
             )
-        speaker, highest = self.possible_agents[self._speaker], self.encoder.wait
+        speaker, highest = self.possible_agents[self._speaker], self.encoder.acts.wait
         try:
             acts = np.asarray(actions[speaker])
         except ValueError:  # rows of different lengths
@@ -199,29 +203,65 @@ class VectorNumericEnv:
         return acts.astype(np.int64)
 
     def _propose(self, acts: IntArray) -> None:
-        self._proposal = acts
-        named = acts < self.encoder.num_candidates
+        everywhere, k = np.arange(self.num_envs), self.encoder.num_candidates
+        if self._talk:
+            self._talk.ask(np.where(self._may_ask() & (acts < k + len(self.encoder.acts.kinds)), acts - k, -1))
+        named = acts < k
+        if self._rules.repeats == "forbidden":
+            named &= self._allowed()[everywhere, np.minimum(acts, k - 1)]
         self._position = np.where(named, acts, -1)
         described = np.where(named[:, None], self._tasks.described[self._task, self._position], np.float32(0))
-        self._turns[np.arange(self.num_envs), self._turn, : self.encoder.described] = described
+        self._turns[everywhere, self._turn, : self.encoder.described] = described
         games = np.flatnonzero(named)
         self._proposed[games, acts[games]] = True
+        if self._one_by_one:
+            places, flags = zip(self._task.tolist(), named.tolist(), strict=True), self._may_ask().tolist()
+            self._opened = [
+                opened_turn(self.episodes, place, self.encoder.acts, act, may_ask, named=name)
+                for (place, name), act, may_ask in zip(places, acts.tolist(), flags, strict=True)
+            ]
 
-    def _answer(self, acts: IntArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    def _may_ask(self) -> Bools:
+        """Whether the recommender may ask. [N]."""
+        return (self._turn < self.max_turns - 1) & (self._talk is not None and self._rules.questions)
+
+    def _asked(self) -> Bools:
+        """Whether the user is asked. [N]."""
+        return self._talk.now >= 0 if self._talk else self._never
+
+    def _allowed(self) -> Bools:
+        """Candidates that may be proposed where repeats are forbidden. [N, K]."""
+        return ~self._rejected | self._rejected.all(1, keepdims=True)
+
+    def _answer(self, acts: IntArray) -> tuple[FloatArray, Bools]:
         """Rewards [2, N], and whether the game has ended."""
-        act = np.minimum(acts, NUM_USER_ACTS)
-        action, named = _ACTIONS[act], self._position >= 0
-        q = self._tasks.peer_similarity[self._task, self._position]
-        turns = TurnArrays(
-            hit=self._position == self._tasks.target[self._task],
-            named=named,
-            action=action,
-            strength=_STRENGTHS[act],
-            peer_similarity=np.where(named, q, 0.0),
-            number=self._turn + 1,
-        )
-        rewards = self._paid(turns) if hasattr(self._reward, "batch") else self._paid_one_by_one(acts)
-        self._turns[np.arange(self.num_envs), self._turn, self.encoder.described :] = self._answers[act]
+        everywhere, named, question = np.arange(self.num_envs), self._position >= 0, self._asked()
+        answers = np.where(question, self.encoder.acts.wait, acts) if self._talk else acts  # to proposals
+        action = self._acts.action[answers]
+        if self._one_by_one:
+            rewards = self._paid_one_by_one(acts)
+        else:
+            q = self._tasks.peer_similarity[self._task, self._position]
+            turns = TurnArrays(
+                hit=self._position == self._tasks.target[self._task],
+                named=named,
+                question=question,
+                unread=np.where(question, self._acts.unread[acts], action < 0) if self._talk else action < 0,
+                action=action,
+                strength=self._acts.strength[answers],
+                peer_similarity=np.where(named, q, 0.0),
+                number=self._turn + 1,
+            )
+            rewards = self._paid(turns)
+        if self._rules.repeats != "paid":
+            if self._rules.repeats == "unpaid":
+                repeated = named & self._rejected[everywhere, self._position]
+                rewards = np.where(repeated & (rewards > 0), 0.0, rewards)
+            rejected = np.flatnonzero(named & (action >= 0) & (action < STAR))
+            self._rejected[rejected, self._position[rejected]] = True
+        self._turns[everywhere, self._turn, self.encoder.described :] = self._acts.encoded[answers]
+        if self._talk:
+            self._talk.answer(self._acts.reveal[acts], self._tasks.candidates[self._task])
         self._turn += 1
         return rewards, (named & (action == CLICK)) | (self._turn == self.max_turns)
 
@@ -243,9 +283,9 @@ class VectorNumericEnv:
     def _paid_one_by_one(self, acts: IntArray) -> FloatArray:
         """Rewards [2, N], from a reward that scores single turns only."""
         rewards = np.empty((len(self.possible_agents), self.num_envs))
-        for n, (place, number) in enumerate(zip(self._task.tolist(), (self._turn + 1).tolist(), strict=True)):
-            task = self.episodes.tasks[place]
-            turn = turn_of_acts(task, int(self._proposal[n]), int(acts[n]))
+        games = zip(self._task.tolist(), (self._turn + 1).tolist(), self._opened, acts.tolist(), strict=True)
+        for n, (place, number, opened, act) in enumerate(games):
+            task, turn = self.episodes.tasks[place], answered_turn(opened, self.encoder.acts, act)
             terms = self._reward.turn(task, turn, number, self.max_turns)
             check_terms(terms, self._reward, task, number, self.possible_agents)
             rewards[:, n] = [terms.rewards[agent] for agent in self.possible_agents]
@@ -256,9 +296,13 @@ class VectorNumericEnv:
         drawn = self._streams.draw(games)[:, 1]  # also drawn where it is not played
         self._task[games] = drawn if chosen is None else self.episodes.tasks.index(chosen)
         self._turn[games], self._position[games], self._proposed[games], self._turns[games] = 0, -1, False, 0.0
+        self._rejected[games] = False
+        if self._talk:
+            self._talk.begin(games)
         for seen, static, fresh in zip(self._seen, self._tasks.static, self._fresh, strict=True):
             seen[games, : self.encoder.static_size] = static[self._task[games]]
-            seen[games, self.encoder.static_size :] = fresh
+            seen[games, self.encoder.static_size : self.encoder.static_size + self.encoder.dynamic_size] = fresh
+        self._write_facets(games)
 
     def _observations(self) -> ByRole:
         return {role: seen.copy() for role, seen in zip(self.possible_agents, self._seen, strict=True)}
@@ -270,36 +314,31 @@ class VectorNumericEnv:
             self._turn,
             self._nothing if side else self._proposed,
             self._turns,
-            out=self._seen[side][:, self.encoder.static_size :],
+            out=self._seen[side][:, self.encoder.static_size : self.encoder.size - self.encoder.facets_size],
         )
 
-    def _encoded_answers(self) -> Floats:
-        """How each act of the user, and last a message without an action, is written into `_turns`."""
-        strengths = np.where(_ACTIONS < 0, -1.0, _STRENGTHS)[:, None].astype(np.float32)
-        nothing = np.zeros((len(_ACTIONS), 1, self.encoder.described), np.float32)
-        return self.encoder.turns(nothing, _ACTIONS[:, None], strengths)[:, 0, self.encoder.described :]
+    def _write_facets(self, games: IntArray | None = None) -> None:
+        """Write what was said of facets; everywhere, or in these games."""
+        if not self._talk:
+            return
+        rows = np.arange(self.num_envs) if games is None else games
+        task, position = self._task[rows], self._position[rows]
+        proposal = np.where((position >= 0) & (self._speaker == 1), self._tasks.candidates[task, position], -1)
+        for side, seen in enumerate(self._seen):
+            seen[rows, -self.encoder.facets_size :] = self._talk.shown(side, rows, proposal, self._tasks.wanted[task])
 
     def _infos(self) -> dict[str, dict[str, Any]]:
-        masks = [self.encoder.masks[side, int(self._speaker == side)] for side in range(len(self.possible_agents))]
         return {
-            role: {"action_mask": np.tile(mask, (self.num_envs, 1)), "task": self._task.copy()}
-            for role, mask in zip(self.possible_agents, masks, strict=True)
+            role: {"action_mask": self._mask(side), "task": self._task.copy()}
+            for side, role in enumerate(self.possible_agents)
         }
 
-
-class _Tasks:
-    """The tasks of a set as arrays; M tasks."""
-
-    def __init__(self, env: NumericEnv) -> None:
-        tasks, encoder = env.env.episodes.tasks, env.encoder
-        history = np.full((len(tasks), HISTORY_LENGTH), -1, np.int64)
-        for row, task in enumerate(tasks):
-            history[row, HISTORY_LENGTH - len(task.history) :] = task.history
-        candidates = np.array([task.candidates for task in tasks], np.int64)
-        none = (0.0,) * encoder.num_candidates
-        self.peer_similarity = np.array([task.peer_similarity or none for task in tasks])  # [M, K]
-        at_target = candidates == np.array([task.target for task in tasks])[:, None]
-        self.target = np.where(at_target.any(1), at_target.argmax(1), -2)  # [M] place in the list; -2: not listed
-        shown = encoder.static(history, candidates)
-        self.static = [shown, encoder.static(history, np.full_like(candidates, -1))]  # of each side, [M, static_size]
-        self.described = shown[:, encoder.described - 1 :].reshape(*candidates.shape, -1)  # [M, K, F + 1]
+    def _mask(self, side: int) -> Mask:
+        """Legal acts of a side. [N, n]."""
+        masks = self.encoder.acts.masks[side, int(self._speaker == side)]
+        mask: Mask = np.tile(masks[0], (self.num_envs, 1))
+        if self._talk and self._speaker == side:
+            mask = masks[(self._asked() if side else self._may_ask()).astype(np.int64)]
+        if side == self._speaker == 0 and self._rules.repeats == "forbidden":
+            mask[:, : self.encoder.num_candidates] &= self._allowed()
+        return mask

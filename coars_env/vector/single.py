@@ -18,7 +18,8 @@ from coars_env.spaces import as_member
 from coars_env.tasks import Task
 from coars_env.transcript import RECOMMENDER, ROLES, Role, find_role
 from coars_env.vector.streams import Streams
-from coars_env.views.numeric import Floats, Mask
+from coars_env.views.acts import Mask
+from coars_env.views.numeric import Floats
 from coars_env.views.numeric_env import NumericEnv
 from coars_env.views.single import RoleName
 
@@ -34,8 +35,8 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[Floats, Any, Any]):
     `reset()` again and again.
 
     **Infos** are those of Gymnasium's `SyncVectorEnv` of N such environments (`task_id`, `parse_error`,
-    `reward_terms`, each with a mask `_...`), and `action_mask`, int8 [N, n], 1 where an act is legal: all acts of the
-    side but "wait", in every step.
+    `reward_terms`, each with a mask `_...`), and `action_mask`, int8 [N, n], 1 where an act is legal, see
+    `MaskedEnv`: all acts of the side but "wait", where nothing is asked or forbidden.
 
     **Automatic reset** in the same step, `AutoresetMode.SAME_STEP`: where a game has ended, the observation and the
     infos are those of the next game; `infos["final_obs"]` and `infos["final_info"]` hold the last of the game that
@@ -131,9 +132,10 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[Floats, Any, Any]):
         return self._observe(games), rewards, ended, np.zeros_like(ended), told | {"action_mask": self.action_masks()}
 
     def action_masks(self) -> Mask:
-        """Return [N, n], 1 where an act is legal."""
-        mask: Mask = np.tile(self.encoder.masks[self._side, 1], (self.num_envs, 1))
-        return mask
+        """Return [N, n], 1 where an act is legal; before the first reset, as an episode begins."""
+        fresh = self._env.env.new_dialogue(self.episodes.tasks[0])
+        masks = [self._env.legal_acts(self.role, self.dialogues.get(n, fresh)) for n in range(self.num_envs)]
+        return np.array(masks, np.int8)
 
     @property
     def _partner_role(self) -> Role:
@@ -192,7 +194,7 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[Floats, Any, Any]):
                 f"Every game needs an act. Expected integers of shape ({self.num_envs},), found {acts.dtype} of shape "
                 f"{acts.shape}. Pass one for each game."
             )
-        return {n: self._env.in_words(act, self.role) for n, act in enumerate(acts.tolist())}
+        return {n: self._env.in_words(act, self.role, self.dialogues[n]) for n, act in enumerate(acts.tolist())}
 
     def _observe(self, games: Sequence[int]) -> Floats:
         """What one's own side sees in these games. [games, L]."""

@@ -6,11 +6,20 @@ action = coars_env.read_reply(reply, RECOMMENDER, num_candidates=20)
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from coars_env.datasets.dataset import Item
-from coars_env.observation import Action, Observation, history_of, opinions_heard
+from coars_env.datasets.dataset import Facet, Item
+from coars_env.observation import (
+    Action,
+    Observation,
+    history_of,
+    instruction_of,
+    kinds_of,
+    opinions_heard,
+    read_reveal,
+)
 from coars_env.rendering.text import peers_text
+from coars_env.rules import Rules
 from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, clamp_strength, find_role
 
 Message = dict[str, str]
@@ -28,10 +37,21 @@ RULES = {
     ),
 }
 """The system messages; the wording is ours."""
+ASK_RULE = (
+    "\nIn place of an item you may ask what the user wants, but not in the last turn:\nAsk: <{kinds}>\nReason: <your "
+    "question to the user>"
+)
+WISH_RULE = (
+    "\nYou know what you want now. To say it, add a line:\nWish: <{kinds}>: <what you want>\nIf you are asked what you "
+    "want, reply in two lines, a wish and a reason, or by a reason alone if you would rather not say."
+)
+REPEATS_RULE = "\nWhat the user dislikes or skips must not be recommended again."
+"""What the system messages add: the first two in games with an instruction, the last where repeats are forbidden."""
 _FIELD = re.compile(r"[\s*]*(item|action|score|reason)[\s*]*:[\s*]*(.*)", re.IGNORECASE)  # stars: bold in Markdown
+_FIELD_OR_FACET = re.compile(_FIELD.pattern.replace("(item", "(ask|wish|item"), re.IGNORECASE)
 
 
-def messages(observation: Observation, role: Role, items: Sequence[Item]) -> list[Message]:
+def messages(observation: Observation, role: Role, items: Sequence[Item], rules: Rules | None = None) -> list[Message]:
     """What a chat model that plays `role` is to be sent. The other side's words are the chat's user.
 
     Of one dialogue each list begins with the one before it, so caches of prefixes hold. It ends with the other side's
@@ -41,12 +61,15 @@ def messages(observation: Observation, role: Role, items: Sequence[Item]) -> lis
         observation: what `Dialogue.observe(role)` or `CoarsEnv` shows.
         role: whose observation it is.
         items: the catalogue, `env.episodes.items`.
+        rules: of the game; needed where these forbid questions, since it is not seen in every turn.
     """
     role = find_role(role)
     heard = ["Taken so far, oldest first:", *(f"- {items[i].title}" for i in history_of(observation))]
     if role == RECOMMENDER:
         heard += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(observation["candidates"]))]
-    chat = [{"role": "system", "content": RULES[role]}]
+    elif kinds_of(observation):
+        heard.append(f"You want: {'; '.join(map(str, instruction_of(observation))) or 'anything'}.")
+    chat = [{"role": "system", "content": _rules(observation, role, rules or Rules())}]
     begun = int(observation["turn"]) + int(observation["speaker"])
     for turn in range(begun):
         proposed, answered = _proposal(observation, turn, items), _answer(observation, turn)
@@ -65,40 +88,92 @@ def messages(observation: Observation, role: Role, items: Sequence[Item]) -> lis
     return chat
 
 
-def reply_text(action: Action, role: Role, num_candidates: int) -> str:
-    """An action as a chat model should write it; only the message where the action names nothing."""
-    message = str(action["message"])
+def _rules(observation: Observation, role: Role, rules: Rules) -> str:
+    content, kinds = RULES[role], " or ".join(kinds_of(observation))
     if role == RECOMMENDER:
+        content += ASK_RULE.format(kinds=kinds) if kinds and rules.questions else ""
+        return content + (REPEATS_RULE if "allowed" in observation else "")
+    return content + (WISH_RULE.format(kinds=kinds) if kinds else "")
+
+
+def reply_text(action: Action, role: Role, num_candidates: int, *, asked: bool = False) -> str:
+    """An action as a chat model should write it; only the message where the action names nothing."""
+    message, wish = str(action["message"]), read_reveal(action)
+    if role == RECOMMENDER:
+        if action.get("ask"):
+            return f"Ask: {action['ask']}\nReason: {message}"
         return f"Item: {action['item']}\nReason: {message}" if action["item"] < num_candidates else message
-    if action["action"] >= len(ACTIONS):
+    lines = [] if wish is None else [f"Wish: {wish}"]
+    unread = action["action"] >= len(ACTIONS)
+    if unread and (not asked or action.get("error")):
         return message
-    return f"Action: {ACTIONS[action['action']]}\nScore: {float(action['strength']):.2f}\nReason: {message}"
+    if not asked:
+        lines = [f"Action: {ACTIONS[action['action']]}", f"Score: {float(action['strength']):.2f}", *lines]
+    return "\n".join([*lines, f"Reason: {message}"])
 
 
-def read_reply(text: str | None, role: Role, num_candidates: int) -> Action:
+def read_reply(
+    text: str | None, role: Role, num_candidates: int, *, facets: Sequence[Facet] = (), asked: bool = False
+) -> Action:
     """The action that a reply states, inverse of `reply_text`; never a guess.
 
     Fields stand on lines of their own, in any order; lines after a reason belong to it. A missing score is the middle
     of its action. What is missing, said twice or outside its range makes the whole message one that cannot be read;
     `error` then says why. So does None, which servers send in place of an empty reply.
+
+    Args:
+        text: the reply.
+        role: whose it is.
+        num_candidates: K.
+        facets: what can be wanted in games with an instruction, `facet_vocabulary(items, kinds)`: then the recommender
+            may ask for a kind of these, in place of an item, and the user wish for one of them.
+        asked: whether the user is asked, see `asked_kind`: then it needs no action, but a wish or a reason.
     """
     text = text or ""
+    fields, error = _fields(text, _FIELD_OR_FACET if facets else _FIELD)
+    if find_role(role) == RECOMMENDER:
+        return _read_recommender(fields, error, text, num_candidates, dict.fromkeys(facet.kind for facet in facets))
+    return _read_user(fields, error, text, facets, asked)
+
+
+def _fields(text: str, pattern: re.Pattern[str]) -> tuple[dict[str, str], str | None]:
+    """What stands after each label, and which label stands there twice."""
     fields: dict[str, str] = {}
     error, last = None, ""
     for line in text.split("\n"):
-        if found := _FIELD.fullmatch(line):
+        if found := pattern.fullmatch(line):
             last = found[1].lower()
             error = error or (f"the message states {last} twice" if last in fields else None)
             fields[last] = found[2].strip()
         elif last == "reason":
             fields[last] = f"{fields[last]} {line.strip()}".strip()
+    return fields, error
+
+
+def _read_recommender(
+    fields: dict[str, str], error: str | None, text: str, num_candidates: int, kinds: Iterable[str]
+) -> Action:
     reason = fields.get("reason", "")
-    if find_role(role) == RECOMMENDER:
-        number = re.fullmatch(r"(\d{1,9})\.?", fields.get("item", ""), re.ASCII)
-        if error is None and number and int(number[1]) < num_candidates:
-            return {"item": int(number[1]), "message": reason}
-        found_item = f"expected Item: 0..{num_candidates - 1}, found {fields.get('item', 'none')!r}"
-        return {"item": num_candidates, "message": text, "error": error or found_item}
+    kind, error = _one_of(fields, "ask", kinds, error)
+    if kind is not None and "item" in fields:
+        error = error or "the message states both an item and a question"
+    if error is None and kind is not None:
+        return {"ask": kind, "item": num_candidates, "message": reason}
+    number = re.fullmatch(r"(\d{1,9})\.?", fields.get("item", ""), re.ASCII)
+    if error is None and number and int(number[1]) < num_candidates:
+        return {"item": int(number[1]), "message": reason}
+    found_item = f"expected Item: 0..{num_candidates - 1}, found {fields.get('item', 'none')!r}"
+    return {"item": num_candidates, "message": text, "error": error or found_item}
+
+
+def _read_user(fields: dict[str, str], error: str | None, text: str, facets: Sequence[Facet], asked: bool) -> Action:
+    wish, error = _one_of(fields, "wish", map(str, facets), error)
+    reveal = {} if wish is None else {"reveal": wish}
+    if asked:
+        if error is None and not {"wish", "reason"} & set(fields):
+            error = "expected Wish: or Reason:, found neither"
+        beside = {**reveal, "message": fields.get("reason", "")} if error is None else {"message": text, "error": error}
+        return {"action": len(ACTIONS), "strength": 0.0, **beside}
     action, score = fields.get("action", "").lower().rstrip("."), fields.get("score")
     if error is None and action not in ACTIONS:
         error = f"expected Action: {', '.join(ACTIONS)}, found {fields.get('action', 'none')!r}"
@@ -107,11 +182,23 @@ def read_reply(text: str | None, role: Role, num_candidates: int) -> Action:
     if error is not None:
         return {"action": len(ACTIONS), "strength": 0.0, "message": text, "error": error}
     kind = ACTIONS.index(action)
-    return {
-        "action": kind,
-        "strength": clamp_strength(kind, None if score is None else float(score)),
-        "message": reason,
-    }
+    strength = clamp_strength(kind, None if score is None else float(score))
+    return {"action": kind, "strength": strength, "message": fields.get("reason", ""), **reveal}
+
+
+def _one_of(
+    fields: dict[str, str], label: str, options: Iterable[str], error: str | None
+) -> tuple[str | None, str | None]:
+    """The option that a field names, in letters of either case, and the error, or what is wrong with the field."""
+    if label not in fields or error is not None:
+        return None, error
+    written, known = fields[label], list(options)
+    bare = written.rstrip(".").casefold()
+    found = [option for option in known if option == written] or [one for one in known if one.casefold() == bare]
+    if len(found) == 1:
+        return found[0], None
+    shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+    return None, f"expected {label.title()}: one of {shown}, found {written!r}"
 
 
 def _said(role: str, lines: Sequence[str]) -> Message:
@@ -119,26 +206,43 @@ def _said(role: str, lines: Sequence[str]) -> Message:
 
 
 def _proposal(observation: Observation, turn: int, items: Sequence[Item]) -> str:
+    if kind := _question(observation, turn):
+        return f"The recommender asks for the {kind}: {observation['rationales'][turn]}"
     item = observation["proposals"][turn]
     title = items[item].title if item >= 0 else "nothing that can be read"
     return f"The recommender proposes {title}: {observation['rationales'][turn]}"
 
 
+def _question(observation: Observation, turn: int) -> str:
+    """The kind that a turn asks for; empty if it asks for none."""
+    return str(observation["questions"][turn]) if "questions" in observation else ""
+
+
+def _wish(observation: Observation, turn: int) -> str:
+    """What the user reveals in a turn; empty if it reveals nothing."""
+    return str(observation["reveals"][turn]) if "reveals" in observation else ""
+
+
 def _answer(observation: Observation, turn: int) -> str:
-    action = observation["actions"][turn]
+    action, wish, reply = observation["actions"][turn], _wish(observation, turn), observation["replies"][turn]
+    if _question(observation, turn):
+        return f"The user wants {wish}: {reply}" if wish else f"The user says: {reply}"
     if action < 0:
         return "The user gives no answer that can be read."
-    return f"The user answers {ACTIONS[action]} ({observation['strengths'][turn]:.2f}): {observation['replies'][turn]}"
+    wants = f", wants {wish}" if wish else ""
+    return f"The user answers {ACTIONS[action]} ({observation['strengths'][turn]:.2f}){wants}: {reply}"
 
 
 def _own_proposal(observation: Observation, turn: int) -> str:
     candidates = observation["candidates"].tolist()
     item = int(observation["proposals"][turn])
     number = candidates.index(item) if item >= 0 else len(candidates)
-    return reply_text({"item": number, "message": observation["rationales"][turn]}, RECOMMENDER, len(candidates))
+    action = {"item": number, "message": observation["rationales"][turn], "ask": _question(observation, turn)}
+    return reply_text(action, RECOMMENDER, len(candidates))
 
 
 def _own_answer(observation: Observation, turn: int) -> str:
     kind = int(observation["actions"][turn])
     action = {"action": kind if kind >= 0 else len(ACTIONS), "strength": observation["strengths"][turn]}
-    return reply_text({**action, "message": observation["replies"][turn]}, USER, 0)
+    said = {"message": observation["replies"][turn], "reveal": _wish(observation, turn)}
+    return reply_text({**action, **said}, USER, 0, asked=bool(_question(observation, turn)))

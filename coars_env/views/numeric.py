@@ -5,34 +5,21 @@ environment and a vector of them that call the same functions see the same bits.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from coars_env.datasets.dataset import FloatArray, IntArray
+from coars_env.datasets.dataset import Facet, FloatArray, IntArray, Item
 from coars_env.errors import ConfigError, ShapeError, whole_number
-from coars_env.observation import Action, Observation
-from coars_env.tasks import Split, SvdPeers, Task
-from coars_env.transcript import ACTIONS, RECOMMENDER, ROLES, STRENGTH_EDGES, USER, Role, Turn, clamp_strength
-from coars_env.turns import open_turn, read_answer
+from coars_env.observation import Observation, asked_kind, instruction_of, kinds_of, reveals_of
+from coars_env.tasks import Split, SvdPeers, facet_vocabulary
+from coars_env.transcript import ACTIONS, ROLES, Role
+from coars_env.views.acts import Acts
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.int8]
-
-STEPS = 5
-"""Strengths that an act can express for each of the four actions, .05 apart."""
-NUM_USER_ACTS = len(ACTIONS) * STEPS
-ACT_STRENGTHS: tuple[float, ...] = tuple(
-    clamp_strength(a, STRENGTH_EDGES[a] + 0.05 * k) for a in range(len(ACTIONS)) for k in range(STEPS)
-)
-"""Strength of each of the user's acts: .25 a + .05 k for act 5 a + k."""
-RATIONALE = "This may be for you."
-REPLIES = ("Not for me.", "Not now.", "I will keep it in mind.", "Yes, that one.")
-"""What a side that thinks in numbers says for itself; the user, one sentence for each action."""
-
 
 # --- items ------------------------------------------------------------------------------------------------------------
 
@@ -69,70 +56,14 @@ def item_features(split: Split, *, size: int = 8, directions: FloatArray | None 
     return np.round(features, 4).astype(np.float32) + np.float32(0)  # no negative zeros
 
 
-# --- acts -------------------------------------------------------------------------------------------------------------
-
-
-def num_acts(num_candidates: int) -> int:
-    """n of both sides' `Discrete(n)`: the recommender's K candidates or the user's 20 acts, and "wait"."""
-    return max(num_candidates, NUM_USER_ACTS) + 1
-
-
-def to_action(act: int, role: Role, num_candidates: int) -> Action:
-    """An act in words, as `CoarsEnv` takes them.
-
-    Recommender: act i proposes candidate i. User: act 5 a + k is action a with strength .25 a + .05 k. Any other
-    number, "wait" among them, becomes a message that cannot be read.
-    """
-    act = int(act)
-    if role == RECOMMENDER:
-        if 0 <= act < num_candidates:
-            return {"item": act, "message": RATIONALE}
-        return {"item": num_candidates, "message": "", "error": f"act {act} names no candidate"}
-    if 0 <= act < NUM_USER_ACTS:
-        action = act // STEPS
-        return {"action": action, "strength": ACT_STRENGTHS[act], "message": REPLIES[action]}
-    return {"action": len(ACTIONS), "strength": 0.0, "message": "", "error": f"act {act} is no answer"}
-
-
-def to_act(action: Action, role: Role, num_candidates: int) -> int:
-    """The act nearest to an action in words; "wait" where nothing could be read. Inverse of `to_action` on its acts."""
-    wait = num_acts(num_candidates) - 1
-    if role == RECOMMENDER:
-        return int(action["item"]) if action["item"] < num_candidates else wait
-    kind = int(action["action"])
-    if kind >= len(ACTIONS):
-        return wait
-    above = clamp_strength(kind, float(action["strength"])) - STRENGTH_EDGES[kind]
-    return kind * STEPS + min(round(above * 100) // STEPS, STEPS - 1)
-
-
-def turn_of_acts(task: Task, proposed: int, answered: int) -> Turn:
-    """Return the finished turn that the recommender's act and the user's make, as `Dialogue` records it."""
-    k = len(task.candidates)
-    proposal, answer = to_action(proposed, RECOMMENDER, k), to_action(answered, USER, k)
-    turn = open_turn(task, proposal["item"], proposal["message"], proposal.get("error"))
-    return replace(turn, answers=(read_answer(**answer),))
-
-
-def act_masks(num_candidates: int) -> Mask:
-    """Which acts are legal: [2 sides, 2, n], 0 or 1; `[side, 1]` in one's own half-turn, `[side, 0]` in the other's.
-
-    In its own half-turn a side may do all its acts but "wait"; in the other's it may only wait.
-    """
-    masks = np.zeros((len(ROLES), 2, num_acts(num_candidates)), np.int8)
-    masks[:, 0, -1] = 1
-    masks[0, 1, :num_candidates] = 1
-    masks[1, 1, :NUM_USER_ACTS] = 1
-    return masks
-
-
 # --- observations -----------------------------------------------------------------------------------------------------
 
 
 class Encoder:
     """Observations of both sides as vectors of one length, every entry in [-1, 1].
 
-    A vector is a static part, known when the task is, and a dynamic part (F features, K candidates, T turns):
+    A vector is a static part, known when the task is, a dynamic part and, in games with an instruction, what was said
+    of facets (F features, K candidates, T turns, Q kinds of V facets in the order of `facet_vocabulary`):
 
     | part | entries | meaning |
     |---|---|---|
@@ -142,20 +73,36 @@ class Encoder:
     | | K | 1 for candidates proposed before; zeros for the user |
     | | F + 1 | the proposal to be answered now, likewise described; zeros in the recommender's half-turn |
     | | T (F + 1 + 5) | each turn: the proposal, described; one-hot of the action; strength |
+    | facets | Q | 1 for kinds asked for so far |
+    | | Q | 1 for the kind that is asked for now, in the user's half-turn |
+    | | K Q | share of the facets revealed of each kind that each candidate has; zeros for the user |
+    | | Q | share of its own facets of each kind that the proposal on the table has; zeros for the recommender |
+    | | V | 1 for the facets that the user wants; zeros for the recommender |
+    | | V | 1 for the facets revealed so far, true or not |
 
-    What was not said or could not be read is zero.
+    What was not said or could not be read is zero. What the recommender must not propose again stands in the mask.
     """
 
-    def __init__(self, features: Floats, *, num_candidates: int, max_turns: int) -> None:
+    def __init__(
+        self,
+        features: Floats,
+        *,
+        num_candidates: int,
+        max_turns: int,
+        items: Sequence[Item] = (),
+        kinds: Sequence[str] = (),
+    ) -> None:
         """Take the items' features.
 
         Args:
             features: [I, F], in [-1, 1], as from `item_features`.
             num_candidates: K.
             max_turns: T.
+            items: the catalogue, I items; needed where there are kinds.
+            kinds: kinds of facets that the two sides talk about, `episodes.kinds`.
 
         Raises:
-            ShapeError: not a matrix.
+            ShapeError: not a matrix, or another number of items.
             ConfigError: entries outside [-1, 1].
         """
         try:
@@ -179,21 +126,32 @@ class Encoder:
         self._lengths = np.sqrt((self._features**2).sum(-1))  # [I + 1]
         self.described = width + 1
         """F + 1: entries that describe one proposal or candidate."""
-        self.wait = num_acts(num_candidates) - 1
-        """The act that does nothing: what the silent side says."""
+        self.acts = Acts(num_candidates, tuple(kinds), facet_vocabulary(items, kinds) if kinds else ())
+        """What both sides can do."""
         self.static_size = width + num_candidates * self.described
         self.dynamic_size = 3 + num_candidates + self.described + max_turns * (self.described + len(ACTIONS) + 1)
-        self.size = self.static_size + self.dynamic_size
-        self.masks = act_masks(num_candidates)
-        """See `act_masks`."""
+        q, v = len(kinds), len(self.acts.facets)
+        self.facets_size = 2 * q + num_candidates * q + q + 2 * v
+        self.size = self.static_size + self.dynamic_size + self.facets_size
+        if len(items) != self.num_items and (items or kinds):
+            raise ShapeError(
+                f"Every item needs features. Expected {len(items)} rows, found {self.num_items}. Take them from the "
+                "split the episodes were made of."
+            )
+        self._number = {facet: number for number, facet in enumerate(self.acts.facets)}
+        self._kind = np.array([self.acts.kinds.index(facet.kind) for facet in self.acts.facets], np.int64)  # [V]
+        self._of_kind = (self._kind[:, None] == np.arange(q)).astype(np.float32)  # [V, Q]
+        self._has = np.zeros((self.num_items + 1, v), np.bool_)  # [I + 1, V]; row -1: no item
+        for row, item in enumerate(items if kinds else ()):
+            self._has[row, [self._number[Facet(kind, value)] for kind in kinds for value in item.values(kind)]] = True
 
     def observation_space(self) -> spaces.Box:
         """Box float32 [L] in [-1, 1], the same for both sides."""
         return spaces.Box(-1.0, 1.0, (self.size,), np.float32)
 
     def action_space(self) -> spaces.Discrete:
-        """Discrete(n), the same for both sides, see `num_acts`."""
-        return spaces.Discrete(num_acts(self.num_candidates))
+        """Discrete(n), the same for both sides, see `Acts`."""
+        return spaces.Discrete(self.acts.n)
 
     def summary(self, history: IntArray) -> Floats:
         """Mean of the features of the items taken. history [N, H], -1 is padding; [N, F]."""
@@ -258,6 +216,58 @@ class Encoder:
         out[:, 3 + k + d :] = turns.reshape(n, -1)
         return out
 
+    def numbers_of(self, facets: Sequence[Facet | None]) -> list[int]:
+        """Return the place of each facet in the vocabulary; -1 for none and for one that no item has."""
+        return [-1 if facet is None else self._number.get(facet, -1) for facet in facets]
+
+    def hear(self, facets: IntArray, candidates: IntArray, revealed: Bools, matches: Floats) -> None:
+        """Note in place what was revealed in a turn; what was revealed before counts once.
+
+        Args:
+            facets: [N], numbers of facets, -1 for none.
+            candidates: [N, K], -1 where not shown.
+            revealed: [N, V], facets revealed so far.
+            matches: [N, K, Q], how many of these each candidate has.
+        """
+        games = np.flatnonzero(facets >= 0)
+        games = games[~revealed[games, facets[games]]]
+        new = facets[games]
+        revealed[games, new] = True
+        matches[games, :, self._kind[new]] += self._has[candidates[games], new[:, None]]
+
+    def facets(
+        self,
+        side: int,
+        asked: Bools,
+        asked_now: IntArray,
+        proposal: IntArray,
+        wanted: Bools,
+        revealed: Bools,
+        matches: Floats,
+    ) -> Floats:
+        """What was said of facets. [N, facets_size].
+
+        Args:
+            side: whose observation it is: 0 recommender, 1 user.
+            asked: [N, Q], kinds asked for so far.
+            asked_now: [N], number of the kind that is asked for now, or -1.
+            proposal: [N], the item on the table, or -1.
+            wanted: [N, V], facets that the user wants; read for the user only.
+            revealed: [N, V], see `hear`.
+            matches: [N, K, Q], see `hear`; read for the recommender only.
+        """
+        n, q = asked.shape
+        none = np.zeros((n, q), np.float32)
+        fits, shares, wants = none, np.zeros_like(matches), np.zeros_like(wanted)
+        if side == 0:
+            shares = matches / np.maximum(revealed @ self._of_kind, np.float32(1))[:, None]
+        else:
+            own = np.maximum(wanted @ self._of_kind, np.float32(1))
+            fits, wants = ((self._has[proposal] & wanted) @ self._of_kind) / own, wanted
+        now = asked_now[:, None] == np.arange(q)
+        parts = (asked, now, shares.reshape(n, -1), fits, wants, revealed)
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+
     def encode(self, observations: Sequence[Observation], role: Role) -> Floats:
         """Observations of one side, as `Dialogue.observe` gives them, in numbers. [N, size].
 
@@ -274,9 +284,37 @@ class Encoder:
                 f"An encoder serves one kind of game. Expected {self.num_candidates} candidates and {self.max_turns} "
                 f"turns, found {found[0]} and {found[1]}. Make an Encoder for this one."
             )
+        if (kinds := kinds_of(observations[0])) != self.acts.kinds:
+            raise ShapeError(
+                f"An encoder serves one kind of game. Expected kinds of facets {self.acts.kinds}, found {kinds}. Make "
+                "an Encoder for this one."
+            )
         static = self.static(column("history"), candidates)
         proposed = ((candidates[:, :, None] == items[:, None]) & (items[:, None] >= 0)).any(-1)
         proposals = self.describe(items, static[:, : self.described - 1])
         turns = self.turns(proposals, column("actions"), column("strengths"))
-        dynamic = self.dynamic(ROLES.index(role), column("speaker"), column("turn"), proposed, turns)
-        return np.concatenate([static, dynamic], axis=1)
+        side, speaker, turn = ROLES.index(role), column("speaker"), column("turn")
+        dynamic = self.dynamic(side, speaker, turn, proposed, turns)
+        parts = [static, dynamic]
+        if kinds:
+            on_table = items[np.arange(len(turn)), np.minimum(turn, self.max_turns - 1)]
+            parts.append(self._facets(observations, side, candidates, np.where(speaker == 1, on_table, -1)))
+        return np.concatenate(parts, axis=1)
+
+    def _facets(
+        self, observations: Sequence[Observation], side: int, candidates: IntArray, proposal: IntArray
+    ) -> Floats:
+        kinds, n = self.acts.kinds, len(observations)
+        asked = np.array([[kind in one["questions"] for kind in kinds] for one in observations])
+        now = np.array([-1 if (kind := asked_kind(one)) is None else kinds.index(kind) for one in observations])
+        wanted, revealed = (np.zeros((n, len(self.acts.facets)), np.bool_) for _ in range(2))
+        matches = np.zeros((n, self.num_candidates, len(kinds)), np.float32)
+        for row, one in enumerate(observations):
+            wanted[row, [number for number in self.numbers_of(instruction_of(one)) if number >= 0]] = True
+        told = np.full((n, self.max_turns), -1)
+        for row, one in enumerate(observations):
+            numbers = self.numbers_of(reveals_of(one))
+            told[row, : len(numbers)] = numbers
+        for facets in told.T:
+            self.hear(facets, candidates, revealed, matches)
+        return self.facets(side, asked, now, proposal, wanted, revealed, matches)

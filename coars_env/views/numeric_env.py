@@ -5,15 +5,17 @@ from operator import index
 from typing import Any, ClassVar
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from coars_env.dialogue import Dialogue
 from coars_env.env import CoarsEnv
-from coars_env.errors import ActionError, ConfigError, ShapeError, TaskError, expect
+from coars_env.errors import ActionError, ConfigError, TaskError, expect
 from coars_env.observation import Action, Observation
 from coars_env.transcript import RECOMMENDER, ROLES, Role, Transcript
-from coars_env.views.numeric import Encoder, Floats, Mask, to_action
+from coars_env.views.acts import Acts, Mask, question_open
+from coars_env.views.numeric import Encoder, Floats
 
 NumericPolicy = Callable[[Floats, Mask], int]
 """(observation, shape [L]; mask of legal acts, shape [n]) -> act."""
@@ -30,6 +32,11 @@ class NumericEnv(ParallelEnv[str, Any, int]):
     The last number is "wait", for the side whose half-turn it is not; what that side sends is ignored. A speaker that
     waits, or sends a number that means nothing for its side, has said something that cannot be read: a turn of its own
     kind, see `CoarsEnv`. A number outside the space raises `ActionError` and changes nothing.
+
+    In games with an instruction of Q kinds and V facets the recommender's acts K .. K + Q - 1 ask, and the user's
+    20 .. 20 + V - 1 reveal a facet, in answer to a question or with a dislike; 20 + V declines to answer. Then
+    n = max(K + Q, 20 + V + 1) + 1, see `Acts`. To ask in the last turn, to answer a question by an action or to
+    propose again what is forbidden is also something that cannot be read.
 
     **Infos.** As there, but such as libraries can put into arrays: nothing after a reset; `parse_error` is empty where
     there is none; and `excluded` in `reward_terms` says whether the message of this side would be left out of training.
@@ -58,12 +65,14 @@ class NumericEnv(ParallelEnv[str, Any, int]):
                 "groups in CoarsEnv, AecEnv or VectorDialogueEnv."
             )
         self.env = env
-        self.encoder = Encoder(features, num_candidates=len(env.episodes.tasks[0].candidates), max_turns=env.max_turns)
-        if self.encoder.num_items != len(env.episodes.items):
-            raise ShapeError(
-                f"Every item needs features. Expected {len(env.episodes.items)} rows for {env.episodes.name!r}, found "
-                f"{self.encoder.num_items}. Take them from the split the episodes were made of."
-            )
+        episodes = env.episodes
+        self.encoder = Encoder(
+            features,
+            num_candidates=len(episodes.tasks[0].candidates),
+            max_turns=env.max_turns,
+            items=episodes.items,
+            kinds=episodes.kinds,
+        )
         self.render_mode = env.render_mode
         self.possible_agents: list[str] = list(env.possible_agents)
         self.observation_spaces: dict[str, gymnasium.Space[Any]] = {
@@ -134,8 +143,8 @@ class NumericEnv(ParallelEnv[str, Any, int]):
                 terms["excluded"] = role in terms["excluded"]
         return self._shown(observations), rewards, terminations, truncations, infos
 
-    def in_words(self, act: int, role: Role) -> Action:
-        """An act as `CoarsEnv` takes it.
+    def in_words(self, act: int, role: Role, dialogue: Dialogue | None = None) -> Action:
+        """An act of one side of a dialogue, the running one if None, as `CoarsEnv` takes it.
 
         Raises:
             ActionError: it lies outside the space of its side.
@@ -146,7 +155,13 @@ class NumericEnv(ParallelEnv[str, Any, int]):
                 f"An action must lie in its space. Expected a member of {space} from {role}, found {act!r}. The "
                 "episode is unchanged: pass another action."
             )
-        return to_action(act, role, self.encoder.num_candidates)
+        dialogue = self.dialogue if dialogue is None else dialogue
+        return self.encoder.acts.to_action(act, role, dialogue is not None and _question_open(dialogue, role))
+
+    def legal_acts(self, role: Role, dialogue: Dialogue) -> Mask:
+        """Which acts a side may do in its own half-turn of a dialogue. [n], 0 or 1."""
+        question = _question_open(dialogue, role)
+        return self.encoder.acts.mask(role, question=question, forbidden=dialogue.forbidden)
 
     def render(self) -> str | None:
         """See `CoarsEnv.render`."""
@@ -162,27 +177,31 @@ class NumericEnv(ParallelEnv[str, Any, int]):
         return {role: self.encoder.encode([observations[role]], role)[0] for role in self.possible_agents}
 
 
+def _question_open(dialogue: Dialogue, role: Role) -> bool:
+    """`Acts.to_action` says what this is."""
+    return bool(dialogue.askable) if role == RECOMMENDER else dialogue.asked is not None
+
+
 class MaskedEnv(NumericEnv):
     """`NumericEnv` that also says which acts are legal.
 
     Observations are a Dict: `observation`, the Box of `NumericEnv`, and `action_mask`, int8 [n], 1 where the act is
-    legal. In its own half-turn a side may do all its acts but "wait", in the other's it may only wait.
+    legal. In the other side's half-turn a side may only wait. In its own it may not wait; else it may do all its acts
+    but those that cannot be read: the recommender may not ask in the last turn, nor where `Rules(questions=False)`, nor
+    propose what is forbidden; the user answers a question by a facet or declines, and declines nothing else.
     """
 
     metadata: ClassVar[dict[str, Any]] = {**CoarsEnv.metadata, "name": "coars_masked_v0"}
 
     def _space(self) -> gymnasium.Space[Any]:
-        mask = spaces.Box(0, 1, self.encoder.masks.shape[-1:], self.encoder.masks.dtype)
+        mask = spaces.Box(0, 1, (self.encoder.acts.n,), np.int8)
         return spaces.Dict({"observation": self.encoder.observation_space(), "action_mask": mask})
 
     def _shown(self, observations: dict[str, Observation]) -> dict[str, Any]:
-        vectors, masks = super()._shown(observations), self.encoder.masks
+        vectors, acts = super()._shown(observations), self.encoder.acts
         return {
-            role: {
-                "observation": vectors[role],
-                "action_mask": masks[side, int(observations[role]["speaker"] == side)].copy(),
-            }
-            for side, role in enumerate(self.possible_agents)
+            role: {"observation": vectors[role], "action_mask": acts.mask_of(observations[role], role)}
+            for role in self.possible_agents
         }
 
 
@@ -198,7 +217,7 @@ class NumericAgent:
 
         Args:
             policy: (observation, shape [L]; mask of legal acts, shape [n]) -> act.
-            encoder: `env.encoder` of a game in numbers with as many candidates and turns.
+            encoder: `env.encoder` of a game in numbers with as many candidates and turns, and the same facets.
 
         Raises:
             ConfigError: one of them is no such thing.
@@ -207,6 +226,7 @@ class NumericAgent:
         expect(Encoder, encoder, "A policy sees by an encoder.", "Pass `env.encoder` of a NumericEnv.")
         self._policy = policy
         self._encoder = encoder
+        self._acts: Acts = encoder.acts
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         """Nothing to open: what a policy remembers or draws is its own affair."""
@@ -223,8 +243,8 @@ class NumericAgent:
             if asked:
                 vectors = self._encoder.encode([observations[n] for n in asked], role)
                 for n, vector in zip(asked, vectors, strict=True):
-                    act = self._in_space(self._policy(vector, self._encoder.masks[side, 1].copy()), role)
-                    actions[n] = to_action(act, role, self._encoder.num_candidates)
+                    act = self._in_space(self._policy(vector, self._acts.mask_of(observations[n], role)), role)
+                    actions[n] = self._acts.to_action(act, role, question_open(observations[n], role))
         return actions
 
     def _in_space(self, act: object, role: Role) -> int:
@@ -232,9 +252,9 @@ class NumericAgent:
             number = index(act)  # type: ignore[arg-type]
         except TypeError:
             number = -1
-        if not 0 <= number <= self._encoder.wait:
+        if not 0 <= number <= self._acts.wait:
             raise ActionError(
-                f"A policy's act must lie in its space. Expected 0..{self._encoder.wait} for {role}, found {act!r}. "
+                f"A policy's act must lie in its space. Expected 0..{self._acts.wait} for {role}, found {act!r}. "
                 "Return one of the acts that the mask allows."
             )
         return number

@@ -10,7 +10,8 @@ from coars_env.errors import expect
 from coars_env.observation import Action
 from coars_env.partners import Agent, agent_seed, check_plays
 from coars_env.transcript import RECOMMENDER, ROLES, USER, find_role
-from coars_env.views.numeric import Floats, Mask
+from coars_env.views.acts import Mask
+from coars_env.views.numeric import Floats
 from coars_env.views.numeric_env import NumericEnv
 
 RoleName = Literal["recommender", "user", "recommender_0", "user_0"]
@@ -50,9 +51,9 @@ class SingleAgentEnv(gymnasium.Env[Any, Any]):
         self.action_space = env.encoder.action_space()
 
     def action_masks(self) -> Mask:
-        """[n], 1 where the act is legal."""
-        mask: Mask = self.env.encoder.masks[ROLES.index(self.role), 1].copy()
-        return mask
+        """[n], 1 where the act is legal; before the first reset, as an episode begins."""
+        game = self.env.env
+        return self.env.legal_acts(self.role, game.dialogue or game.new_dialogue(game.episodes.tasks[0]))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         """See `CoarsEnv.reset`. Where the partner begins, it has spoken."""

@@ -1,6 +1,7 @@
 """Worlds and models small enough for a test: a synthetic split, a tiny pocket, and tiny Llama and Qwen3 models."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,10 @@ from coars_env import (
     USER,
     CoarsReward,
     Dialogue,
+    Facet,
+    Instruction,
     Role,
+    Rules,
     Split,
     TaskBuilder,
     Transcript,
@@ -45,6 +49,7 @@ from coars_env import (
     sample_train_tasks,
 )
 
+FACET_KINDS = ("genre", "decade")
 TINY_POCKET = PocketConfig(hidden=32, layers=2, heads=2, steps=3, batch=16, sequence_length=12)
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -140,11 +145,12 @@ class Lab:
         self._made: dict[str, Path] = {}
 
     def folder(self, kind: str) -> Path:
-        """Of a saved model: "pocket", "llama" or "qwen3"."""
+        """Of a saved model: "pocket", "instructed" (a pocket that knows facets), "llama" or "qwen3"."""
         if kind not in self._made:
             self._made[kind] = self._folder / kind
-            if kind == "pocket":
-                load_pocket(self.split, TINY_POCKET, cache_dir=self._folder / kind)
+            if kind in ("pocket", "instructed"):
+                config = replace(TINY_POCKET, kinds=FACET_KINDS if kind == "instructed" else ())
+                load_pocket(self.split, config, cache_dir=self._folder / kind)
                 (self._made[kind],) = (self._folder / kind).iterdir()
             else:
                 tokenizer = new_tokenizer(self.split)
@@ -153,7 +159,8 @@ class Lab:
         return self._made[kind]
 
     def backbone(self, kind: str = "pocket") -> Backbone:
-        backbone = open_pocket(self.folder(kind)) if kind == "pocket" else load_causal_lm(self.folder(kind))
+        pocket = kind in ("pocket", "instructed")
+        backbone = open_pocket(self.folder(kind)) if pocket else load_causal_lm(self.folder(kind))
         backbone.max_reason_tokens = 6
         return backbone
 
@@ -180,6 +187,15 @@ class Lab:
         tasks = sample_train_tasks(self.build, n, np.random.default_rng(seed), prefix="t")
         reward = CoarsReward()  # nothing is excluded, so every turn has something to train on
         return [Dialogue(task, self.split.dataset.items, max_turns=max_turns, reward=reward) for task in tasks]
+
+    def instructed(self, n: int, *, max_turns: int = 4, seed: int = 0, rules: Rules | None = None) -> list[Dialogue]:
+        """Dialogues whose users want the first genre and the decade of the target."""
+        items, dialogues = self.split.dataset.items, self.dialogues(n, seed=seed)
+        for number, task in enumerate([dialogue.task for dialogue in dialogues]):
+            wants = tuple(Facet(kind, items[task.target].values(kind)[0]) for kind in FACET_KINDS)
+            task = replace(task, instruction=Instruction(wants, FACET_KINDS))
+            dialogues[number] = Dialogue(task, items, max_turns=max_turns, reward=CoarsReward(), rules=rules)
+        return dialogues
 
     def play(
         self,

@@ -1,5 +1,7 @@
 """I2Agent: profiles are rewritten when the truth is known, told to those alike, and the interest stays private."""
 
+from dataclasses import replace
+
 import pytest
 
 from agents.models.language_model import Request
@@ -7,7 +9,7 @@ from agents.models.prompts import BECAUSE, RECOMMENDED, TAKEN, TAKEN_NEXT
 from agents.players.memory import Memory
 from baselines.i2agent import ABOUT, ASK_PROFILE, INTEREST, PROFILE, SO_FAR, I2Agent, revealed, told
 from baselines.system import Resources
-from coars_env import ACTIONS, RECOMMENDER, Dialogue, FixedUser, Split, load_split, play
+from coars_env import ACTIONS, RECOMMENDER, Dialogue, Facet, FixedUser, Instruction, Split, load_split, play
 from coars_env.testing import toy_episodes
 from scripted import Scripted, by_hash, text_of
 
@@ -30,6 +32,16 @@ def test_the_writer_reads_the_dialogue_the_truth_and_the_profile_so_far() -> Non
     memory.write("user 0", "", "old", step=0)
     memory.write("user 1", "", "another's", step=0)
     assert "".join(revealed(memory, dialogue, "\n-")) == f"{seen}{SO_FAR} old{ASK_PROFILE}"
+
+
+def test_the_writer_reads_questions_and_wishes() -> None:
+    episodes, wish = toy_episodes(), Facet("genre", "Comedy")
+    task = replace(episodes.tasks[0], instruction=Instruction((wish,), ("genre",)))
+    dialogue = Dialogue(task, episodes.items, max_turns=2)
+    dialogue.ask("genre", "")
+    dialogue.reply(0, None, "", reveal=wish)
+    text = "".join(revealed(Memory({}), dialogue, "\n-"))
+    assert "\nThe recommender asks: Which genre?\nWants: Comedy\nThe item taken next" in text
 
 
 def numbered() -> Scripted:

@@ -16,6 +16,7 @@ from agents.models.language_model import Reply, Request
 from agents.models.policy import Policy
 from agents.models.prompts import ASK_RECOMMENDER, ASK_USER
 from agents.players.text_agent import TextAgent
+from agents.runs.config import run_config
 from agents.training.coars import Coars as CoarsRecipe
 from agents.training.learner import learners_of
 from agents.training.recipe import Setting
@@ -32,6 +33,8 @@ from coars_env import (
     CheckpointError,
     ConfigError,
     Dialogue,
+    FacetInstructions,
+    Rules,
     Split,
     builder,
     freeze,
@@ -159,9 +162,35 @@ def test_a_trained_pair_is_what_it_was_when_it_was_saved(split: Split, backbone:
     assert again.history == pair.history
     assert len(pair.history["hit_first"]) == 2
     assert pair.recommender.usage.calls == sum(len(turns) for turns in said[0])
+    (tmp_path / "pair" / "backbone.json").write_text('"pocket"')  # without the kinds of facets
+    with pytest.raises(CheckpointError, match=r"backbone\.json"):
+        Small.load(tmp_path / "pair", split)
     (tmp_path / "pair" / "history.json").unlink()
     with pytest.raises(CheckpointError, match=r"history\.json"):
         Small.load(tmp_path / "pair", split)
+
+
+def test_a_pair_is_trained_in_the_game_that_is_played(split: Split, tmp_path: Path) -> None:
+    wishes, rules = FacetInstructions(("genre", "decade"), most=1, noise=0.1), Rules(repeats="forbidden", answer="best")
+    size = PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8, kinds=wishes.kinds)
+    load_pocket(split, size, cache_dir=tmp_path / "pocket")
+    (backbone,) = (tmp_path / "pocket").iterdir()
+    resources = Resources(
+        backbone=str(backbone), updates=1, folder=tmp_path / "system", instructions=wishes, rules=rules
+    )
+    pair = Small.fit(split, seed=1, resources=resources)
+    config = run_config(tmp_path / "system" / "run")
+    assert (config.data.facets, config.recipe.rules) == (wishes, rules)
+    pair.save(tmp_path / "pair")
+    again = Small.load(tmp_path / "pair", split)
+    tasks = freeze(builder(split, instructions=wishes), "test").tasks[:4]
+    said = []
+    for one in (pair, again):
+        dialogues = [Dialogue(task, split.dataset.items, rules=rules) for task in tasks]
+        play(dialogues, one.recommender, one.user)
+        assert [dialogue.cause for dialogue in dialogues] == [None] * 4
+        said.append([dialogue.turns for dialogue in dialogues])
+    assert said[0] == said[1]
 
 
 def test_every_trained_system_builds_what_can_be_trained(split: Split, backbone: str) -> None:

@@ -1,5 +1,6 @@
 """The stream: order by recency, importance and relevance computed by hand, insights, and what is forgotten."""
 
+from dataclasses import replace
 from itertools import cycle
 
 import pytest
@@ -20,7 +21,7 @@ from baselines.memory_stream import (
     told,
 )
 from baselines.system import Resources
-from coars_env import ACTIONS, RECOMMENDER, USER, Dialogue, Split, load_split
+from coars_env import ACTIONS, RECOMMENDER, USER, Dialogue, Facet, Instruction, Split, load_split
 from coars_env.testing import toy_episodes
 from scripted import Scripted, by_hash, text_of
 
@@ -99,6 +100,19 @@ def test_each_turn_is_remembered_as_it_turned_out() -> None:
     assert first == ("user_0 0", f"{taken}; Heat (1995)", "Heat (1995): skip 0.30. Not taken next. too grim")
     assert len(last[2]) == len("Brazil (1985): click 0.90. Taken next.")  # a word too long for the rest is left out
     assert len(last[2].encode()) <= TEXT_BYTES
+
+
+def test_a_question_is_remembered_with_its_answer() -> None:
+    episodes, wish = toy_episodes(), Facet("genre", "Comedy")
+    task = replace(episodes.tasks[0], instruction=Instruction((wish,), ("genre",)))
+    dialogue = Dialogue(task, episodes.items, max_turns=2)
+    dialogue.ask("genre", "to be sure")
+    dialogue.reply(0, None, "", reveal=wish)
+    dialogue.recommend(1, "a classic")
+    dialogue.reply(ACTIONS.index("skip"), 0.3, "", reveal=wish)
+    (_, _, first), (_, _, last) = observations(dialogue, RECOMMENDER)
+    assert first == "Which genre?: wants genre: Comedy. to be sure"
+    assert last == "Heat (1995): skip 0.30, wants genre: Comedy. Not taken next. a classic"
 
 
 def rating_all(mark: str) -> Scripted:

@@ -2,15 +2,38 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from agents.models.language_model import Request
 from agents.models.prompts import CANDIDATES, ITEM, RECOMMENDED, RECOMMENDER_SYSTEM
 from agents.players.memory import Memory
-from baselines.reflexion import ASK_PLAN, LESSONS, PLAN, PLAN_BYTES, Reflexion, failed, mistakes, told, without
+from baselines.reflexion import (
+    ASK_PLAN,
+    LESSONS,
+    PLAN,
+    PLAN_BYTES,
+    Reflexion,
+    failed,
+    mistakes,
+    reflection,
+    told,
+    without,
+)
 from baselines.system import Resources
-from coars_env import ACTIONS, RECOMMENDER, USER, Dialogue, EpisodeSet, Split, leave_last, load_split
+from coars_env import (
+    ACTIONS,
+    RECOMMENDER,
+    USER,
+    Dialogue,
+    EpisodeSet,
+    Facet,
+    Instruction,
+    Split,
+    leave_last,
+    load_split,
+)
 from coars_env.testing import toy_dataset, toy_episodes
 from scripted import Scripted, by_hash, text_of
 
@@ -29,6 +52,17 @@ def played(*turns: tuple[int, str]) -> Dialogue:
         dialogue.recommend(place, "")
         dialogue.reply(ACTIONS.index(action), None, "")
     return dialogue
+
+
+def test_a_question_is_no_failure_and_its_answer_is_read() -> None:
+    task = replace(toy_episodes().tasks[0], instruction=Instruction((Facet("genre", "Comedy"),), ("genre",)))
+    dialogue = Dialogue(task, toy_dataset().items, max_turns=2)
+    dialogue.ask("genre", "")
+    dialogue.reply(0, None, "")
+    dialogue.recommend(1, "")
+    dialogue.reply(ACTIONS.index("skip"), None, "", reveal=Facet("genre", "Comedy"))
+    assert (failed(dialogue, RECOMMENDER), failed(dialogue, USER)) == (True, False)
+    assert "\nWants: Comedy\nThis was not" in "".join(reflection(dialogue, RECOMMENDER))
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 
 from coars_env import (
+    METRICS,
+    AskingRecommender,
     Benchmark,
     ConfigError,
+    FacetInstructions,
     FixedUser,
     GreedyRecommender,
+    InstructedUser,
     OracleUser,
     RandomRecommender,
+    Rules,
     ShapeError,
     Split,
     UserTest,
@@ -55,6 +60,34 @@ def test_scores_are_the_metrics_of_the_dialogues(split: Split, questions: Benchm
         np.testing.assert_array_equal(scores.metrics[name], values)
 
 
+def test_the_rules_of_the_benchmark_are_those_of_the_game_and_of_its_hit(split: Split) -> None:
+    rules = Rules(repeats="forbidden", answer="best")
+    questions = Benchmark.of(split, draws=1, rules=rules)
+    picky = OracleUser(questions.episodes[0], flip=0.5)
+    played = questions.play("chance", RandomRecommender(), picky)
+    assert {t.rules for t in played.runs[0][0]} == {rules}
+    scores = played.scores()
+    assert (scores.answer, scores.hit) == ("best", "hit_best")
+    assert scores.by_turn()["hit_best@4"].tolist() == scores.metrics["hit_best"].tolist()
+    assert Benchmark.of(split, draws=1).play("chance", RandomRecommender(), picky).scores().answer == Rules().answer
+
+
+def test_controls_are_played_on_the_same_episodes(split: Split) -> None:
+    questions = Benchmark.of(split, draws=2, instructions=FacetInstructions(("genre", "decade")))
+    items = questions.episodes[0].items
+    recommender = AskingRecommender(popularity_scorer(split), items)
+    own = questions.play("own", recommender, InstructedUser(items), seed=4).scores()
+    controls = {name: one.scores() for name, one in questions.play_controls(recommender, InstructedUser(items)).items()}
+    assert list(controls) == ["shuffled words", "no words", "other instruction"]
+    for name, scores in controls.items():
+        assert scores.metrics["hit_best"].shape == own.metrics["hit_best"].shape == (1, 2, 30)
+        assert scores.metrics["hit_best"].mean() < own.metrics["hit_best"].mean(), name
+    assert controls["no words"].metrics["revealed"].max() == 0
+    assert np.nanmean(controls["shuffled words"].metrics["true_reveals"]) < 1
+    with pytest.raises(ConfigError, match=r"tasks have 0 different instructions"):
+        Benchmark.of(split, draws=1).play_controls(recommender, InstructedUser(items))
+
+
 def test_a_user_is_asked_on_demand_and_prepared_before_each_draw(questions: Benchmark) -> None:
     user = OracleUser(task for test in questions.user_tests for task in test.tasks())
     prepared: list[UserTest] = []
@@ -75,7 +108,8 @@ def test_the_figures_are_those_of_the_single_reports(split: Split, questions: Be
     scores = played.scores()
     assert scores.seeds == (0, 1, 2)
     report = summarize("chance", played.runs)
-    assert {name: str(e) for name, e in scores.estimates().items()} == {k: str(e) for k, e in report.estimates.items()}
+    found = {name: str(e) for name, e in scores.kept(list(METRICS)).estimates().items()}
+    assert found == {k: str(e) for k, e in report.estimates.items()}
     asked = simulation_report("chance", played.simulations)
     assert {ratio: str(found) for ratio, found in scores.user_estimates().items()} == {
         ratio: str(found) for ratio, found in asked.estimates.items()

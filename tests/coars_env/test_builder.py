@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from coars_env import (
     HISTORY_LENGTH,
     ConfigError,
+    FacetInstructions,
     Split,
     TaskBuilder,
     TaskError,
@@ -191,7 +192,7 @@ def test_a_sampler_must_know_the_catalogue(toy_builder: Any) -> None:
         build("t", TOY_SPLIT.test[0], 2, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("rule", ["uniform", "popularity", "llara"])
+@pytest.mark.parametrize("rule", ["uniform", "popularity", "confusable", "llara"])
 def test_real_lists_hold_no_title_twice(ml100k: Split, rule: str) -> None:
     titles = [item.title for item in ml100k.dataset.items]
     assert len(set(titles)) < len(titles)  # some films are listed twice
@@ -208,9 +209,61 @@ def test_real_training_tasks_leave_the_held_out_items_alone(ml100k: Split, ml100
         assert 3 <= len(task.history) <= 10
 
 
+@pytest.mark.parametrize("rule", ["uniform", "popularity", "confusable", "llara"])
+def test_instructions_leave_the_candidates_and_their_order_alone(rule: Any) -> None:
+    split = leave_last(load("synthetic", users=40, items=120, interactions=1200))
+    plain, wished = (builder(split, rule, instructions=i) for i in (None, FacetInstructions(("genre", "decade"))))
+    for a, b in zip(freeze(plain, "test"), freeze(wished, "test"), strict=True):
+        assert b.instruction is not None
+        assert [facet.kind for facet in b.instruction.facets] == ["genre", "decade"]
+        assert replace(b, instruction=None) == a
+    rngs = [np.random.default_rng(3) for _ in range(2)]
+    drawn = [sample_train_tasks(b, 50, rng, prefix="t") for b, rng in zip((plain, wished), rngs, strict=True)]
+    assert [replace(task, instruction=None) for task in drawn[1]] == drawn[0]
+    assert len({task.instruction for task in drawn[1]}) > 10
+    assert rngs[0].random() == rngs[1].random()
+
+
+def test_instructions_are_drawn_anew_by_draw_and_seed_and_are_the_same_again() -> None:
+    split = leave_last(load("synthetic", users=40, items=120, interactions=1200))
+    build = builder(split, instructions=FacetInstructions(("genre", "decade"), noise=0.3))
+    wishes = [
+        [task.instruction for task in freeze(build, "test", draw=draw, seed=seed)]
+        for draw, seed in ((0, 0), (0, 0), (1, 0), (0, 1))
+    ]
+    assert wishes[0] == wishes[1]
+    assert len({tuple(one) for one in wishes}) == 3
+    tasks = [sample_train_tasks(build, 40, np.random.default_rng(seed), prefix="t") for seed in (0, 0, 1)]
+    assert tasks[0] == tasks[1] != tasks[2]
+
+
+def test_a_set_is_named_by_the_kinds_of_its_instructions(toy_builder: Any) -> None:
+    split = toy_builder().split
+    build = builder(split, num_candidates=3, instructions=FacetInstructions(("decade", "genre"), noise=0.1))
+    episodes = freeze(build, "test")
+    assert episodes.name == "toy/leave_last/test/uniform/d0/decade+genre-noise0.1"
+    assert episodes.tasks[0].task_id == "leave_last-test-uniform-d0-0000"
+    assert episodes.kinds == ("decade", "genre")
+
+
+def test_instructions_about_likeness_are_of_a_split_that_knows_it(toy_builder: Any) -> None:
+    split = toy_builder().split
+    build = builder(split, "confusable", num_candidates=3, instructions=FacetInstructions(("like",)))
+    episodes = freeze(build, "test")
+    wanted = [task.instruction.facets for task in episodes if task.instruction]
+    assert [len(facets) for facets in wanted] == [1, 1, 0, 1]  # the third target is in no training sequence
+    assert all(task.instruction.fits(build.split.dataset.items[task.target]) for task in episodes if task.instruction)
+    assert episodes.items == build.split.dataset.items
+    assert build.split.dataset.provenance == split.dataset.provenance
+    with pytest.raises(ConfigError, match=r"kinds must be in the data, got 'like' where the items have only 'genre'"):
+        TaskBuilder(split, uniform_candidates(6), num_candidates=3, instructions=FacetInstructions(("like",)))
+    with pytest.raises(ConfigError, match=r"Instructions are drawn by a rule\. .* found \('genre',\)"):
+        builder(split, instructions=("genre",))  # type: ignore[arg-type]
+
+
 def test_a_set_is_named_by_the_rule_that_drew_it(toy_builder: Any) -> None:
     split = toy_builder().split
-    for candidates in ("uniform", "popularity", "llara"):
+    for candidates in ("uniform", "popularity", "confusable", "llara"):
         named = builder(split, candidates, num_candidates=3)  # type: ignore[arg-type]
         assert (named.candidates, freeze(named, "test").name) == (candidates, f"toy/leave_last/test/{candidates}/d0")
     changed = toy_builder(sampler=popularity_candidates(split))  # a copy of "uniform" that draws otherwise

@@ -38,6 +38,8 @@ from coars_env import (
     constant_stage,
     episode_metrics,
     evaluate,
+    hit_by_turn,
+    hit_so_far,
     holm,
     joint_estimates,
     leave_last,
@@ -53,7 +55,7 @@ from coars_env import (
     user_test,
 )
 from coars_env.testing import toy_episodes
-from turns import turn_of
+from turns import COMEDY, WAR, asking, told, turn_of
 
 DISLIKE, SKIP, STAR, CLICK = range(len(ACTIONS))
 PROVENANCE = Provenance("custom", "toy", "0" * 64)
@@ -88,12 +90,15 @@ def test_hit_metrics_of_four_dialogues() -> None:
     found = episode_metrics(FOUR)
     assert set(found) == set(METRICS)
     assert found["hit_final"].tolist() == [1, 0, 0, 0]  # the last one stood at the target when it failed
+    assert found["hit_best"].tolist() == [1, 0, 0, 0]  # STUBBORN accepts the miss of turn 4 most strongly
     assert found["hit_first"].tolist() == [0, 1, 0, 0]
+    assert found["hit_first_proposal"].tolist() == [0, 1, 0, 0]
     assert found["hit_any"].tolist() == [1, 1, 0, 1]
     assert found["turns"].tolist() == [2, 4, 0, 2]
     assert found["accepted"].tolist() == [1, 0, 0, 0]
     assert found["failed"].tolist() == [0, 0, 1, 1]
     assert found["repeats"].tolist() == [0, 1, 0, 0]
+    assert found["repeats_rejected"].tolist() == [0, 1, 0, 0]
     assert found["parse_errors_recommender"].tolist() == [0, 1, 0, 0]
     assert found["parse_errors_user"].tolist() == [0, 0, 0, 1]
 
@@ -101,6 +106,9 @@ def test_hit_metrics_of_four_dialogues() -> None:
 def test_what_has_no_truth_is_undefined() -> None:
     found = episode_metrics(FOUR)
     np.testing.assert_equal(found["turns_to_accept"], [2, np.nan, np.nan, np.nan])
+    np.testing.assert_equal(found["turns_to_hit"], [2, 1, np.nan, 2])
+    np.testing.assert_equal(found["true_reveals"], [np.nan] * 4)
+    assert found["questions"].tolist() == found["revealed"].tolist() == [0, 0, 0, 0]
     # hits: one click of 1; two rejections; none; a star of 1. Misses: a skip; a star; none; no usable answer.
     np.testing.assert_equal(found["acceptance_on_hits"], [1, 0, np.nan, 1])
     np.testing.assert_equal(found["acceptance_on_misses"], [0, 1, np.nan, 0])
@@ -127,6 +135,65 @@ def test_excluded_share_counts_messages_left_out_of_training() -> None:
     np.testing.assert_equal(found["excluded_user"], [0, 2 / 4, np.nan, 0])
 
 
+def test_questions_count_as_turns_and_as_nothing_else() -> None:
+    asks = [asking("genre", "A comedy.", COMEDY), asking("decade", reveal=WAR), asking("decade", error="no words")]
+    weak, strong = turn_of(2, "", 2, 0.6, "so"), turn_of(1, "", 2, 0.7, "yes", reveal=COMEDY)
+    dialogues = [
+        told([*asks[:2], strong, weak]),  # the last proposal is a miss, the best one the target
+        told([weak, asks[0], asks[2], turn_of(2, "", 0, 0.0, "")]),
+        told([*asks, turn_of(None, "", 1, 0.3, "", error="no item")]),
+    ]
+    found = {name: values.tolist() for name, values in episode_metrics(dialogues).items()}
+    assert [found[name] for name in ("hit_final", "hit_best", "hit_any")] == [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
+    assert [found[name] for name in ("hit_first", "hit_first_proposal")] == [[0, 0, 0], [1, 0, 0]]
+    assert [found[name] for name in ("turns", "questions", "revealed")] == [[4, 4, 4], [2, 2, 3], [2, 1, 2]]
+    np.testing.assert_equal(found["turns_to_hit"], [3, np.nan, np.nan])
+    np.testing.assert_equal(found["true_reveals"], [1 / 2, 1, 1 / 2])  # the user wants no war
+    np.testing.assert_equal(found["acceptance_on_hits"], [1, np.nan, np.nan])
+    np.testing.assert_equal(found["acceptance_on_misses"], [1, 1 / 2, np.nan])
+    assert [found[name] for name in ("parse_errors_recommender", "parse_errors_user")] == [[0, 0, 1], [0, 1, 1]]
+    # The weak star was no rejection, so what is proposed again was not rejected.
+    assert [found[name] for name in ("repeats", "repeats_rejected")] == [[0, 1, 0], [0, 0, 0]]
+
+
+def test_rejected_items_proposed_again_are_counted_whatever_stands_between() -> None:
+    no, star = turn_of(1, "", 0, 0.1, ""), turn_of(1, "", 2, 0.6, "")
+    dialogues = [told([no, asking("genre"), no, star]), told([star, no, no, no])]
+    found = episode_metrics(dialogues)
+    assert found["repeats"].tolist() == [2, 3]
+    assert found["repeats_rejected"].tolist() == [2, 2]
+
+
+def test_rates_by_turn_of_dialogues_that_ask() -> None:
+    asks, weak, strong = asking("genre"), turn_of(2, "", 2, 0.6, ""), turn_of(1, "", 2, 0.7, "")
+    dialogues = [
+        told([asks, strong, weak, weak]),
+        told([strong, asks, asks, strong]),
+        told([asks, turn_of(1, "", 3, 0.9, "")], "accepted"),
+        told([strong, asks], "failed"),
+    ]
+    turns = by_turn(dialogues)
+    assert [t.reached for t in turns] == [4, 4, 2, 2]
+    assert [t.asked for t in turns] == [1 / 2, 1 / 2, 1 / 2, 0]
+    assert [t.hit for t in turns] == [1 / 2, 1 / 2, 0, 1 / 2]
+    # Nothing was proposed in turn 1 of two; a question leaves the proposal before it; the last one has failed then.
+    assert [t.hit_so_far for t in turns] == [2 / 4, 4 / 4, 2 / 4, 2 / 4]
+    assert [t.best_so_far for t in turns] == [2 / 4, 4 / 4, 3 / 4, 3 / 4]
+    assert [hit_so_far(dialogues[0], n, "last") for n in (1, 2, 3)] == [False, True, False]
+    assert [hit_so_far(dialogues[2], n, "best") for n in (1, 2, 3, 4)] == [False, True, True, True]
+    assert [hit_so_far(dialogues[3], n, "last") for n in (1, 2, 3)] == [True, True, False]
+
+
+def test_hits_by_turn_of_all_dialogues() -> None:
+    """Two seeds of one dialogue; the second fails before it has proposed anything."""
+    strong = turn_of(1, "", 2, 0.7, "")
+    asks = told([asking("genre"), strong, turn_of(2, "", 2, 0.6, ""), strong])
+    found = hit_by_turn([[[asks]], [[told([asking("genre"), asking("genre")], "failed")]]])
+    assert list(found) == [f"{name}@{turn}" for name in ("hit_final", "hit_best") for turn in (1, 2, 3, 4)]
+    assert [found[f"hit_final@{turn}"].tolist() for turn in (1, 2, 3, 4)] == [[[[n]], [[0]]] for n in (0, 1, 0, 1)]
+    assert [found[f"hit_best@{turn}"].tolist() for turn in (1, 2, 3, 4)] == [[[[n]], [[0]]] for n in (0, 1, 1, 1)]
+
+
 def test_rates_by_turn() -> None:
     first, second, third, fourth = by_turn(FOUR)
     assert [t.reached for t in (first, second, third, fourth)] == [3, 3, 1, 1]
@@ -134,6 +201,9 @@ def test_rates_by_turn() -> None:
     # Stopped after turn 1 only STUBBORN stands at the target; after turn 2 all but the broken one do; then STUBBORN
     # loses it, and the garbled one has failed.
     assert [t.hit_so_far for t in (first, second, third, fourth)] == [1 / 4, 3 / 4, 1 / 4, 1 / 4]
+    # By the best proposal STUBBORN stands at the target until the star of turn 4, stronger than its rejections.
+    assert [t.best_so_far for t in (first, second, third, fourth)] == [1 / 4, 3 / 4, 2 / 4, 1 / 4]
+    assert {t.asked for t in (first, second, third, fourth)} == {0}
     assert (first.acceptance_on_hits, first.acceptance_on_misses) == (0.0, 0.0)
     assert second.acceptance_on_hits == pytest.approx(2 / 3)
     assert np.isnan(second.acceptance_on_misses)
@@ -302,7 +372,8 @@ def test_a_report_says_what_was_measured() -> None:
     assert text.startswith("**toy**: 4 rows, 1 candidate draws, 1 seeds; custom data toy (000000000000).")
     assert "| metric | mean | 90% interval | undefined |" in text
     assert "| turns_to_accept | 2.000 | [2.000, 2.000] | 3 |" in text
-    assert "| 4 | 1 | 0.000 | 0.250 | nan | 1.000 |" in text
+    assert "| turn | reached | asked | hit | hit so far | best so far | acceptance on hits | on misses |" in text
+    assert "| 4 | 1 | 0.000 | 0.000 | 0.250 | 0.250 | nan | 1.000 |" in text
 
 
 def test_runs_over_different_rows_are_refused() -> None:

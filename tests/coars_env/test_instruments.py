@@ -2,13 +2,14 @@ import gzip
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from coars_env import Dataset, Item, leave_last, llara
+from coars_env import Dataset, Facet, Item, leave_last, llara
 from coars_env.datasets.instruments import load_instruments
 from coars_env.errors import DatasetError, MissingDataError, TaskError
 
@@ -44,16 +45,16 @@ def new_review(user: str, item: str, time: int) -> dict[str, Any]:
 
 REVIEWS = [old_review("A1", "B01", 200), old_review("A2", "B02", 50), old_review("A1", "B02", 100, overall=2.0)]
 META_2014 = """{'asin': 'B01', 'title': "Bach's Horn", 'categories': [['Musical Instruments', 'Brass'], []]}
-{'asin': 'B02', 'imUrl': 'http://example.org/\\u00e9.jpg', 'title': 'Caf\\xe9 Guitar', 'categories': [['Guitars']]}
+{'asin': 'B02', 'brand': 'Fender', 'imUrl': '\\u00e9.jpg', 'title': 'Caf\\xe9 Guitar', 'categories': [['Guitars']]}
 {'asin': 'B99', 'title': 'Not in the reviews'}
 """
 META_2018 = [
-    {"asin": "B01", "title": "Brass &amp; Horn", "category": ["Musical Instruments", "Brass"]},
+    {"asin": "B01", "title": "Brass &amp; Horn", "brand": "by B&amp;S", "category": ["Musical Instruments", "Brass"]},
     {"asin": "B01", "title": "The line again", "category": []},
     {"asin": "B02", "title": "<script>var aPageStart = (new Date()).getTime();</script>"},
 ]
 META_2023 = [
-    {"parent_asin": "B01", "title": "Horn", "categories": ["Musical Instruments", "Brass"]},
+    {"parent_asin": "B01", "title": "Horn", "categories": ["Musical Instruments", "Brass"], "store": "Bach"},
     {"parent_asin": "B02", "title": None, "categories": []},
 ]
 CSV_2023 = "user_id,parent_asin,rating,timestamp\nA1,B01,5.0,1000900\nA1,B02,4.0,1000100\nA2,B01,1.0,1588615855070\n"
@@ -64,6 +65,12 @@ def write(folder: Path, files: Mapping[str, str]) -> Path:
     for name, text in files.items():
         (folder / name).write_bytes(text.encode())
     return folder
+
+
+def item(title: str, *categories: str, brand: str = "") -> Item:
+    """What the metadata say of an item: categories are genres, too."""
+    facets = (*(Facet("category", name) for name in categories), *([Facet("brand", brand)] if brand else []))
+    return Item(title, categories, facets=facets)
 
 
 def titles(dataset: Dataset) -> dict[str, Item]:
@@ -92,9 +99,9 @@ def test_ids_alone_get_labels_that_say_nothing_and_the_provenance_says_so(tmp_pa
 def test_titles_are_read_where_they_lie_and_never_invented(tmp_path: Path) -> None:
     dataset = load_instruments(data_dir=write_lcrec(tmp_path, listed=LISTED), verify=False)
     found = titles(dataset)
-    assert found["0"] == Item("Lexicon Lambda & Case", ("Recording",))
-    assert found["1"] == Item("Violin Bow 4/4", ("Strings & Bows", "Bows"))
-    assert {found[item].title for item in "23"} == {f"Item {dataset.item_ids.index(item)}" for item in "23"}
+    assert found["0"] == item("Lexicon Lambda & Case", "Recording", brand="Lexicon")
+    assert found["1"] == item("Violin Bow 4/4", "Strings & Bows", "Bows")
+    assert {found[name].title for name in "23"} == {f"Item {dataset.item_ids.index(name)}" for name in "23"}
     assert "7" not in found
     assert dataset.provenance.origin == "lcrec-instruments, titles of 2 of 4 items, not verified"
 
@@ -142,6 +149,16 @@ def test_a_copy_is_fetched_with_its_titles_and_checked(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize(
+    "brand", [None, 7, "", " ", "<script>var aPageStart = (new Date()).getTime();</script>", ["Fender"]]
+)
+def test_what_is_no_brand_is_none(tmp_path: Path, brand: Any) -> None:
+    listed = {"0": {"title": "Horn", "brand": brand, "categories": "Brass"}}
+    dataset = load_instruments(data_dir=write_lcrec(tmp_path, listed=listed), verify=False)
+    assert titles(dataset)["0"] == item("Horn", "Brass")
+    assert dataset.digest == replace(dataset, items=tuple(replace(i, facets=()) for i in dataset.items)).digest
+
+
 # Amazon's own files ---------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +168,8 @@ def test_the_format_of_2014_is_read_with_its_python_literals(tmp_path: Path) -> 
     assert dataset.user_ids == ("A1", "A2")
     assert [dataset.item_ids[i] for i in dataset.sequence(0)] == ["B02", "B01"]
     assert (dataset.ratings.tolist(), dataset.timestamps.tolist()) == ([2, 5, 5], [100, 200, 50])
-    assert titles(dataset) == {"B01": Item("Bach's Horn", ("Brass",)), "B02": Item("Café Guitar", ("Guitars",))}
+    horn, guitar = item("Bach's Horn", "Brass"), item("Café Guitar", "Guitars", brand="Fender")
+    assert titles(dataset) == {"B01": horn, "B02": guitar}
     assert dataset.provenance.origin == "amazon-2014-instruments, titles of 2 of 2 items, not verified"
 
 
@@ -161,7 +179,7 @@ def test_the_format_of_2018_is_read_without_its_pieces_of_web_pages(tmp_path: Pa
         write(tmp_path, {"meta_Musical_Instruments.json": lines(META_2018)}) / "Musical_Instruments_5.json.gz"
     ).write_bytes(reviews)
     dataset = load_instruments("2018", data_dir=tmp_path, verify=False)
-    assert titles(dataset)["B01"] == Item("Brass & Horn", ("Brass",))
+    assert titles(dataset)["B01"] == item("Brass & Horn", "Brass", brand="B&S")
     assert titles(dataset)["B02"].title == f"Item {dataset.item_ids.index('B02')}"
     assert len(dataset.users) == 4  # a review that stands twice stays twice
     assert [dataset.item_ids[i] for i in dict.fromkeys(dataset.sequence(0).tolist())] == ["B02", "B01"]
@@ -172,7 +190,7 @@ def test_the_table_and_the_reviews_of_2023_are_read_alike(tmp_path: Path) -> Non
     table = load_instruments("2023", data_dir=write(tmp_path / "a", {"Musical_Instruments.csv": CSV_2023, **meta}))
     assert table.timestamps.tolist() == [1000, 1000, 1588615855]  # milliseconds in the file
     assert [table.item_ids[i] for i in table.sequence(0)] == ["B02", "B01"]  # and they decide within a second
-    assert titles(table)["B01"] == Item("Horn", ("Brass",))
+    assert titles(table)["B01"] == item("Horn", "Brass", brand="Bach")
     assert table.provenance.origin == "amazon-2023-instruments, titles of 1 of 2 items"
     reviews = [new_review("A1", "B01", 1000900), new_review("A1", "B02", 1000100)]
     folder = write(tmp_path / "b", {"Musical_Instruments.jsonl": lines(reviews), **meta})

@@ -15,6 +15,7 @@ from coars_env import (
     DatasetError,
     Item,
     builder,
+    facet_kinds,
     freeze,
     from_interactions,
     leave_last,
@@ -70,6 +71,29 @@ def test_a_table_becomes_a_dataset() -> None:
     assert (dataset.name, dataset.licence, dataset.times) == ("films", "mine", "seconds")
     assert (dataset.provenance.source, dataset.provenance.origin) == ("custom", "films")
     assert [s.user for s in leave_last(dataset).test] == [0]  # bob has two items, too few to hold one out
+
+
+def test_columns_named_by_the_caller_are_facets() -> None:
+    films = {**FILMS, "studio": ["UGC|TF1", None, NAN, ["Toho", "Toho"]], "reels": [3, 4.0, None, 5]}
+    dataset = from_interactions(RATINGS, films, facets=("studio", "reels"))
+    known = dict(zip(dataset.item_ids, dataset.items, strict=True))
+    assert {n: known[n].values("studio") for n in known} == {"a": ("UGC", "TF1"), "b": (), "c": (), "7": ("Toho",)}
+    assert {n: known[n].values("reels") for n in known} == {"a": ("3",), "b": ("4",), "c": (), "7": ("5",)}
+    assert facet_kinds(dataset.items) == ("genre", "decade", "reels", "studio")
+    assert dataset.digest == from_interactions(RATINGS, FILMS).digest
+    arrays = {**FILMS, "studio": [np.array(["UGC", "TF1"]), *[np.array([])] * 3]}
+    assert from_interactions(RATINGS, arrays, facets=["studio"]).items != from_interactions(RATINGS, FILMS).items
+
+
+@pytest.mark.parametrize("facets", ["studio", ("genre",), ("like",), ("a: b",), (3,), ("studio", "studio")])
+def test_columns_that_can_be_no_facets_are_refused(facets: Any) -> None:
+    with pytest.raises(DatasetError, match=r"Facets are columns of items\. Expected a list of different words"):
+        from_interactions(RATINGS, FILMS, facets=facets)
+
+
+def test_a_column_of_facets_must_be_there() -> None:
+    with pytest.raises(DatasetError, match=r"Expected item_id and title and studio, found item_id, title, genres"):
+        from_interactions(RATINGS, FILMS, facets=("studio",))
 
 
 def test_any_object_with_columns_is_a_table() -> None:

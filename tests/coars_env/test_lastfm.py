@@ -74,6 +74,20 @@ def test_listens_are_read_with_their_artists_whatever_the_quotes(tmp_path: Path)
     assert dataset.provenance == Provenance("real", "hetrec2011-lastfm-2k, not verified", dataset.digest)
 
 
+def test_tags_are_facets_where_both_of_their_files_are_there(tmp_path: Path) -> None:
+    folder = write_hetrec(tmp_path)
+    plain = load_lastfm(data_dir=folder, verify=False)
+    given = [(user, artist, 7) for user in (2, 4) for artist in (11, 12, 13, 14, 15)]
+    given += [(2, 99, 7), (2, 11, 8), (2, 11, 77)]  # an artist and a tag that are not listed, and a rare tag
+    rows = "".join(f"{user}\t{artist}\t{tag}\t1\t4\t2009\r\n" for user, artist, tag in given)
+    (folder / "user_taggedartists.dat").write_text(f"userID\tartistID\ttagID\tday\tmonth\tyear\r\n{rows}", newline="")
+    assert load_lastfm(data_dir=folder, verify=False).items == plain.items
+    (folder / "tags.dat").write_bytes("tagID\ttagValue\r\n7\tMúsica\r\n8\tmetal\r\n".encode("latin-1"))
+    dataset = load_lastfm(data_dir=folder, verify=False)
+    assert {item.values("tag") for item in dataset.items} == {("música",)}
+    assert dataset.provenance == plain.provenance
+
+
 def test_gzipped_files_and_any_place_in_the_folder_are_found(tmp_path: Path) -> None:
     plain = load_lastfm(data_dir=write_hetrec(tmp_path / "plain"), verify=False)
     folder = write_hetrec(tmp_path / "lastfm" / "hetrec2011")

@@ -59,6 +59,14 @@ def write_latest(folder: Path, ratings: str, movies: str) -> Path:
     return folder
 
 
+MOVIES = "movieId,title,genres\n" + "".join(f"{n},Film {n} (199{n}),Drama\n" for n in range(1, 7))
+"""Six films, for six tags each of which two users may give to five films."""
+
+
+def tags_of(dataset: datasets.Dataset) -> dict[str, tuple[str, ...]]:
+    return {n: item.values("tag") for n, item in zip(dataset.item_ids, dataset.items, strict=True)}
+
+
 def real_root() -> Path:
     root = os.environ.get("COARS_DATA")
     if not root or not (Path(root) / "movielens" / "ml-100k").is_dir():
@@ -84,6 +92,26 @@ def test_the_catalogue_is_all_listed_films_in_the_order_of_the_permutation(tmp_p
     assert films["20"] == datasets.Item("Les Misérables (1995)", ("Drama",), 1995)
     assert films["30"] == datasets.Item("unknown", (), None)
     assert films["40"] == datasets.Item("The Land Before Time III (1995) (V)", ("Animation", "Children's"), 1995)
+
+
+def test_tags_of_two_users_and_five_films_are_facets(tmp_path: Path) -> None:
+    folder = write_latest(tmp_path, "userId,movieId,rating,timestamp\n1,1,4.0,10\n2,2,4.0,10\n", MOVIES)
+    plain = load_movielens("latest-small", data_dir=folder, verify=False)
+    assert set(tags_of(plain).values()) == {()}
+    given = [(user, film, "Funny ") for user, film in ((1, 1), (2, 2), (1, 3), (1, 4), (1, 5))]
+    given += [(2, film, "funny") for film in (1, 2)]  # again, by another user
+    given += [(1, film, "in queue") for film in range(1, 7)]  # of one user
+    given += [(user, film, "dark") for user in (1, 2) for film in range(1, 5)]  # of four films
+    given += [(user, film, '"Sad, ""old"""') for user in (1, 3) for film in range(2, 7)]
+    rows = "".join(f"{user},{film},{tag},0\r\n" for user, film, tag in given)
+    (folder / "tags.csv").write_bytes(f"userId,movieId,tag,timestamp\r\n{rows}".encode())
+    dataset = load_movielens("latest-small", data_dir=folder, verify=False)
+    both, sad = ("funny", 'sad, "old"'), ('sad, "old"',)
+    assert tags_of(dataset) == {"1": ("funny",), "2": both, "3": both, "4": both, "5": both, "6": sad}
+    assert dataset.provenance == plain.provenance
+    (folder / "tags.csv").write_bytes(b"userId,movieId,tag,timestamp\r\n1,99,dark,0\r\n")
+    with pytest.raises(DatasetError, match=r"tags\.csv, row 2: a tagged item must be listed\. .* found 99"):
+        load_movielens("latest-small", data_dir=folder, verify=False)
 
 
 def test_unverified_files_say_so_in_their_provenance(tmp_path: Path) -> None:
@@ -361,3 +389,10 @@ def test_ml_latest_small_is_downloaded_and_its_members_checked(tmp_path: Path) -
     with pytest.raises(DatasetError, match=r"Expected sha256 aa289ca.*ratings\.csv, found "):
         load_movielens("latest-small", data_dir=tmp_path / "data", url=bad)
     assert len(load_movielens("latest-small", data_dir=tmp_path / "data", url=good).users) == 100_836
+
+
+def test_real_tags_are_frequent_and_leave_the_digest_alone() -> None:
+    dataset = load_movielens("latest-small", data_dir=real_root(), download=False)
+    tags = [values for values in tags_of(dataset).values() if values]
+    assert (len(tags), len({tag for values in tags for tag in values})) == (646, 128)
+    assert dataset.digest == "4fb2a5b7c507b56c9e1d3ddd2da8408bf1fa57740d1b201c6589d411aedcac29"

@@ -13,16 +13,20 @@ from coars_env import (
     ConfigError,
     Dialogue,
     Encoder,
+    Facet,
+    Instruction,
     Role,
+    Rules,
     ShapeError,
     Split,
     SvdPeers,
     UserSequence,
+    facet_vocabulary,
     item_features,
     leave_last,
 )
-from coars_env.testing import toy_dataset, toy_episodes
-from coars_env.views.numeric import ACT_STRENGTHS, act_masks, num_acts, to_act, to_action
+from coars_env.testing import toy_dataset, toy_episodes, toy_instructed_episodes
+from coars_env.views.acts import question_open
 
 # Two features an item. Task toy-0: history 0 4, candidates 5 1 3, so the mean of the history is (1, 0) and the cosines
 # of the candidates with it are .6, 0 and, for an item without features, 0.
@@ -89,45 +93,6 @@ def test_features_of_a_split_without_training_part_are_zero() -> None:
 def test_features_that_cannot_be_are_refused(features: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Encoder(features, num_candidates=3, max_turns=4)
-
-
-# Acts -----------------------------------------------------------------------------------------------------------------
-
-
-def test_acts_of_the_user_are_four_actions_of_five_strengths() -> None:
-    assert [round(0.25 * a + 0.05 * k, 2) for a in range(4) for k in range(5)] == list(ACT_STRENGTHS)
-    assert {**to_action(13, USER, 3), "message": ""} == {"action": 2, "strength": 0.65, "message": ""}
-    assert {**to_action(1, RECOMMENDER, 3), "message": ""} == {"item": 1, "message": ""}
-
-
-@pytest.mark.parametrize("num_candidates", [3, 20, 30])
-def test_an_act_in_words_is_the_same_act(num_candidates: int) -> None:
-    legal = act_masks(num_candidates)[:, 1]
-    for side, role in enumerate(ROLES):
-        for act in np.flatnonzero(legal[side]):
-            assert to_act(to_action(act, role, num_candidates), role, num_candidates) == act
-        for act in (*np.flatnonzero(1 - legal[side]), -1, 10**6):
-            action = to_action(act, role, num_candidates)
-            assert f"act {act} " in action["error"]
-            assert to_act(action, role, num_candidates) == num_acts(num_candidates) - 1
-
-
-@given(st.integers(0, 3), st.floats(0, 1, width=32))
-def test_the_nearest_act_keeps_the_action_and_its_strength_to_a_twentieth(action: int, strength: float) -> None:
-    act = to_act({"action": action, "strength": strength, "message": ""}, USER, 3)
-    assert act // 5 == action
-    low, high = 0.25 * action, 0.25 * action + 0.25
-    if low <= strength <= high - 0.01:
-        assert ACT_STRENGTHS[act] == pytest.approx(strength, abs=0.051)
-
-
-def test_masks_leave_the_speaker_its_acts_and_the_other_nothing_but_to_wait() -> None:
-    masks = act_masks(3)
-    assert masks.shape == (2, 2, 21)
-    assert np.flatnonzero(masks[0, 1]).tolist() == [0, 1, 2]
-    assert np.flatnonzero(masks[1, 1]).tolist() == list(range(20))
-    assert [np.flatnonzero(mask).tolist() for mask in masks[:, 0]] == [[20], [20]]
-    assert np.flatnonzero(act_masks(30)[0, 1]).tolist() == list(range(30))
 
 
 # Observations ---------------------------------------------------------------------------------------------------------
@@ -217,6 +182,134 @@ def test_the_static_part_can_be_made_beforehand_and_the_dynamic_part_written_in_
 def test_an_encoder_refuses_another_game() -> None:
     with pytest.raises(ShapeError, match=r"Expected 3 candidates and 2 turns, found 3 and 4\. Make an Encoder"):
         encoder(max_turns=2).encode([dialogue(max_turns=4).observe(USER)], USER)
+
+
+# Facets ---------------------------------------------------------------------------------------------------------------
+
+# 13 facets: genres Action Comedy Crime Drama Horror Romance Sci-Fi Thriller, decades 1950s 1970s 1980s 1990s 2000s
+ASKING = toy_instructed_episodes()
+KINDS = ("genre", "decade")
+
+
+def facet_encoder(max_turns: int = 4, num_candidates: int = 3) -> Encoder:
+    return Encoder(BY_HAND, num_candidates=num_candidates, max_turns=max_turns, items=ASKING.items, kinds=ASKING.kinds)
+
+
+def one_hot(*facets: str) -> list[float]:
+    vocabulary = [facet.value for facet in facet_vocabulary(ASKING.items, KINDS)]
+    assert set(facets) <= set(vocabulary)
+    return [float(value in facets) for value in vocabulary]
+
+
+def said_of_facets(played: Dialogue, role: Role) -> list[list[float]]:
+    """Asked so far, asked now, shares of the three candidates, fits, wanted, revealed."""
+    code = facet_encoder(played.max_turns)
+    plain = encoder(played.max_turns)
+    vector = code.encode([played.observe(role)], role)[0]
+    assert code.observation_space().contains(vector)
+    assert (code.static_size, code.dynamic_size) == (plain.static_size, plain.dynamic_size)
+    assert len(vector) == code.size == plain.size + 2 + 2 + 6 + 2 + 13 + 13
+    without = {key: value for key, value in played.observe(role).items() if key != "kinds"}
+    assert np.array_equal(vector[: plain.size], plain.encode([without], role)[0])
+    parts = np.split(vector[plain.size :].astype(float), np.cumsum([2, 2, 6, 2, 13]))
+    return [part.round(4).tolist() for part in parts]
+
+
+NOTHING: list[float] = [0, 0]
+ALL_ZERO: list[float] = [0] * 6
+
+
+def test_what_was_said_of_facets_by_hand() -> None:
+    # toy-1: Alien (Horror, Sci-Fi, 1979), Amélie (Comedy, Romance, 2001), Brazil (Comedy, Sci-Fi, 1985); the user wants
+    # a comedy of the 2000s
+    played = Dialogue(ASKING.tasks[1], ASKING.items, max_turns=5)
+    wanted = one_hot("Comedy", "2000s")
+    assert said_of_facets(played, RECOMMENDER) == [NOTHING, NOTHING, ALL_ZERO, NOTHING, one_hot(), one_hot()]
+    assert said_of_facets(played, USER) == [NOTHING, NOTHING, ALL_ZERO, NOTHING, wanted, one_hot()]
+    played.ask("genre", "")
+    for role, wants in ((RECOMMENDER, one_hot()), (USER, wanted)):
+        assert said_of_facets(played, role) == [[1, 0], [1, 0], ALL_ZERO, NOTHING, wants, one_hot()]
+    played.reply(0, None, "", reveal=Facet("genre", "Comedy"))
+    known = [0, 0, 1, 0, 1, 0]  # genre and decade of each candidate
+    assert said_of_facets(played, RECOMMENDER) == [[1, 0], NOTHING, known, NOTHING, one_hot(), one_hot("Comedy")]
+    assert said_of_facets(played, USER) == [[1, 0], NOTHING, ALL_ZERO, NOTHING, wanted, one_hot("Comedy")]
+    played.recommend(2, "")
+    assert said_of_facets(played, USER)[3] == [1, 0]  # Brazil is a comedy, of the 1980s
+    assert said_of_facets(played, RECOMMENDER)[3] == NOTHING
+    played.reply(0, 0.1, "", reveal=Facet("genre", "Sci-Fi"))  # which is not true
+    assert said_of_facets(played, RECOMMENDER)[2] == [0.5, 0, 0.5, 0, 1, 0]
+    assert said_of_facets(played, USER)[3] == NOTHING
+    played.ask("decade", "")
+    assert said_of_facets(played, USER)[:2] == [[1, 1], [0, 1]]
+    played.reply(0, None, "", reveal=Facet("decade", "2000s"))
+    played.recommend(1, "")
+    assert said_of_facets(played, USER)[3] == [1, 1]
+    played.reply(0, 0.1, "", reveal=Facet("genre", "Comedy"))  # said before: it counts once
+    revealed = one_hot("Comedy", "Sci-Fi", "2000s")
+    shares = [0.5, 0, 0.5, 1, 1, 0]
+    assert said_of_facets(played, RECOMMENDER) == [[1, 1], NOTHING, shares, NOTHING, one_hot(), revealed]
+
+
+def test_a_user_that_wants_nothing_finds_nothing_fitting() -> None:
+    played = Dialogue(ASKING.tasks[3], ASKING.items)
+    played.recommend(0, "")
+    assert said_of_facets(played, USER)[3:] == [NOTHING, one_hot(), one_hot()]
+
+
+def test_a_share_of_several_wishes_of_a_kind() -> None:
+    wish = Instruction((Facet("genre", "Comedy"), Facet("genre", "Romance")), KINDS)
+    played = Dialogue(replace(ASKING.tasks[1], instruction=wish), ASKING.items)
+    played.recommend(2, "")
+    assert said_of_facets(played, USER)[3] == [0.5, 0]
+
+
+def test_a_facet_that_no_item_has_is_not_encoded() -> None:
+    western = Facet("genre", "Western")
+    played = Dialogue(replace(ASKING.tasks[0], instruction=Instruction((western,), KINDS, 0.5)), ASKING.items)
+    played.ask("genre", "")
+    played.reply(0, None, "", reveal=western)
+    assert said_of_facets(played, RECOMMENDER) == [[1, 0], NOTHING, ALL_ZERO, NOTHING, one_hot(), one_hot()]
+    assert said_of_facets(played, USER)[4] == one_hot()
+
+
+def test_the_recommender_sees_nothing_of_what_the_user_wants_in_numbers() -> None:
+    wishes = [Instruction(facets, KINDS) for facets in ((), (Facet("genre", "Comedy"),))]
+    played = [Dialogue(replace(ASKING.tasks[1], instruction=wish), ASKING.items) for wish in wishes]
+    for one in played:
+        one.recommend(1, "")
+    seen = [facet_encoder().encode([one.observe(role)], role)[0].tobytes() for role in ROLES for one in played]
+    assert seen[0] == seen[1]
+    assert seen[2] != seen[3]
+
+
+@given(st.integers(0, 2**32))
+def test_many_dialogues_with_facets_are_encoded_as_each_alone(seed: int) -> None:
+    rng, code = np.random.default_rng(seed), facet_encoder()
+    played = [Dialogue(ASKING.tasks[row % 4], ASKING.items, rules=Rules(repeats="forbidden")) for row in range(6)]
+    for one in played:
+        for _ in range(rng.integers(9)):
+            if one.ending is None:
+                role, seen = one.speaker, one.observe(one.speaker)
+                legal = np.flatnonzero(code.acts.mask_of(seen, role))
+                one.act(code.acts.to_action(rng.choice(legal), role, question_open(seen, role)))
+    for role in ROLES:
+        together = code.encode([one.observe(role) for one in played], role)
+        alone = [code.encode([one.observe(role)], role)[0] for one in played]
+        assert together.tobytes() == np.stack(alone).tobytes()
+        assert all(code.observation_space().contains(vector) for vector in together)
+
+
+def test_an_encoder_of_facets_refuses_another_game() -> None:
+    plain, asking = toy_episodes(), ASKING
+    with pytest.raises(
+        ShapeError, match=r"Expected kinds of facets \('genre', 'decade'\), found \(\)\. Make an Encoder"
+    ):
+        facet_encoder().encode([Dialogue(plain.tasks[0], plain.items).observe(USER)], USER)
+    with pytest.raises(ShapeError, match=r"Expected kinds of facets \(\), found \('genre', 'decade'\)"):
+        encoder(max_turns=4).encode([Dialogue(asking.tasks[0], asking.items).observe(USER)], USER)
+    for items in ((), ASKING.items[:5]):
+        with pytest.raises(ShapeError, match=rf"Every item needs features\. Expected {len(items)} rows, found 6"):
+            Encoder(BY_HAND, num_candidates=3, max_turns=4, items=items, kinds=KINDS)
 
 
 # On real data ---------------------------------------------------------------------------------------------------------

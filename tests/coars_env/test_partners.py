@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +15,17 @@ from coars_env import (
     CoarsReward,
     ConfigError,
     Dialogue,
+    EpisodeSet,
     FixedRecommender,
     FixedUser,
     GreedyRecommender,
+    InstructedUser,
+    Instruction,
     OracleUser,
     RandomRecommender,
     Replay,
     Role,
+    Rules,
     ScorerUser,
     ShapeError,
     SvdPeers,
@@ -28,21 +33,24 @@ from coars_env import (
     TaskError,
     Transcript,
     item_counts,
+    kernel_scorer,
     leave_last,
     play,
     popularity_scorer,
     rollout,
+    split_users,
     svd_scorer,
 )
 from coars_env.testing import ScriptedAgent, check_agent, toy_dataset, toy_episodes
 
 TOY = toy_episodes()
+INSTRUCTED = toy_episodes(instructed=True)
 TOY_SPLIT = leave_last(toy_dataset())
 POPULARITY = popularity_scorer(TOY_SPLIT)  # training interactions: 1 3 1 0 3 1
 
 
-def played(recommender: Agent, user: Agent, **options: Any) -> list[Transcript]:
-    return rollout(TOY.tasks, TOY.items, recommender, user, provenance=TOY.provenance, **options)
+def played(recommender: Agent, user: Agent, *, episodes: EpisodeSet = TOY, **options: Any) -> list[Transcript]:
+    return rollout(episodes, episodes.items, recommender, user, provenance=episodes.provenance, **options)
 
 
 STORED = played(RandomRecommender(), OracleUser(TOY, flip=0.3), seed=7)
@@ -65,6 +73,7 @@ AGENTS: list[tuple[Role, Agent]] = [
 @pytest.mark.parametrize(("role", "agent"), AGENTS, ids=lambda case: type(case).__name__)
 def test_scripted_partners_keep_the_protocol(role: Role, agent: Agent) -> None:
     check_agent(agent, role)
+    check_agent(agent, role, instructed=True)
 
 
 def test_a_user_who_always_clicks_ends_every_episode_at_turn_one_with_all_misses_excluded() -> None:
@@ -224,11 +233,83 @@ def test_an_answer_is_replayed_to_its_own_proposal_only() -> None:
     assert {turn.answer.error for turn in other[0].turns} == {"no stored dialogue went this way"}
 
 
+def test_a_replayed_question_and_a_replayed_wish_are_the_same_game() -> None:
+    asks: list[Any] = [
+        {"ask": "genre", "message": "Which genre?"},
+        {"item": 1, "message": ""},
+        {"item": 0, "message": ""},
+    ]
+    stored = played(ScriptedAgent(asks), InstructedUser(TOY.items, volunteer=0.5), episodes=INSTRUCTED, seed=7)
+    assert any(turn.question for transcript in stored for turn in transcript.turns)
+    assert any(answer.reveal for transcript in stored for turn in transcript.turns for answer in turn.answers)
+    again = played(Replay(stored, RECOMMENDER), Replay(stored, USER), episodes=INSTRUCTED, seed=7)
+    assert [t.to_json() for t in again] == [t.to_json() for t in stored]
+    # another answer to the question, another game, and one without questions: nothing that was said fits
+    for other in (
+        played(Replay(stored, RECOMMENDER), FixedUser(), episodes=INSTRUCTED)[0].turns[1],
+        played(Replay(stored, RECOMMENDER), FixedUser())[0].turns[0],
+        played(Replay(stored, RECOMMENDER), FixedUser(), episodes=INSTRUCTED, rules=Rules(questions=False))[0].turns[0],
+    ):
+        assert other.error == "no stored dialogue went this way"
+    wants_more = dataclasses.replace(INSTRUCTED.tasks[0], instruction=Instruction((), INSTRUCTED.kinds))
+    dialogue = Dialogue(wants_more, TOY.items)
+    play([dialogue], ScriptedAgent(asks), Replay(stored, USER))
+    assert dialogue.turns[0].answer.error == "no stored dialogue went this way"
+
+
+# In games with an instruction -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "user", [agent for role, agent in AGENTS if role == USER], ids=lambda user: type(user).__name__
+)
+def test_users_without_a_wish_decline_to_answer(user: Agent) -> None:
+    if isinstance(user, Replay):
+        return
+    asks = ScriptedAgent([{"ask": "genre", "message": ""}])
+    for transcript in played(asks, user, episodes=INSTRUCTED, max_turns=2):
+        assert transcript.turns[0].answered
+        assert transcript.turns[0].answer.reveal is None
+        assert transcript.turns[0].answer.message == "I would rather not say."
+
+
+@pytest.mark.parametrize("recommender", [RandomRecommender(), GreedyRecommender(POPULARITY)])
+def test_recommenders_do_not_repeat_themselves_where_that_is_forbidden(recommender: Agent) -> None:
+    for seed in range(10):
+        options: dict[str, Any] = {"seed": seed, "max_turns": 3, "rules": Rules(repeats="forbidden")}
+        for transcript in played(recommender, FixedUser("dislike", 0.1), episodes=INSTRUCTED, **options):
+            assert len({turn.proposal for turn in transcript.turns}) == 3
+            assert all(turn.error is None for turn in transcript.turns)
+
+
+def test_a_fixed_place_that_was_rejected_is_a_recorded_error_where_repeats_are_forbidden() -> None:
+    (first, *_) = played(FixedRecommender(1), FixedUser("skip", 0.3), rules=Rules(repeats="forbidden"))
+    assert [turn.error is None for turn in first.turns] == [True, False, False, False]
+    assert first.turns[1].error == "'Heat (1995)' was rejected in an earlier turn, and repeats are forbidden"
+
+
 # Scores ---------------------------------------------------------------------------------------------------------------
 
 
 def test_items_are_counted_in_the_training_part() -> None:
     assert item_counts(TOY_SPLIT).tolist() == [1, 3, 1, 0, 3, 1]
+
+
+def test_the_kernel_score_by_hand() -> None:
+    # training: 0 4 | 1 4 | 2 5 1 | 4 1; counts 1 3 1 0 3 1, one more each
+    near, far = kernel_scorer(TOY_SPLIT, window=1), kernel_scorer(TOY_SPLIT)
+    items = np.arange(6)
+    assert near(np.array([2]), items).tolist() == [0, 0, 0, 0, 0, 0.5]  # 5 right after 2
+    assert far(np.array([2]), items).tolist() == pytest.approx([0, 1 / 8**0.5, 0, 0, 0, 0.5], abs=1e-6)
+    # 1 after 4 and 1 after 5: 1 / sqrt(4 * 4) + 1 / sqrt(2 * 4)
+    assert far(np.array([4, 5]), np.array([1])) == pytest.approx(1 / 4 + 1 / 8**0.5, abs=1e-6)
+    assert near(np.array([2, 0]), items).tolist() == pytest.approx([0, 0, 0, 0, 1 / 8**0.5, 0], abs=1e-6)
+    assert far(np.array([], np.int64), items).tolist() == [0] * 6
+
+
+def test_a_kernel_of_sequences_of_one_item_knows_nothing(dataset_of: Callable[..., Any]) -> None:
+    split = split_users(dataset_of((0, 1, 2), (3, 4, 5)), test=1.0)
+    assert kernel_scorer(split)(np.array([0]), np.arange(6)).tolist() == [0] * 6
 
 
 def test_the_svd_score_is_a_projection_by_hand() -> None:
@@ -245,6 +326,7 @@ def test_the_svd_score_is_a_projection_by_hand() -> None:
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
+        (lambda: kernel_scorer(TOY_SPLIT, window=0), ConfigError, r"Expected window >= 1, found 0"),
         (lambda: OracleUser(TOY, flip=1.5), ConfigError, r"Expected 0 <= flip <= 1, found 1\.5"),
         (lambda: FixedRecommender(-1), ConfigError, r"Expected position >= 0, found -1"),
         (lambda: ScorerUser(POPULARITY, threshold=1.0, scale=0.0), ConfigError, r"Expected scale > 0, found 0\.0"),
@@ -285,5 +367,5 @@ def test_directions_are_a_matrix() -> None:
 def test_scorers_travel_to_other_processes() -> None:
     split = leave_last(toy_dataset())
     history, items = np.array([0, 4]), np.arange(6)
-    for scorer in (popularity_scorer(split), svd_scorer(SvdPeers(split).directions)):
+    for scorer in (popularity_scorer(split), kernel_scorer(split), svd_scorer(SvdPeers(split).directions)):
         assert np.array_equal(pickle.loads(pickle.dumps(scorer))(history, items), scorer(history, items))

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coars_env import RECOMMENDER, USER, CoarsEnv, Item
-from coars_env.testing import toy_episodes
+from coars_env import RECOMMENDER, USER, CoarsEnv, CoarsReward, Item
+from coars_env.rendering.terminal import dialogue_lines
+from coars_env.testing import toy_episodes, toy_instructed_episodes
 
 CLICK = {"action": 3, "strength": 0.9, "message": "Yes."}
 SKIP = {"action": 1, "strength": 0.3, "message": "Not today."}
@@ -37,6 +38,41 @@ def test_a_dialogue_is_rendered_with_its_rewards() -> None:
         "Turn 2. Rewards: recommender +1.06, user +0.77.",
         "Ended: accepted. Truly taken next: Brazil (1985).",
     ]
+
+
+def test_questions_and_instructions_are_rendered_for_people() -> None:
+    env = CoarsEnv(toy_instructed_episodes(), render_mode="ansi", reward=CoarsReward(question_cost=0.25), max_turns=4)
+    env.reset(options={"task_id": "toy-1"})
+    said: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"ask": "decade", "message": "Of which decade?"}, {**SKIP, "message": "Recent.", "reveal": "decade: 2000s"}),
+        ({"ask": "genre", "message": "Which genre?"}, {**SKIP, "message": "I would rather not say."}),
+        ({"item": 2, "message": "This?"}, {**SKIP, "reveal": "genre: Comedy"}),
+        ({"ask": "genre", "message": "Which?"}, {**SKIP, "action": 4, "error": "?", "message": ""}),
+    ]
+    for recommender, user in said:
+        env.step({RECOMMENDER: recommender, USER: user})
+        env.step({RECOMMENDER: recommender, USER: user})
+    assert env.dialogue
+    assert (env.render() or "").splitlines()[-15:] == [
+        "2. Brazil (1985)",
+        "The user wants: genre: Comedy; decade: 2000s.",
+        "Turn 1. Recommender asks for the decade: Of which decade?",
+        "Turn 1. User wants decade: 2000s: Recent.",
+        "Turn 1. Rewards: recommender -0.25, user +0.00.",
+        "Turn 2. Recommender asks for the genre: Which genre?",
+        "Turn 2. User reveals nothing: I would rather not say.",
+        "Turn 2. Rewards: recommender -0.25, user +0.00.",
+        "Turn 3. Recommender proposes Brazil (1985): This?",
+        "Turn 3. User answers skip (0.30), wants genre: Comedy: Not today.",
+        "Turn 3. Rewards: recommender -0.72, user +0.39.",  # a miss: -.65 * 10/9; q = -.5: .4 (1 - .1 * .2)
+        "Turn 4. Recommender proposes (no item): Which?",
+        "Turn 4. User gives no usable answer.",
+        "Turn 4. Rewards: recommender -1.00, user -1.00.",
+        "Ended: max_turns. Truly taken next: Amélie (2001).",
+    ]
+    lines = dialogue_lines(env.dialogue.task, env.dialogue.turns, env.dialogue.terms, env.episodes.items, None)
+    said_in = [line.style for line in lines if line.style != "dim"]
+    assert said_in == ["bold", "cyan", "bold", "cyan", "bold", "yellow", "magenta", "magenta"]
 
 
 def test_the_target_is_not_told_before_the_end() -> None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import fields, replace
 from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +14,15 @@ from coars_env import (
     RECOMMENDER,
     ROLES,
     USER,
+    Answer,
     CoarsReward,
     ConfigError,
+    Facet,
+    Instruction,
     LinearStage,
     MirroredStage,
     RewardTerms,
+    Rules,
     Task,
     Transcript,
     Turn,
@@ -28,7 +33,8 @@ from coars_env import (
     outcome_terms,
     turn_outcome_terms,
 )
-from coars_env.rewards import recommender_reward, user_reward
+from coars_env.rewards import apply_repeats, recommender_reward, user_reward
+from coars_env.rules import PAPER
 from coars_env.testing.toys import toy_dataset
 from turns import turn_of
 
@@ -407,6 +413,97 @@ def test_only_hit_and_rewards_are_mandatory() -> None:
     terms = RewardTerms(True, {RECOMMENDER: 1.0, USER: 0.5})
     assert (terms.excluded, terms.factors) == (frozenset(), {})
     assert terms.to_row() == {"hit": True, "rewards": {RECOMMENDER: 1.0, USER: 0.5}, "excluded": [], "factors": {}}
+
+
+# Questions and repeats ------------------------------------------------------------------------------------------------
+
+COMEDY = Facet("genre", "Comedy")
+ASKED = Turn(None, "Which?", (Answer(None, None, "A comedy.", reveal=COMEDY),), question="genre")
+UNHEARD = Turn(None, "Which?", (Answer(None, None, "?", "no wish"),), question="genre")
+
+
+@pytest.mark.parametrize(
+    ("turn", "user", "excluded"), [(ASKED, 0.0, set()), (UNHEARD, -0.5, {RECOMMENDER})], ids=["read", "unread"]
+)
+def test_a_question_costs_its_price_and_earns_the_user_nothing(turn: Turn, user: float, excluded: set[str]) -> None:
+    task = Task("t", 0, history=(1,), candidates=(TARGET, OTHER), target=TARGET)
+    for cost in (0.0, 0.25):
+        terms = CoarsReward(question_cost=cost, invalid=-0.5).turn(task, turn, 1, 4)
+        assert (terms.hit, dict(terms.rewards), terms.excluded) == (False, {RECOMMENDER: -cost, USER: user}, excluded)
+        assert str(terms.rewards[RECOMMENDER]) == ("-0.25" if cost else "0.0")  # no negative zero
+
+
+@pytest.mark.parametrize("cost", [-0.1, math.nan, math.inf, "0"])
+def test_a_price_that_cannot_be_is_refused(cost: object) -> None:
+    with pytest.raises(ConfigError, match=r"question_cost must be a number of at least 0, got"):
+        CoarsReward(question_cost=cost)  # type: ignore[arg-type]
+
+
+def test_questions_and_proposals_earn_the_same_one_by_one_and_at_once() -> None:
+    reward = CoarsReward(question_cost=0.25, invalid=-0.5)
+    task = Task("t", 0, history=(1,), candidates=(TARGET, OTHER), target=TARGET, peer_similarity=(0.5, 0.25))
+    turns = [ASKED, answered(TARGET, 0.9), UNHEARD, answered(OTHER, 0.1), UNREAD, UNANSWERED]
+    paid = [reward.turn(task, turn, number, 6).rewards for number, turn in enumerate(turns, start=1)]
+    nan = math.nan
+    arrays = TurnArrays(
+        hit=np.array([False, True, False, False, False, True]),
+        named=np.array([False, True, False, True, False, True]),
+        question=np.array([True, False, True, False, False, False]),
+        unread=np.array([False, False, True, False, False, True]),
+        action=np.array([-1, 3, -1, 0, 3, -1]),
+        strength=np.array([nan, 0.9, nan, 0.1, 1.0, nan]),
+        peer_similarity=np.array([0.0, 0.5, 0.0, 0.25, 0.0, 0.5]),
+        number=np.arange(1, 7),
+    )
+    together = reward.batch(arrays, 6)
+    for role in ROLES:
+        assert together[role].tolist() == [earned[role] for earned in paid]
+
+
+def asking(*turns: Turn, rules: Rules | None = None) -> Transcript:
+    wish = Instruction((COMEDY,), ("genre",), noise=0.5)
+    task = Task("t", 0, history=(1,), candidates=(TARGET, OTHER), target=TARGET, instruction=wish)
+    provenance = toy_dataset().provenance
+    return Transcript(task, len(turns), turns, "max_turns", None, provenance, rules=rules or PAPER)
+
+
+def test_the_outcome_is_paid_to_readable_questions_too() -> None:
+    asked, unheard, wrong, right = outcome_terms(asking(ASKED, UNHEARD, answered(OTHER, 0.9), answered(TARGET, 0.9)))
+    assert dict(asked.rewards) == dict(wrong.rewards) == dict(right.rewards) == {RECOMMENDER: 1.0, USER: 0.0}
+    assert (dict(unheard.rewards), unheard.excluded) == ({RECOMMENDER: 0.0, USER: -1.0}, {RECOMMENDER})
+    assert not any(term.excluded for term in (asked, wrong, right))
+
+
+def test_the_outcome_is_that_of_the_answer_by_the_rules() -> None:
+    turns = answered(TARGET, 0.4), answered(OTHER, 0.3)
+    for answer, worth in (("last", -1.0), ("best", 1.0)):
+        terms = outcome_terms(asking(*turns, rules=Rules(answer=answer)))  # type: ignore[arg-type]
+        assert [term.rewards[RECOMMENDER] for term in terms] == [worth, worth]
+
+
+def test_nothing_of_a_question_can_be_checked() -> None:
+    played = asking(ASKED, UNHEARD, answered(TARGET, 0.9))
+    terms = turn_outcome_terms(played)
+    assert [dict(term.rewards) for term in terms] == [
+        {RECOMMENDER: 0.0, USER: 0.0},
+        {RECOMMENDER: 0.0, USER: -1.0},
+        {RECOMMENDER: 1.0, USER: 1.0},
+    ]
+    kept = kept_terms(played)
+    assert [term.excluded for term in kept] == [set(ROLES), set(ROLES), set()]
+
+
+def test_only_a_repeat_of_what_was_rejected_is_unpaid() -> None:
+    earned = RewardTerms(True, {RECOMMENDER: 0.5, USER: -0.5}, frozenset({USER}), {"stage": 1.0})
+    liked, rejected, other = answered(TARGET, 0.6), answered(TARGET, 0.3), answered(OTHER, 0.3)
+    for before, paid in (([], 0.5), ([liked], 0.5), ([other], 0.5), ([UNANSWERED], 0.5), ([rejected, other], 0.0)):
+        turns = [*before, liked]
+        for repeats in ("paid", "forbidden"):
+            assert apply_repeats(earned, turns, Rules(repeats=repeats)) is earned  # type: ignore[arg-type]
+        terms = apply_repeats(earned, turns, Rules(repeats="unpaid"))
+        assert terms == replace(earned, rewards={RECOMMENDER: paid, USER: -0.5})
+    for turn in (ASKED, UNREAD):
+        assert apply_repeats(earned, [rejected, turn], Rules(repeats="unpaid")) is earned
 
 
 def test_help_explains_every_array_of_turns() -> None:

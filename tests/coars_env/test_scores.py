@@ -3,12 +3,14 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from coars_env import (
+    AS_IT_IS,
     ConfigError,
     Cost,
     Scores,
@@ -16,6 +18,7 @@ from coars_env import (
     ShapeError,
     bootstrap_interval,
     comparison_lines,
+    control_lines,
     csv_text,
     holm,
     markdown_lines,
@@ -129,7 +132,17 @@ def test_columns_without_a_figure_are_left_out() -> None:
     talks = scores("b", MORE, turns=3.0, ranking=ranking, cost=cost, users={"1:1": counts(2)})
     table = ScoreTable.of([scores("a", SOME), talks], "a")
     a, b = table.systems()
-    columns = ["Hit@1, turn 1", "turns", "reward", "HR@10", "NDCG@10", "parameters", "training, s", "memory, MB"]
+    columns = [
+        "Hit@1, best",
+        "Hit@1, turn 1",
+        "turns",
+        "reward",
+        "HR@10",
+        "NDCG@10",
+        "parameters",
+        "training, s",
+        "memory, MB",
+    ]
     assert list(b) == ["system", "Hit@1", "minus a", "p (Holm)", *columns, "seeds"]
     assert (a["minus a"], a["HR@10"], a["parameters"], b["parameters"]) == ("", "", "", "1,234")
     assert b["minus a"].startswith("+0.375 [")
@@ -138,12 +151,69 @@ def test_columns_without_a_figure_are_left_out() -> None:
     assert table.to_markdown().count("| system |") == 4
 
 
+def test_the_answer_of_the_game_is_the_first_column() -> None:
+    """By the rule "best" Hit@1, difference and comparison are those of the best proposal; the other one is shown."""
+    a, b = (replace(scores(name, SOME, turns=2.0), answer="best") for name in "ab")
+    a, b = (replace(one, metrics={**one.metrics, "hit_best": best}) for one, best in ((a, SOME), (b, MORE)))
+    table = ScoreTable.of([a, b, Scores(name="c", notes=("broke",))], "a")
+    line = table.systems()[1]
+    assert list(line)[:6] == ["system", "Hit@1", "minus a", "p (Holm)", "Hit@1, last", "Hit@1, turn 1"]
+    assert line["Hit@1"].startswith("0.750 [")
+    assert line["Hit@1, last"].startswith("0.375 [")
+    assert line["minus a"].startswith("+0.375 [")
+    assert [line["metric"] for line in comparison_lines(b, a)] == ["Hit@1", "Hit@1, last", "Hit@1, turn 1"]
+    records = table.records()
+    assert [(r["answer"], r["hit@1"], r["hit_final"], r["hit_best"]) for r in records] == [
+        ("best", 3 / 8, 3 / 8, 3 / 8),
+        ("best", 6 / 8, 3 / 8, 6 / 8),
+        ("", "", "", ""),
+    ]
+    again = Scores.from_dict(json.loads(json.dumps(b.to_dict())))
+    assert (again.answer, again.hit, Scores.joined("b", [b, again]).answer) == ("best", "hit_best", "best")
+
+
+def test_answers_by_different_rules_are_not_compared() -> None:
+    last, best = scores("a", SOME), replace(scores("b", SOME), answer="best")
+    with pytest.raises(ShapeError, match=r"a and b answered by different rules: 'last' and 'best'\. Name a metric"):
+        last.minus(best)
+    assert last.minus(best, "hit_first").mean == 0
+    with pytest.raises(ShapeError, match=r"Systems of one table must answer by one rule, got \['best', 'last'\]"):
+        table_rows([last, best])
+    with pytest.raises(ShapeError, match=r"The seeds of c answered by different rules: \['last', 'best'\]"):
+        Scores.joined("c", [last, best])
+
+
+def test_controls_are_compared_with_the_system_as_it_is() -> None:
+    own, silent = scores("a", MORE), scores("no words", SOME)
+    lines = control_lines({AS_IT_IS: own, "no words": silent})
+    assert [line["user"] for line in lines] == ["as it is", "no words"]
+    assert lines[0]["minus as it is"] == ""
+    assert lines[1]["minus as it is"].startswith("-0.375 [")
+    assert (lines[1]["Hit@1, last"], lines[1]["Hit@1, best"]) == (lines[1]["Hit@1"], "")
+    with pytest.raises(ConfigError, match=r"Controls are compared with the system 'as it is', got \['no words'\]"):
+        control_lines({"no words": silent})
+
+
+def test_what_was_asked_and_revealed_is_shown_where_something_was() -> None:
+    words = {"questions": SOME, "revealed": SOME, "true_reveals": np.where(SOME > 0, 1.0, np.nan)}
+    asks = scores("a", SOME)
+    asks = replace(asks, metrics={**asks.metrics, **words})
+    lines = ScoreTable.of([asks, scores("b", SOME)]).systems()
+    assert [(line["questions"], line["true"]) for line in lines] == [
+        ("0.375 [0.000, 0.750]", "1.000 [1.000, 1.000]"),
+        ("", ""),
+    ]
+    silent = {"questions": 0 * SOME, "revealed": 0 * SOME, "true_reveals": np.nan * SOME}
+    (line,) = ScoreTable.of([replace(asks, metrics={**asks.metrics, **silent})]).systems()
+    assert "questions" not in line
+
+
 def test_records_have_the_same_columns_whatever_the_systems_are() -> None:
     failed, plain = ScoreTable.of([Scores(name="a"), scores("b", SOME)], "b").records()
     assert list(failed) == list(plain)
     assert (failed["hit@1"], failed["memory_mb"], plain["hit@1"]) == ("", "", 3 / 8)
     text = csv_text([failed, plain])
-    assert text.splitlines()[1].startswith("a,,,,,b,")
+    assert text.splitlines()[1].startswith("a,,,,,,b,")
 
 
 def test_a_comparison_lists_the_headline_differences() -> None:

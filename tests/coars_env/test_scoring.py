@@ -15,6 +15,7 @@ from coars_env import (
     OracleUser,
     RandomRecommender,
     RewardTerms,
+    Rules,
     Transcript,
     cross_play,
     episode_metrics,
@@ -24,7 +25,7 @@ from coars_env import (
     score_transcripts,
     summarize,
 )
-from coars_env.testing import toy_episodes
+from coars_env.testing import toy_episodes, toy_instructed_episodes
 
 TOY = toy_episodes()
 PLAYED = rollout(
@@ -162,3 +163,44 @@ def test_the_example_of_the_docstring_runs() -> None:
 
     paid = [terms.rewards[RECOMMENDER] for turns in score_transcripts(Novelty(), PLAYED) for terms in turns]
     assert sum(paid) == pytest.approx(len({turn.proposal for one in PLAYED for turn in one.turns}))
+
+
+# Questions and repeats ------------------------------------------------------------------------------------------------
+
+
+class Asks(RandomRecommender):
+    """Asks in every second dialogue first, and then proposes at random what may be proposed."""
+
+    def act(self, observations: Any) -> Any:
+        said = super().act(observations)
+        asks = [n for n, seen in observations.items() if n % 2 and not seen["turn"]]
+        return said | {n: {"ask": "decade", "message": "Of which decade?"} for n in asks}
+
+
+@pytest.mark.parametrize("repeats", ["paid", "unpaid", "forbidden"])
+def test_stored_dialogues_are_scored_as_they_were_paid(repeats: Any) -> None:
+    episodes, reward = toy_instructed_episodes(), CoarsReward(question_cost=0.125)
+    told = rollout(
+        [*episodes, *episodes],
+        episodes.items,
+        Asks(),
+        OracleUser(episodes, flip=0.8),
+        provenance=episodes.provenance,
+        max_turns=6,
+        rules=Rules(repeats=repeats),
+        reward=reward,
+        seed=3,
+    )
+    again = [Transcript.from_json(one.to_json()) for one in told]
+    scored = score_transcripts(reward, again)
+    assert [[dict(term.rewards) for term in terms] for terms in scored] == [
+        list(map(dict, one.rewards)) for one in told
+    ]
+    assert any(turn.question for one in told for turn in one.turns)
+    plain = [reward(one) for one in told]  # by the turns alone, without the rules
+    assert (scored == plain) == (repeats != "unpaid")
+
+
+def test_a_function_of_the_dialogue_is_not_changed_by_the_rules() -> None:
+    unpaid = [replace(one, rules=Rules(repeats="unpaid")) for one in PLAYED]
+    assert score_transcripts(outcome_terms, unpaid) == [outcome_terms(one) for one in unpaid]

@@ -12,6 +12,8 @@ import pytest
 from coars_env import (
     ConfigError,
     EpisodeSet,
+    Facet,
+    FacetInstructions,
     Opinion,
     Task,
     TaskBuilder,
@@ -139,6 +141,60 @@ def test_not_a_byte_of_a_set_may_change(tmp_path: Path) -> None:
             EpisodeSet.load(path, TOY)
 
 
+def wished(*kinds: str, noise: float = 0.0) -> EpisodeSet:
+    """Toy episodes with instructions."""
+    instructions = FacetInstructions(kinds, noise=noise)
+    return freeze(builder(TOY_SPLIT, num_candidates=3, instructions=instructions), "test")
+
+
+@pytest.mark.parametrize("noise", [0, 0.5, 1])
+def test_a_set_with_instructions_keeps_the_facets_that_the_data_lack(tmp_path: Path, noise: float) -> None:
+    episodes = wished("genre", "like", noise=noise)
+    episodes.save(tmp_path / "toy.jsonl")
+    head = json.loads((tmp_path / "toy.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert (head["version"], list(head["facets"])) == (3, ["like"])
+    assert head["facets"]["like"][0] == ["Fargo (1996)"]
+    tags = tuple(replace(item, facets=(Facet("tag", "a"), Facet("like", "old"))) for item in TOY.items)
+    for dataset in (TOY, replace(TOY, items=tags)):
+        loaded = EpisodeSet.load(tmp_path / "toy.jsonl", dataset)
+        assert (loaded.tasks, loaded.sha256) == (episodes.tasks, episodes.sha256)
+        assert [item.values("like") for item in loaded.items] == [item.values("like") for item in episodes.items]
+        assert loaded.items[0].values("tag") == dataset.items[0].values("tag")
+    assert EpisodeSet.load(tmp_path / "toy.jsonl", TOY).items == episodes.items
+
+
+def test_a_set_about_genre_and_decade_stores_no_facets(tmp_path: Path) -> None:
+    wished("genre", "decade").save(tmp_path / "toy.jsonl")
+    head = json.loads((tmp_path / "toy.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert (head["version"], "facets" in head) == (3, False)
+
+
+def test_the_digest_covers_the_facets(tmp_path: Path) -> None:
+    episodes = wished("like")
+    episodes.save(tmp_path / "toy.jsonl")
+    text = (tmp_path / "toy.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "toy.jsonl").write_text(text.replace('[["Fargo', '[["Targo', 1), encoding="utf-8")
+    with pytest.raises(TaskError, match=r"An episode file must not change\. Expected the content of sha256"):
+        EpisodeSet.load(tmp_path / "toy.jsonl", TOY)
+    other = tuple(replace(item, facets=(*item.facets, Facet("like", "Ran (1985)"))) for item in episodes.items)
+    assert replace(episodes, items=other).sha256 != episodes.sha256
+
+
+@pytest.mark.parametrize(
+    "facets", [{"like": [["Heat (1995)"]]}, {"like": [[3]] * 6}, {"like": [3] * 6}, {"like": 3}, ["like"], 3]
+)
+def test_facets_that_are_none_are_refused_though_their_digest_is_right(tmp_path: Path, facets: Any) -> None:
+    wished("like").save(tmp_path / "toy.jsonl")
+    first, *rows = (tmp_path / "toy.jsonl").read_text(encoding="utf-8").splitlines()
+    head = {**json.loads(first), "facets": facets}
+    del head["sha256"]
+    digest = hashlib.sha256("\n".join([dump(head), *rows]).encode()).hexdigest()
+    text = "\n".join([dump({**head, "sha256": digest}), *rows, ""])
+    (tmp_path / "odd.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(TaskError, match=r"An episode file must hold tasks, and facets of every item in its first line"):
+        EpisodeSet.load(tmp_path / "odd.jsonl", TOY)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -165,7 +221,7 @@ def test_lines_that_hold_no_task_are_refused_though_their_digest_is_right(
         digest = hashlib.sha256(f"{dump(head)}\n{line}".encode()).hexdigest()
         (tmp_path / "odd.jsonl").write_text(f"{dump({**head, 'sha256': digest})}\n{line}\n", encoding="utf-8")
         with pytest.raises(
-            TaskError, match=r"An episode file must hold tasks\. Expected one in each line of .*odd\.jsonl"
+            TaskError, match=r"An episode file must hold tasks.* Expected one in each line of .*odd\.jsonl"
         ):
             EpisodeSet.load(tmp_path / "odd.jsonl", TOY)
 

@@ -21,6 +21,7 @@ from coars_env import (
     Task,
     Turn,
     TurnArrays,
+    facet_vocabulary,
     leave_last,
     rollout,
 )
@@ -35,6 +36,7 @@ from coars_env.testing import (
     id_probe,
     toy_dataset,
     toy_episodes,
+    toy_instructed_episodes,
 )
 
 
@@ -51,6 +53,21 @@ def test_the_toy_episodes_follow_the_toy_dataset() -> None:
     for task, sequence in zip(toy_episodes(), split.test, strict=True):
         assert (task.user, *task.history, task.target) == (sequence.user, *sequence.items)
         assert set(task.candidates) & split.owned[task.user] == {task.target}
+
+
+def test_the_instructed_toys_are_as_drawn_in_their_docstring() -> None:
+    episodes, text = toy_instructed_episodes(), toy_instructed_episodes.__doc__ or ""
+    fitting = [["Brazil (1985)"], ["Amélie (2001)"], ["七人の侍 (1954)"]]
+    for task, plain, titles in zip(episodes, toy_episodes(), [*fitting, None], strict=True):
+        assert replace(task, instruction=None) == plain
+        assert task.instruction
+        assert "; ".join(map(str, task.instruction.facets)) in text
+        fits = [episodes.items[i].title for i in task.candidates if task.instruction.fits(episodes.items[i])]
+        assert fits == (titles or [episodes.items[i].title for i in task.candidates])
+    facets = facet_vocabulary(episodes.items, episodes.kinds)
+    assert len(facets) == 13
+    assert ", ".join(facet.value for facet in facets[:8]) in " ".join(text.split())
+    assert ", ".join(facet.value for facet in facets[8:]) in text
 
 
 def test_a_scripted_agent_plays_its_list_and_repeats_the_last() -> None:

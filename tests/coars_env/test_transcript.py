@@ -18,7 +18,9 @@ from coars_env import (
     CoarsReward,
     ConfigError,
     Dialogue,
+    Facet,
     Provenance,
+    Rules,
     Transcript,
     TranscriptError,
     Turn,
@@ -28,7 +30,9 @@ from coars_env import (
     read_transcripts,
     write_transcripts,
 )
-from coars_env.testing import toy_dataset, toy_episodes
+from coars_env.rules import PAPER
+from coars_env.testing import toy_dataset, toy_episodes, toy_instructed_episodes
+from coars_env.transcript import rejected_items
 from turns import turn_of
 
 TASK = toy_episodes()["toy-0"]  # history 0 4, candidates 5 1 3, target 5
@@ -331,3 +335,140 @@ def test_a_side_goes_by_its_short_name_too_and_another_name_by_none() -> None:
 def test_a_strength_belongs_to_one_of_the_four_actions(action: int) -> None:
     with pytest.raises(ActionError, match=rf"Expected a number in 0\.\.3, found {action}"):
         clamp_strength(action, 0.5)
+
+
+# Instructions, questions and rules ------------------------------------------------------------------------------------
+
+ASKING = toy_instructed_episodes()
+COMEDY = Facet("genre", "Comedy")
+BEST = Rules(repeats="forbidden", answer="best")
+ASKED = Turn(None, "Which?", (Answer(None, None, "A comedy.", reveal=COMEDY),), question="genre")
+
+
+def asking(*turns: Turn, rules: Rules = PAPER, ending: Any = "max_turns", **changes: Any) -> Transcript:
+    """A dialogue about the first instructed toy, of as many turns as it has: candidates 5 1 3, target 5."""
+    told = Transcript(ASKING.tasks[0], len(turns), turns, ending, None, ASKING.provenance, rules=rules)
+    return replace(told, **changes)
+
+
+def rejected(item: int, strength: float = 0.1) -> Turn:
+    return turn_of(item, "", int(strength >= 0.25), strength, "")
+
+
+def test_a_version_is_as_old_as_it_can_be() -> None:
+    plain = TASK
+    turn = rejected(5)
+    for told, version in (
+        (asking(turn), 4),
+        (asking(turn, task=plain), 3),
+        (asking(turn, task=plain, rules=BEST), 4),
+        (asking(turn, task=plain, rules=Rules(questions=False)), 4),
+    ):
+        row = json.loads(told.to_json())
+        assert row["version"] == version
+        assert ("rules" in row, "question" in row["turns"][0], "reveal" in row["turns"][0]["answers"][0]) == (
+            (version == 4,) * 3
+        )
+        assert Transcript.from_json(told.to_json()) == told
+
+
+def test_a_stored_dialogue_with_questions_by_hand() -> None:
+    told = asking(ASKED, turn_of(5, "This.", 3, 0.9, "Yes."), rules=BEST, ending="accepted")
+    row = json.loads(told.to_json())
+    assert row["rules"] == {"repeats": "forbidden", "answer": "best", "questions": True}
+    assert row["task"]["instruction"] == {"facets": [["genre", "Comedy"]], "kinds": ["genre", "decade"], "noise": 0.0}
+    assert row["turns"][0]["question"] == "genre"
+    assert row["turns"][0]["answers"][0]["reveal"] == ["genre", "Comedy"]
+    again = Transcript.from_json(told.to_json())
+    assert again == told
+    assert isinstance(again.turns[0].answers[0].reveal, Facet)
+
+
+@pytest.mark.parametrize(
+    ("turns", "rules", "message"),
+    [
+        ([rejected(5), ASKED], PAPER, "turn 2 asks where nothing may be asked"),  # it is the last
+        ([ASKED, rejected(5)], Rules(questions=False), "turn 1 asks where nothing may be asked"),
+        ([replace(ASKED, question="brand"), rejected(5)], PAPER, "turn 1 asks for or reveals a facet of another kind"),
+        ([replace(rejected(5), question="genre"), rejected(5)], PAPER, "either content or an error"),
+        ([replace(ASKED, error="?"), rejected(5)], PAPER, "either content or an error"),
+        ([replace(ASKED, answers=(Answer(1, 0.3, ""),)), rejected(5)], PAPER, "either content or an error"),
+        (
+            [replace(ASKED, answers=(Answer(None, None, "", reveal=Facet("brand", "A")),)), rejected(5)],
+            PAPER,
+            r"reveals a facet of another kind than \['genre', 'decade'\]",
+        ),
+        ([replace(ASKED, answers=(Answer(None, None, "", reveal=Facet("genre", 7)),)), rejected(5)], PAPER, "no facet"),  # type: ignore[arg-type]
+        ([rejected(1), rejected(5), rejected(1)], BEST, "turn 3 proposes 1 again, which is forbidden"),
+    ],
+)
+def test_what_the_rules_do_not_allow_is_no_transcript(turns: list[Turn], rules: Rules, message: str) -> None:
+    with pytest.raises(TranscriptError, match=message):
+        Transcript.from_json(asking(*turns, rules=rules).to_json())
+
+
+def test_what_was_rejected_may_come_back_when_nothing_is_left_or_where_it_is_allowed() -> None:
+    for told in (
+        asking(rejected(1), rejected(5), rejected(3), rejected(1), rules=BEST),
+        asking(rejected(1), rejected(1), rules=Rules(repeats="unpaid")),
+        asking(turn_of(1, "", 2, 0.6, ""), rejected(1), rules=BEST),
+    ):
+        assert Transcript.from_json(told.to_json()) == told
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rules": {"repeats": "free", "answer": "best", "questions": True}},
+        {"rules": {"repeats": "paid", "order": "any"}},
+        {"rules": None},
+    ],
+)
+def test_rules_that_cannot_be_are_refused(change: dict[str, Any]) -> None:
+    line = json.dumps({**json.loads(asking(rejected(5), rules=BEST).to_json()), **change})
+    with pytest.raises(TranscriptError, match="A transcript is one JSON object a line"):
+        Transcript.from_json(line)
+
+
+@pytest.mark.parametrize(
+    ("turns", "best"),
+    [
+        ([rejected(1, 0.3), rejected(5, 0.3), rejected(3, 0.1)], 1),  # the earlier on ties
+        ([rejected(1, 0.2), turn_of(5, "", 2, 0.74, ""), turn_of(3, "", 2, 0.6, "")], 5),
+        ([ASKED, rejected(1)], 1),
+        ([turn_of(1, "", None, None, "", user_error="?"), rejected(5, 0.0)], 5),
+        ([turn_of(1, "", None, None, "", user_error="?"), turn_of(None, "", 0, 0.1, "", error="?")], 1),
+        ([turn_of(None, "", 3, 1.0, "", error="?")], None),
+        ([], None),
+    ],
+)
+def test_the_best_proposal_is_the_one_accepted_most_strongly(turns: list[Turn], best: int | None) -> None:
+    told = asking(*turns, rules=BEST)
+    assert (told.best_item, told.answer_item) == (best, best)
+    last = replace(told, rules=PAPER)
+    assert last.answer_item == last.final_item == (turns[-1].proposal if turns else None)
+
+
+def test_what_was_accepted_is_the_answer_and_a_failed_dialogue_has_none() -> None:
+    told = asking(rejected(1), turn_of(5, "", 3, 0.75, ""), rules=BEST, ending="accepted")
+    assert (told.best_item, told.final_item, told.answer_item) == (5, 5, 5)
+    broken = asking(rejected(1), rules=BEST, ending="failed", max_turns=4)
+    assert (broken.best_item, broken.answer_item) == (1, None)
+    assert replace(broken, rules=PAPER).answer_item is None
+
+
+def test_what_is_rejected_answered_and_strong_of_a_turn() -> None:
+    unread = Turn(None, "", (Answer(None, None, "", "?"),), question="genre")
+    empty = Turn(None, "", question="genre")
+    assert [turn.answered for turn in (ASKED, unread, empty, rejected(1))] == [True, False, False, False]
+    assert [
+        turn.rejected for turn in (rejected(1), ASKED, turn_of(1, "", 2, 0.5, ""), turn_of(None, "", 0, 0.1, ""))
+    ] == [*(True, False, False, False)]
+    assert [turn.strength for turn in (rejected(1), ASKED, turn_of(None, "", 3, 0.9, ""))] == [0.1, -1.0, -1.0]
+    assert rejected_items([rejected(1), ASKED, turn_of(5, "", 2, 0.6, ""), rejected(3)]) == {1, 3}
+
+
+def test_a_dialogue_of_version_3_has_the_rules_of_the_paper() -> None:
+    row = json.loads(asking(rejected(1), rejected(1), task=TASK).to_json())
+    told = Transcript.from_json(json.dumps(row))
+    assert (told.rules, told.turns[0].question, told.turns[0].answers[0].reveal) == (PAPER, None, None)

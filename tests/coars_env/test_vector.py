@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,8 @@ from coars_env import (
     NumericEnv,
     RandomRecommender,
     RewardTerms,
+    Role,
+    Rules,
     Task,
     TaskError,
     Turn,
@@ -40,11 +43,15 @@ from coars_env import (
     make_vec,
     rollout,
 )
-from coars_env.testing import toy_dataset, toy_episodes
+from coars_env.testing import toy_dataset, toy_episodes, toy_instructed_episodes
 from turns import turn_of
 
 TOY = toy_episodes()
+ASKING = toy_instructed_episodes()
 WAIT = 20
+
+
+RULES = [Rules("paid", "last"), Rules("unpaid", "best"), Rules("forbidden", "best")]
 
 
 def toy_game(episodes: EpisodeSet = TOY, **options: Any) -> NumericEnv:
@@ -89,6 +96,10 @@ class Singles:
         rewards, terminations = ({role: [one[part][role] for one in told] for role in ROLES} for part in (1, 2))
         return seen, rewards, terminations, last
 
+    def masks(self, role: Role) -> list[Any]:
+        acts = self.envs[0].encoder.acts
+        return [acts.mask_of(env.dialogue.observe(role), role) for env in self.envs if env.dialogue]
+
     @property
     def tasks(self) -> list[Task]:
         return [env.dialogue.task for env in self.envs if env.dialogue]
@@ -101,7 +112,7 @@ class Singles:
 
 def toy_or_same(game: NumericEnv) -> NumericEnv:
     inner = game.env
-    env = CoarsEnv(inner.episodes, max_turns=inner.max_turns, reward=inner.reward)
+    env = CoarsEnv(inner.episodes, max_turns=inner.max_turns, reward=inner.reward, rules=inner.rules)
     again = NumericEnv(env, np.zeros((len(inner.episodes.items), 1), np.float32))
     again.encoder = game.encoder
     return again
@@ -141,16 +152,53 @@ def test_a_vector_is_many_single_environments(kind: str, num_envs: int, wide_gam
             acts = random_acts(rng, vector)
             observations, rewards, terminations, truncations, infos = vector.step(acts)
             seen, paid, ended, last = singles.step(acts)
-            for side, role in enumerate(ROLES):
+            for role in ROLES:
                 assert same_bits(observations[role], seen[role])
                 assert same_bits(rewards[role], paid[role], np.float64)
                 assert same_bits(terminations[role], ended[role], np.bool_)
                 assert same_bits(infos[role]["final_obs"], last[role])
                 assert not truncations[role].any()
-                mask = game.encoder.masks[side, int(singles.speaker == role)]
-                assert same_bits(infos[role]["action_mask"], [mask] * num_envs, np.int8)
+                assert same_bits(infos[role]["action_mask"], singles.masks(role), np.int8)
                 assert [game.env.episodes.tasks[task] for task in infos[role]["task"]] == singles.tasks
     assert len(singles.transcripts) >= 10 * num_envs
+
+
+@pytest.mark.parametrize("max_turns", [1, 5])
+@pytest.mark.parametrize("reward", ["batch", "one by one"])
+@pytest.mark.parametrize(
+    ("episodes", "rules"),
+    [*((TOY, rules) for rules in RULES), *((ASKING, rules) for rules in (*RULES, Rules(questions=False)))],
+    ids=str,
+)
+def test_a_vector_keeps_the_rules_of_single_environments(
+    episodes: EpisodeSet, rules: Rules, reward: str, max_turns: int
+) -> None:
+    paid = CoarsReward(question_cost=0.25, invalid=-0.5)
+    game = toy_game(episodes, rules=rules, max_turns=max_turns, reward=paid if reward == "batch" else Words())
+    with contextlib.nullcontext() if reward == "batch" else pytest.warns(CoarsWarning):
+        vector = VectorNumericEnv(game, 5)
+    singles, rng = Singles(game, 5), np.random.default_rng(3)
+    observations, infos = vector.reset(2)
+    seen = singles.reset(2)
+    for number in range(60):
+        for role in ROLES:
+            assert same_bits(observations[role], seen[role])
+            assert same_bits(infos[role]["action_mask"], singles.masks(role), np.int8)
+        if number % 3:  # legal acts; every third half-turn any
+            acts = {r: np.array([rng.choice(np.flatnonzero(one)) for one in infos[r]["action_mask"]]) for r in ROLES}
+        else:
+            acts = {RECOMMENDER: rng.integers(6, size=5), USER: rng.integers(vector.single_action_space.n, size=5)}
+        observations, rewards, terminations, _, infos = vector.step(acts)
+        seen, earned, ended, last = singles.step(acts)
+        for role in ROLES:
+            assert same_bits(rewards[role], earned[role], np.float64)
+            assert same_bits(terminations[role], ended[role], np.bool_)
+            assert same_bits(infos[role]["final_obs"], last[role])
+    turns = [turn for told in singles.transcripts for turn in told.turns]
+    assert any(turn.question for turn in turns) == (episodes is ASKING and rules.questions and max_turns > 1)
+    assert any(turn.answer.reveal for turn in turns) == (episodes is ASKING)
+    repeats = any("repeats are forbidden" in (turn.error or "") for turn in turns)
+    assert repeats == (rules.repeats == "forbidden" and max_turns > 1)
 
 
 def test_tasks_drawn_ahead_are_those_of_a_single_environment_for_ever() -> None:
@@ -351,12 +399,11 @@ class OneByOne:
 
 
 class Words:
-    """A reward of single turns that reads all that a turn holds."""
+    """A reward of single turns that reads all that a turn holds; half of them cost the recommender something."""
 
     def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
-        (answer,) = turn.answers
-        said = (turn.proposal, turn.rationale, turn.error, answer.message, answer.error, answer.strength, number)
-        return RewardTerms(turn.proposal == task.target, {RECOMMENDER: crc32(repr(said).encode()), USER: number / 7})
+        said = crc32(repr((turn, number)).encode())
+        return RewardTerms(turn.proposal == task.target, {RECOMMENDER: said - 2.0**31, USER: number / 7})
 
 
 def test_a_reward_of_single_turns_is_scored_in_a_loop_with_one_warning() -> None:
@@ -428,7 +475,8 @@ def test_turns_earn_the_same_one_by_one_and_at_once(rows: list[Any], alpha: floa
         answer = (-1, np.nan) if strength is None else (action, strength)
         columns.append((hit and named, named, *answer, q if named else 0.0, number))
     is_hit, is_named, actions, strengths, qs, numbers = np.array(columns).T
-    turns = TurnArrays(is_hit > 0, is_named > 0, actions.astype(int), strengths, qs, numbers.astype(int))
+    none, unread = np.zeros(len(rows), np.bool_), actions < 0
+    turns = TurnArrays(is_hit > 0, is_named > 0, none, unread, actions.astype(int), strengths, qs, numbers.astype(int))
     assert list(zip(*(side.tolist() for side in reward.batch(turns, 5).values()), strict=True)) == paid
 
 

@@ -17,6 +17,7 @@ from coars_env import (
     Dataset,
     DatasetError,
     EpisodeSet,
+    FacetInstructions,
     MaskedEnv,
     NumericEnv,
     Split,
@@ -27,7 +28,9 @@ from coars_env import (
     builder,
     constant_stage,
     freeze,
+    instruction_of,
     item_features,
+    kinds_of,
     leave_last,
     llara,
     load,
@@ -108,7 +111,11 @@ def test_rewards_and_rendering_are_passed_on() -> None:
     ("options", "error", "message"),
     [
         ({"split": "by-taste"}, ConfigError, r"Expected one of leave_last, .*, found 'by-taste'"),
-        ({"candidates": "hard"}, ConfigError, r"Expected 'uniform', 'popularity' or 'llara', found 'hard'"),
+        (
+            {"candidates": "hard"},
+            ConfigError,
+            r"'popularity', 'confusable' or 'llara', found 'hard'",
+        ),
         ({"candidates": ["uniform"]}, ConfigError, r"Candidates are drawn by a function, .* found \['uniform'\]"),
         ({"split": ["llara"]}, ConfigError, r"Unknown split\. .* found \['llara'\]"),
         ({"view": ["text"]}, ConfigError, r"Unknown view\. .* found \['text'\]"),
@@ -179,6 +186,13 @@ def test_numeric_views_are_the_same_from_any_step(world: Dataset) -> None:
             {"candidates": "uniform", "draw": 0, "num_candidates": 20},
             r"candidates, draw, num_candidates cannot be given beside an EpisodeSet",
         ),
+        (
+            EpisodeSet,
+            {"instructions": FacetInstructions(("genre",))},
+            r"instructions cannot be given beside an EpisodeSet",
+        ),
+        (Split, {"instructions": FacetInstructions(("brand",))}, r"got 'brand' where the items have only 'genre', 'de"),
+        (Split, {"instructions": ("genre",)}, r"Instructions are drawn by a rule\. .* found \('genre',\)"),
         (EpisodeSet, {"view": "numeric"}, r"the numeric views of an EpisodeSet need features, got none\. Pass"),
         (Split, {"features": np.zeros((90, 2), np.float32)}, r"features cannot be given beside view='text'"),
         (Split, {"view": "numeric", "features": np.zeros((3, 2), np.float32)}, r"Every item needs features"),
@@ -191,6 +205,18 @@ def test_options_that_mean_nothing_beside_an_object_are_refused(
     data: Any = {Dataset: world, Split: split, EpisodeSet: freeze(builder(split), "test")}[kind]
     with pytest.raises(CoarsError, match=message):
         make(data, **options)
+
+
+def test_a_game_may_be_about_what_the_user_wants(world: Dataset) -> None:
+    wishes = FacetInstructions(("genre", "like"))
+    env = make(world, instructions=wishes, candidates="confusable", num_candidates=8)
+    expected = freeze(builder(leave_last(world), "confusable", num_candidates=8, instructions=wishes), "test")
+    assert env.episodes.sha256 == expected.sha256
+    assert expected.name.endswith("/test/confusable/d0/genre+like")
+    seen = env.reset(seed=0)[0]
+    assert kinds_of(seen[USER]) == ("genre", "like")
+    assert [facet.kind for facet in instruction_of(seen[USER])] == ["genre", "like"]
+    assert instruction_of(seen[RECOMMENDER]) == ()
 
 
 # From a function of one's own -----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Backbone: the frozen language model under both agents; `load` finds one by name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +8,7 @@ import torch
 
 from agents.models.backbones.backbone import Backbone
 from agents.models.backbones.causal_lm import load_causal_lm
-from agents.models.backbones.pocket import load_pocket, open_pocket
+from agents.models.backbones.pocket import PocketConfig, load_pocket, open_pocket
 from coars_env import BackboneError, ConfigError, Split, import_object
 
 __all__ = ["Backbone", "load"]
@@ -17,6 +18,7 @@ def load(
     name: str | Path,
     split: Split,
     *,
+    kinds: Sequence[str] = (),
     device: str = "cpu",
     bits: Literal[4, 8] | None = None,
     dtype: torch.dtype | None = None,
@@ -27,6 +29,7 @@ def load(
         name: "pocket", the folder of a pocket model, the folder or hub name of a causal language model, or
             module:function of one's own, which takes the split and returns a `Backbone`.
         split: its training part is what "pocket" is built from.
+        kinds: of facets that "pocket" is to know as words, for games with instructions; others know none beforehand.
         device: "cpu" or "cuda".
         bits: of the inner matrices, see `load_causal_lm`.
         dtype: see `load_causal_lm`; a pocket is fp32 always.
@@ -41,7 +44,7 @@ def load(
     if ":" in str(name) and not Path(name).exists():
         return own_backbone(str(name), split, bits=bits).to(device)
     if str(name) == "pocket":
-        return load_pocket(split).to(device)
+        return load_pocket(split, PocketConfig(kinds=tuple(kinds))).to(device)
     if pocket:
         return open_pocket(Path(name)).to(device)
     return load_causal_lm(name, device=device, bits=bits, dtype=dtype)

@@ -1,32 +1,30 @@
 """Rows of text from which pocket learns language, form and the use of hindsight; no row shows a skilful choice."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from agents.models.backbones.backbone import Backbone
+from agents.models.backbones.knowledge import NUM_CANDIDATES, facets_of, reason_text
 from agents.models.prompts import (
     ACTION,
     ACTION_TEXTS,
     ASK_DIAGNOSIS,
-    BECAUSE,
-    CANDIDATES,
     ITEM,
+    NO_WANT,
     REASON,
-    RECOMMENDED,
     SCORE,
-    TAKEN,
+    WISH,
     Pieces,
     diagnosis,
     hindsight,
-    opinion_of_peer,
     prompt,
+    question,
     score_texts,
     title,
-    titles,
     verdict,
 )
+from agents.models.wishes import facet_text, facet_texts, true_wishes
 from coars_env import (
     ACTIONS,
     HISTORY_LENGTH,
@@ -38,135 +36,40 @@ from coars_env import (
     Action,
     BackboneError,
     Dialogue,
-    Item,
-    Opinion,
+    Facet,
+    Instruction,
     Role,
     Split,
     Task,
-    UserSequence,
-    VectorPeers,
 )
-
-NUM_CANDIDATES = 20
 
 RowKind = Literal["plain", "guided", "diagnosis"]
 
-REASONS: dict[str, tuple[tuple[str, str], ...]] = {
-    "propose": ((" It goes well with", "."), (" You took", ", and this is of its kind."), (" Next to", " it fits.")),
-    "answer": ((" It makes me think of", "."), (" I compare it with", "."), (" The last one like it was", ".")),
-}
-"""What a demonstration says, around a title of the history. Reasons do not give the choice away: it is made after."""
-
-
-def fact(item: Item) -> Pieces:
-    """What the catalogue says of an item."""
-    year = f" {item.year}" if item.year else ""
-    return (" " + item.title, ":", *(" " + genre for genre in item.genres), year, ".")
-
-
-LEFT_OUT = 0.2
-"""Share of a sequence that a text about it leaves out, drawn anew each time; ours. So no two texts of a user are alike,
-and the model learns less of the user and more of what goes with what; see docs/log.md."""
-
-
-def sequence_text(sequence: UserSequence, items: Sequence[Item], length: int, rng: np.random.Generator) -> Pieces:
-    """A stretch of a training user's sequence as a list of titles, some left out."""
-    kept = _thinned(sequence.items, rng)
-    start = int(rng.integers(max(1, len(kept) - length + 1)))
-    return (TAKEN, *titles(items, kept[start : start + length], ""))
-
-
-YES, NO = " yes.", " no."
-NUM_QUESTIONS, NUM_SOON = 4, 5
-"""Of a statement of fit: how many questions, and how far ahead a true item may lie."""
-NEXT = "Next:"
-LISTED = 0.7
-"""Share of the statements of what came next with a list of items before it; ours."""
-
-
-def next_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator) -> Pieces:
-    """What came next in a stretch of a training user's sequence, said after a reason: the sequence text, whose next
-    title stands right behind its history, in another order. Mostly a list of items stands between, drawn at random
-    from the catalogue, so that the model learns to look past one.
-
-    Knowledge of the training part like `fit_statement`. Nothing is chosen from the list, in which the next item stands
-    by chance only, and the dialogue knows no "Next:".
-    """
-    cut, history = _stretch(sequence, rng)
-    listed: Pieces = ()
-    if rng.random() < LISTED:
-        drawn = rng.choice(len(items), min(NUM_CANDIDATES, len(items)), replace=False).tolist()
-        listed = (CANDIDATES, *titles(items, drawn, ""))
-    reason = _reason("propose", history, items, rng)
-    opening = (TAKEN, *titles(items, history, ""), *listed, "\n", REASON, *reason, "\n")
-    return (*opening, NEXT, title(items, sequence.items[cut]), "\n")
-
-
-def fit_statement(
-    sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator, peers: VectorPeers | None = None
-) -> Pieces:
-    """Whether items come soon in a training user's sequence: each question is about one of the next few items or
-    about one drawn at random from the catalogue, and "yes" says that the user took it. Half of the questions tell what
-    peers say of the item.
-
-    Like the sequences themselves this is knowledge of the training part. It says yes and no, words that the dialogue
-    does not know; which action such an item deserves it does not say, and the demonstrations of that are random.
-    """
-    cut, history = _stretch(sequence, rng)
-    soon, owned = sequence.items[cut : cut + NUM_SOON], set(sequence.items)
-    asked = [
-        soon[int(rng.integers(len(soon)))] if rng.random() < 0.5 else int(rng.integers(len(items)))
-        for _ in range(NUM_QUESTIONS)
-    ]
-    opinions = _opinions(sequence.user, history, asked, peers)
-    pieces: list[str] = [TAKEN, *titles(items, history, ""), "\n"]
-    for item in asked:
-        pieces += [RECOMMENDED, title(items, item)]
-        if rng.random() < 0.5:
-            pieces += [BECAUSE, *_reason("propose", history, items, rng)]
-        if rng.random() < 0.5:
-            pieces += [piece for opinion in opinions[item] for piece in opinion_of_peer(opinion, items)]
-        pieces.append("\n")
-        if rng.random() < 0.5:
-            pieces += [REASON, *_reason("answer", history, items, rng)]
-        pieces += ["\n", ACTION, YES if item in owned else NO, "\n"]
-    return tuple(pieces)
-
-
-def _opinions(
-    user: int, history: tuple[int, ...], asked: Sequence[int], peers: VectorPeers | None
-) -> dict[int, tuple[Opinion, ...]]:
-    """What peers say to a training user of items; its own sequence has no say."""
-    different = tuple(dict.fromkeys(asked))
-    said = peers(user, history, different).opinions if peers else ()
-    task = Task("", user, (), different, different[0], opinions=said)
-    return {item: task.opinions_of(item) for item in different}
-
-
-def _stretch(sequence: UserSequence, rng: np.random.Generator) -> tuple[int, tuple[int, ...]]:
-    """A place in a sequence, and the history before it, some of it left out."""
-    cut = int(rng.integers(min(3, len(sequence.items) - 1), len(sequence.items)))
-    return cut, _thinned(sequence.items[max(0, cut - 2 * HISTORY_LENGTH) : cut], rng)[-HISTORY_LENGTH:]
-
-
-def _thinned(taken: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
-    """Without `LEFT_OUT` of the items; at least one stays."""
-    kept = rng.random(len(taken)) >= LEFT_OUT
-    return tuple(item for item, stays in zip(taken, kept.tolist(), strict=True) if stays) or taken[-1:]
-
-
-def _reason(kind: str, history: Sequence[int], items: Sequence[Item], rng: np.random.Generator) -> Pieces:
-    before, after = REASONS[kind][int(rng.integers(len(REASONS[kind])))]
-    return (before, title(items, history[int(rng.integers(len(history)))]), after)
+ASKING = 0.25
+"""Chance that a demonstrated recommender asks, where it may; ours."""
+SILENT = 0.25
+"""Chance that a demonstrated user reveals nothing; ours."""
 
 
 class Demonstrator:
     """Writes demonstrations of the dialogue. Choices are drawn uniformly, and so is what a hindsight calls the item
     taken next: nothing here tells which item goes with which history. What peers say is drawn, too: it has the form of
-    the game and means nothing.
+    the game and means nothing. So are instructions, questions and what a user reveals.
     """
 
-    def __init__(self, split: Split, backbone: Backbone, rng: np.random.Generator) -> None:
+    def __init__(self, split: Split, backbone: Backbone, rng: np.random.Generator, kinds: tuple[str, ...] = ()) -> None:
+        """Prepare to write.
+
+        Args:
+            split: catalogue, and training sequences for histories.
+            backbone: writes the tokens.
+            rng: all chance.
+            kinds: of facets; with some, the dialogues are of games with an instruction.
+
+        Raises:
+            BackboneError: too few items or sequences.
+        """
+        self._kinds = kinds
         self._train = [sequence for sequence in split.train if len(sequence.items) >= 3]
         self._items = split.dataset.items
         others = len({item.title for item in self._items}) - HISTORY_LENGTH
@@ -225,7 +128,17 @@ class Demonstrator:
                 names.add(self._items[item].title)
                 candidates.append(item)
         target = candidates[int(self._rng.integers(len(candidates)))]
-        return Task("", 0, history, tuple(candidates), target, opinions=self._opinions(len(candidates)))
+        opinions = self._opinions(len(candidates))
+        return Task("", 0, history, tuple(candidates), target, opinions=opinions, instruction=self._instruction())
+
+    def _instruction(self) -> Instruction | None:
+        """A made-up wish: up to two facets of an item drawn from the whole catalogue, whatever the candidates are."""
+        if not self._kinds:
+            return None
+        owned = facets_of(self._items[int(self._rng.integers(len(self._items)))], self._kinds)
+        size = min(len(owned), int(self._rng.integers(1, 3)))
+        named = tuple(owned[n] for n in self._rng.permutation(len(owned))[:size].tolist())
+        return Instruction(named, self._kinds, noise=1.0)
 
     def _opinions(self, num_candidates: int) -> tuple[int, ...]:
         """Made-up opinions, in the form of `Task.opinions`: of each candidate none, one, two or three, of any level and
@@ -251,14 +164,30 @@ class Demonstrator:
         """
         rng, task = self._rng, dialogue.task
         if dialogue.speaker == RECOMMENDER:
+            if dialogue.askable and rng.random() < ASKING:
+                kind = dialogue.askable[int(rng.integers(len(dialogue.askable)))]
+                reason = reason_text("propose", task.history, self._items, rng)
+                return {"ask": kind, "message": "".join(reason).strip()}, self._asking(reason, kind)
             target = task.candidates.index(task.target)
             position = target if rng.random() < hits else int(rng.integers(len(task.candidates)))
-            reason = _reason("propose", task.history, self._items, self._rng)
+            reason = reason_text("propose", task.history, self._items, self._rng)
             reply = self._recommendation(reason, task.candidates[position])
             return {"item": position, "message": "".join(reason).strip()}, reply
+        asked = dialogue.turns[-1].question
+        wish = self._random_wish(asked)
+        if asked is not None:
+            return {"action": 0, "strength": 0.0, "message": "", "reveal": wish}, self._wish(wish)
         action = int(rng.integers(len(ACTIONS)))
         reason, score, reply = self._answer(action, task)
-        return {"action": action, "strength": float(score), "message": "".join(reason).strip()}, reply
+        said = {"action": action, "strength": float(score), "message": "".join(reason).strip()}
+        return (said, reply) if task.instruction is None else ({**said, "reveal": wish}, (*reply, *self._wish(wish)))
+
+    def _random_wish(self, asked: str | None) -> Facet | None:
+        """A facet of the catalogue, after a question of its kind, or none; whatever the instruction says."""
+        if not self._kinds or self._rng.random() < SILENT:
+            return None
+        facets = [facet for facet in facet_texts(self._items, self._kinds) if asked in (None, facet.kind)]
+        return facets[int(self._rng.integers(len(facets)))] if facets else None
 
     def _afterwards(self, kind: RowKind, role: Role, dialogue: Dialogue) -> tuple[Pieces, Pieces]:
         """What is said to a side after its last turn, and what it then replies."""
@@ -269,18 +198,37 @@ class Demonstrator:
         return hindsight(role, task, turns, self._items), self._guided_reply(role, dialogue)
 
     def _guided_reply(self, role: Role, dialogue: Dialogue) -> Pieces:
-        """What hindsight calls right: proposing the item taken next, accepting exactly that one."""
-        task = dialogue.task
+        """What hindsight calls right: proposing the item taken next, accepting only that, revealing a true facet.
+
+        After a question it is to ask it if the instruction knows an answer, and else to propose.
+        """
+        task, asked = dialogue.task, dialogue.turns[-1].question
+        wanted = task.instruction.facets if task.instruction else ()
         if role == RECOMMENDER:
-            return self._recommendation(_reason("propose", task.history, self._items, self._rng), task.target)
+            reason = reason_text("propose", task.history, self._items, self._rng)
+            if asked is not None and any(facet.kind == asked for facet in wanted):
+                return self._asking(reason, asked)
+            return self._recommendation(reason, task.target)
+        said = {answer.reveal for turn in dialogue.turns[:-1] for answer in turn.answers}
+        true = true_wishes(wanted, said, asked or "")
+        wish = self._wish(true[int(self._rng.integers(len(true)))] if true else None)
+        if asked is not None:
+            return wish
         hit = dialogue.turns[-1].proposal == task.target
-        return self._answer(2 * hit + int(self._rng.integers(2)), task)[2]
+        reply = self._answer(2 * hit + int(self._rng.integers(2)), task)[2]
+        return reply if task.instruction is None else (*reply, *wish)
 
     def _recommendation(self, reason: Pieces, item: int) -> Pieces:
         return (REASON, *reason, "\n", ITEM, title(self._items, item), "\n")
 
+    def _asking(self, reason: Pieces, asked: str) -> Pieces:
+        return (REASON, *reason, "\n", ITEM, question(asked), "\n")
+
+    def _wish(self, facet: Facet | None) -> Pieces:
+        return (WISH, NO_WANT if facet is None else " " + facet_text(facet, self._items, self._kinds), "\n")
+
     def _answer(self, action: int, task: Task) -> tuple[Pieces, str, Pieces]:
-        reason = _reason("answer", task.history, self._items, self._rng)
+        reason = reason_text("answer", task.history, self._items, self._rng)
         scores = score_texts(action)
         score = scores[int(self._rng.integers(len(scores)))]
         return reason, score, (REASON, *reason, "\n", ACTION, ACTION_TEXTS[action], "\n", SCORE, score, "\n")

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -29,24 +29,22 @@ from torch.optim import AdamW
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from agents.models.backbones.backbone import Backbone, quiet
-from agents.models.backbones.demonstrations import (
-    NEXT,
-    NO,
-    REASONS,
-    YES,
-    Demonstrator,
-    RowKind,
-    fact,
-    fit_statement,
-    next_statement,
-    sequence_text,
-)
+from agents.models.backbones.demonstrations import Demonstrator, RowKind
+from agents.models.backbones.knowledge import BOTH, FACET, NEXT, NO, REASONS, YES, knowledge
 from agents.models.backbones.muon import Muon
-from agents.models.backbones.pocket_wording import POCKET_ACTIONS, POCKET_PHRASES, POCKET_SCORES
-from agents.models.prompts import Pieces
-from coars_env import BackboneError, Item, Provenance, Split, SvdPeers, UserSequence, VectorPeers, atomic_path
+from agents.models.backbones.pocket_wording import (
+    POCKET_ACTIONS,
+    POCKET_INSTRUCTED_PHRASES,
+    POCKET_PHRASES,
+    POCKET_SCORES,
+)
+from agents.models.prompts import question
+from agents.models.wishes import facet_texts
+from coars_env import BackboneError, Provenance, Split, SvdPeers, atomic_path
 
 POCKET_VERSION = 12
+INSTRUCTED_VERSION = 2
+"""Of models with kinds of facets, beside `POCKET_VERSION`."""
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -71,6 +69,16 @@ class PocketConfig:
     sequence_length: int = 40
     """Titles in a row of sequence text."""
     seed: int = 0
+    kinds: tuple[str, ...] = ()
+    """Kinds of facets that it knows as words, for games with instructions; its demonstrations are of such games then.
+    Without any it is the model of the paper's game."""
+
+    def settings(self) -> dict[str, Any]:
+        """All fields as a dictionary, kinds only if there are some: a model without keeps its name."""
+        named = dataclasses.asdict(self)
+        if not self.kinds:
+            del named["kinds"]
+        return named
 
 
 def load_pocket(split: Split, config: PocketConfig | None = None, *, cache_dir: Path | None = None) -> Backbone:
@@ -103,7 +111,7 @@ def content_hash(split: Split, config: PocketConfig) -> str:
     h = hashlib.sha256()
     for part in (
         POCKET_VERSION,
-        dataclasses.asdict(config),
+        config.settings(),
         POCKET_PHRASES,
         REASONS,
         CHAT_TEMPLATE,
@@ -112,14 +120,19 @@ def content_hash(split: Split, config: PocketConfig) -> str:
         h.update(repr(part).encode())
     for sequence in split.train:
         h.update(repr(sequence.items).encode())
+    if config.kinds:
+        values = [[item.values(kind) for kind in config.kinds] for item in split.dataset.items]
+        h.update(repr((INSTRUCTED_VERSION, POCKET_INSTRUCTED_PHRASES, values)).encode())
     return h.hexdigest()
 
 
 # --- tokenizer --------------------------------------------------------------------------------------------------------
 
 
-def train_tokenizer(split: Split) -> PreTrainedTokenizerFast:
-    """Byte-level BPE on facts and wording; a title (with the blank before it) or a fixed phrase is one added token."""
+def train_tokenizer(split: Split, kinds: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Byte-level BPE on facts and wording; a title (with the blank before it) or a fixed phrase is one added token. So
+    is a facet of one of `kinds`, and a question.
+    """
     items = split.dataset.items
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -136,6 +149,9 @@ def train_tokenizer(split: Split) -> PreTrainedTokenizerFast:
     reasons = [piece for group in REASONS.values() for reason in group for piece in reason if piece]
     fixed = [*POCKET_PHRASES, YES, NO, NEXT, *POCKET_SCORES, *reasons, *POCKET_ACTIONS]
     whole = [*fixed, *(" " + item.title for item in items)]
+    if kinds:
+        named = [" " + text for text in facet_texts(items, kinds).values()]
+        whole += [*POCKET_INSTRUCTED_PHRASES, FACET, BOTH, *map(question, kinds), *named]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in dict.fromkeys(whole) if len(text) > 1])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, extra_special_tokens=list(ROLE_MARKS)
@@ -183,9 +199,9 @@ KINDS: tuple[RowKind, ...] = ("guided", "plain", "guided", "guided", "diagnosis"
 
 
 def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[Rows]:
-    """Rows of training text without end: of eight rows five are knowledge (see `_text`), three are demonstrations."""
+    """Rows of training text without end: of eight rows five are `knowledge`, three are demonstrations."""
     rng = np.random.default_rng([config.seed, 1])
-    demonstrator = Demonstrator(split, backbone, rng)
+    demonstrator = Demonstrator(split, backbone, rng, config.kinds)
     peers = SvdPeers(split)  # whatever the game's are: an SVD takes a moment
     train = [sequence for sequence in split.train if len(sequence.items) > 1]
     lengths = np.array([len(sequence.items) for sequence in train], dtype=np.float64)
@@ -199,29 +215,21 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
                 tokens, marks = demonstrator.row(KINDS[next(demonstrations) % len(KINDS)])
             else:
                 sequence = train[int(rng.choice(len(train), p=weights))]
-                tokens = backbone.encode_all(_text(next(texts), sequence, split.dataset.items, config, rng, peers))
+                tokens = backbone.encode_all(
+                    knowledge(
+                        next(texts),
+                        sequence,
+                        split.dataset.items,
+                        peers,
+                        rng,
+                        length=config.sequence_length,
+                        kinds=config.kinds,
+                    )
+                )
                 marks = [True] * len(tokens)
             ids.append(tokens)
             learnt.append(marks)
         yield ids, learnt
-
-
-def _text(
-    number: int,
-    sequence: UserSequence,
-    items: Sequence[Item],
-    config: PocketConfig,
-    rng: np.random.Generator,
-    peers: VectorPeers,
-) -> Pieces:
-    """Of eight texts one is a fact, two are statements of fit, three of what came next, two are sequences."""
-    if number % 8 == 0:
-        return fact(items[int(rng.integers(len(items)))])
-    if number % 8 <= 2:
-        return fit_statement(sequence, items, rng, peers)
-    if number % 8 <= 5:
-        return next_statement(sequence, items, rng)
-    return sequence_text(sequence, items, config.sequence_length, rng)
 
 
 def text_loss(model: Qwen3ForCausalLM, rows: Rows, pad: int) -> Tensor:
@@ -323,7 +331,7 @@ def ahead(stream: Iterator[Rows]) -> Iterator[Iterator[Rows]]:
 
 
 def _build(split: Split, config: PocketConfig, folder: Path) -> None:
-    tokenizer = train_tokenizer(split)
+    tokenizer = train_tokenizer(split, config.kinds)
     pad, end = (tokenizer.get_vocab()[mark] for mark in (PAD, END))
     model = new_model(len(tokenizer), config, pad, end)
     backbone = Backbone(model, tokenizer, list_separator="", max_reason_tokens=12)
@@ -353,7 +361,7 @@ def _save(
         "version": POCKET_VERSION,
         "split": split.name,
         "provenance": dataclasses.asdict(split.dataset.provenance),
-        "config": dataclasses.asdict(config),
+        "config": config.settings(),
         "content_hash": content_hash(split, config),
         "parameters": sum(p.numel() for p in model.parameters()),
     }

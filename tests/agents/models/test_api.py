@@ -340,6 +340,17 @@ def test_the_form_names_a_least_length_and_a_ranking() -> None:
     )
 
 
+def test_long_lists_of_options_are_shown_in_part_and_not_enumerated() -> None:
+    fields = (Field("Wish", OneOf(tuple(f"film {n}" for n in range(201)))), Field("Mood", OneOf(("low", "high"))))
+    line, mood = form(fields, structured=False).split("\n")[-2:]
+    assert line.startswith("Wish: film 0 | film 1 |")
+    assert line.endswith(" | film 199 | ...")
+    assert mood == "Mood: low | high"
+    properties = schema(fields)["json_schema"]["schema"]["properties"]
+    assert properties == {"Wish": {"type": "string"}, "Mood": {"type": "string", "enum": ["low", "high"]}}
+    assert read_json(json.dumps({"Wish": "film 200", "Mood": "low"}), fields) == ("film 200", "low")
+
+
 def test_an_object_is_read_by_the_rule_of_lines() -> None:
     fields = (Field("Reason"), Field("Score", Number(0, 1, 1)))
     assert read_json('{"Reason": "a", "Score": 0.70}', fields) == ("a", "0.70")

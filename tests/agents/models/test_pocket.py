@@ -21,7 +21,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.backbones.demonstrations import NEXT, NO, YES, Demonstrator, RowKind, fit_statement, next_statement
+from agents.models.backbones.demonstrations import Demonstrator, RowKind
+from agents.models.backbones.knowledge import NEXT, NO, YES, fit_statement, next_statement
 from agents.models.backbones.pocket import (
     Halves,
     PocketConfig,

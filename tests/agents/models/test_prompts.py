@@ -4,18 +4,36 @@ from dataclasses import replace
 
 import pytest
 
+from agents.models.backbones.pocket_wording import POCKET_INSTRUCTED_PHRASES
 from agents.models.prompts import (
     ACTION_TEXTS,
+    ASKING_SYSTEM,
+    INSTRUCTED_PHRASES,
     PHRASES,
     RECOMMENDER_SYSTEM,
     USER_SYSTEM,
+    WANTING_SYSTEM,
     Pieces,
     hindsight,
     prompt,
     score_texts,
     without_opinions,
 )
-from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, Dialogue, Item, Role, Task, Turn, clamp_strength
+from coars_env import (
+    ACTIONS,
+    RECOMMENDER,
+    ROLES,
+    USER,
+    Dialogue,
+    Facet,
+    Instruction,
+    Item,
+    Role,
+    Rules,
+    Task,
+    Turn,
+    clamp_strength,
+)
 from coars_env.testing import toy_dataset, toy_episodes
 from turns import turn_of
 
@@ -128,8 +146,88 @@ def test_the_scores_of_an_action_lie_in_its_interval_and_together_cover_the_rang
 
 
 def test_fixed_phrases_are_all_different_and_none_is_empty() -> None:
-    assert len(set(PHRASES)) == len(PHRASES)
-    assert all(PHRASES)
+    phrases = PHRASES + INSTRUCTED_PHRASES
+    assert len(set(phrases)) == len(phrases)
+    assert all(phrases)
+    assert set(INSTRUCTED_PHRASES) == set(POCKET_INSTRUCTED_PHRASES)
+
+
+# Instructions ---------------------------------------------------------------------------------------------------------
+
+COMEDY, EIGHTIES = Facet("genre", "Comedy"), Facet("decade", "1980s")
+WISHING = replace(TASK, opinions=(), instruction=Instruction((COMEDY, EIGHTIES), ("genre", "decade")))
+OPENING = (
+    "Taken so far, oldest first:\n- Amélie (2001)\n- Fargo (1996)\nCandidates:\n- Brazil (1985)\n- Heat (1995)"
+    "\n- 七人の侍 (1954)"
+)
+
+
+def test_the_recommender_is_told_what_it_may_ask_and_what_was_answered() -> None:
+    dialogue = Dialogue(WISHING, ITEMS)
+    first = prompt(RECOMMENDER, dialogue.observe(RECOMMENDER), ITEMS, "\n-")
+    assert first.system == ASKING_SYSTEM
+    assert "".join(first.content) == (
+        f"{OPENING}\nYou may ask: Which genre? Of which decade?"
+        "\nReply with a Reason and one Item of the candidates or a question."
+    )
+    dialogue.ask("genre", "To be sure.")
+    dialogue.reply(0, None, "I want the genre Comedy.", reveal=COMEDY)
+    assert "".join(told(dialogue, RECOMMENDER)) == "The user's answer:\nWants: Comedy\nPropose again, or ask."  # once
+    dialogue.recommend(1, "A crime film.")
+    dialogue.reply(0, 0.1, "Too grim. I want something of the 1980s.", reveal=EIGHTIES)
+    assert "".join(told(dialogue, RECOMMENDER)) == (
+        "The user's answer: dislike 0.10\nBecause: Too grim.\nWants: 1980s\nPropose again, or ask."
+    )
+    dialogue.ask("decade", "")
+    dialogue.reply(0, None, "No.")
+    assert "".join(told(dialogue, RECOMMENDER)) == (  # the last turn must propose
+        "The user's answer:\nWants: nothing\nBecause: No.\nPropose again."
+    )
+    assert prompt(RECOMMENDER, dialogue.observe(RECOMMENDER), ITEMS, "\n-").system == ASKING_SYSTEM
+
+
+def test_no_question_is_offered_where_none_may_be_asked() -> None:
+    dialogue = Dialogue(WISHING, ITEMS, rules=Rules(questions=False))
+    assert "".join(told(dialogue, RECOMMENDER)) == f"{OPENING}\nReply with a Reason and one Item of the candidates."
+    dialogue.recommend(len(TITLES), "?", error="no item")
+    dialogue.reply(len(ACTIONS), 0.0, "?", error="no action")
+    assert "".join(told(dialogue, RECOMMENDER)) == "The user's answer: none that could be read\nPropose again."
+
+
+def test_the_user_is_told_what_it_wants_and_what_is_asked() -> None:
+    dialogue = Dialogue(WISHING, ITEMS)
+    dialogue.ask("genre", "To be sure.")
+    first = prompt(USER, dialogue.observe(USER), ITEMS, "\n-")
+    assert first.system == WANTING_SYSTEM
+    assert "".join(first.content) == (
+        "Taken so far, oldest first:\n- Amélie (2001)\n- Fargo (1996)\nYou want: Comedy; 1980s\n"
+        "The recommender asks: Which genre?\nBecause: To be sure.\nReply with a Wish."
+    )
+    assert "".join(first.content[: first.opening]).endswith("\nYou want: Comedy; 1980s\n")
+    dialogue.reply(0, None, "", reveal=COMEDY)
+    dialogue.recommend(1, "")
+    assert "".join(told(dialogue, USER)) == (
+        "Recommended: Heat (1995)\nReply with a Reason, an Action, a Score and a Wish."
+    )
+
+
+def test_a_user_that_wants_nothing_is_told_so() -> None:
+    dialogue = Dialogue(replace(WISHING, instruction=Instruction((), ("genre",))), ITEMS)
+    dialogue.recommend(1, "")
+    assert "\nYou want: anything\n" in "".join(told(dialogue, USER))
+
+
+def test_the_recommender_is_told_nothing_of_the_instruction() -> None:
+    heard = set()
+    for wants in ((), (COMEDY,), (EIGHTIES, COMEDY), (Facet("genre", "Sci-Fi"),)):
+        dialogue = Dialogue(replace(WISHING, instruction=Instruction(wants, ("genre", "decade"))), ITEMS)
+        pieces = [told(dialogue, RECOMMENDER)]
+        for _ in range(3):
+            dialogue.ask("genre", "")
+            dialogue.reply(0, None, "", reveal=Facet("genre", "Horror"))
+            pieces.append(told(dialogue, RECOMMENDER))
+        heard.add(tuple(pieces))
+    assert len(heard) == 1
 
 
 # Hindsight ------------------------------------------------------------------------------------------------------------
@@ -186,3 +284,49 @@ def test_a_diagnosis_names_the_latest_of_the_most_alike_and_nothing_the_wrong_pr
     assert "".join(hindsight(USER, task, [wrong], items)).endswith(" T shares B with two; wrong does not.")
     unlike = replace(task, history=(5,))
     assert "".join(hindsight(USER, unlike, [right], items)).endswith("\nAccepting is right.")
+
+
+ASKED = Turn(None, "Zebra?", (replace(HIT.answers[0], action=None, strength=None, reveal=COMEDY),), question="genre")
+TAKEN_NEXT = "\nThe item taken next was Brazil (1985)."
+WHY = " Brazil (1985) shares Comedy with Fargo (1996)"
+
+
+def test_hindsight_of_a_question_names_the_true_answer_to_both_sides() -> None:
+    for role in ROLES:
+        assert "".join(hindsight(role, WISHING, [ASKED], ITEMS)) == (
+            f"\nHindsight. Which genre?{TAKEN_NEXT}\nThe true answer is Comedy.{WHY}."
+        )
+        tag = replace(ASKED, question="decade")
+        unknown = replace(WISHING, instruction=Instruction((COMEDY,), ("genre", "decade")))
+        assert "\nThe true answer is nothing." in "".join(hindsight(role, unknown, [tag], ITEMS))
+
+
+def test_hindsight_of_a_proposal_names_what_the_user_might_have_said() -> None:
+    assert "".join(hindsight(USER, WISHING, [MISSED], ITEMS)) == (
+        f"\nHindsight. Heat (1995) skip miss.{TAKEN_NEXT}\nRejecting is right.\nTrue to say: Comedy; 1980s."
+        f"{WHY}; Heat (1995) does not."
+    )
+    assert "\nTrue to say: 1980s." in "".join(hindsight(USER, WISHING, [ASKED, MISSED], ITEMS))  # it said Comedy
+    said = replace(MISSED, answers=(replace(MISSED.answers[0], reveal=EIGHTIES),))
+    assert "\nTrue to say: 1980s." in "".join(hindsight(USER, WISHING, [ASKED, said], ITEMS))  # so it is still true
+    assert "\nTrue to say: nothing." in "".join(hindsight(USER, WISHING, [ASKED, said, HIT], ITEMS))
+
+
+def test_hindsight_of_a_proposal_names_the_instruction_to_the_recommender() -> None:
+    assert "".join(hindsight(RECOMMENDER, WISHING, [ASKED, MISSED], ITEMS)) == (
+        f"\nHindsight. Which genre? Heat (1995) skip miss.{TAKEN_NEXT}\nThe proposal was wrong."
+        f"\nThe user wants Comedy; 1980s.{WHY}; Heat (1995) does not."
+    )
+    empty = replace(WISHING, instruction=Instruction((), ("genre",)))
+    assert "\nThe user wants anything." in "".join(hindsight(RECOMMENDER, empty, [HIT], ITEMS))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_hindsight_names_nothing_else(role: Role) -> None:
+    """No candidate that was not proposed, no word that was said, and no facet that was revealed and is not true."""
+    lie = Facet("genre", "Horror")
+    turns = [replace(turn, answers=(replace(turn.answers[0], reveal=lie),)) for turn in (ASKED, MISSED)]
+    for number in (1, 2):
+        text = "".join(hindsight(role, WISHING, turns[:number], ITEMS))
+        assert not any(word in text for word in ("zebra", "Zebra", "Quagga", "Horror", "七人の侍"))
+        assert ("Heat" in text) == (number == 2)

@@ -19,13 +19,27 @@ from agents.models.replies import (
     read_values,
     written,
 )
-from coars_env import ACTIONS, RECOMMENDER, ROLES, USER, ConfigError, Dialogue, Item, Role, Task
+from coars_env import (
+    ACTIONS,
+    RECOMMENDER,
+    ROLES,
+    USER,
+    ConfigError,
+    Dialogue,
+    Facet,
+    Instruction,
+    Item,
+    Role,
+    Rules,
+    Task,
+)
 
 ITEMS = tuple(Item(title) for title in ("Heat (1995)", "Fargo (1996)", "Alien (1979)", "Brazil (1985)"))
 TASK = Task("t", 0, history=(3,), candidates=(2, 0, 1), target=0)
-SEEN = Dialogue(TASK, ITEMS).observe(RECOMMENDER)
+SEEN, HEARD = (Dialogue(TASK, ITEMS).observe(role) for role in ROLES)
 THOUGHT = Field("Thought", Text(min_tokens=2), hidden=True)
 RANKED = ReplyFormat((THOUGHT, REASON_FIELD, Field("Ranking", Ranking(2))))
+ANSWERED = USER_FORMAT.bind(HEARD, ITEMS)
 RATED = ReplyFormat((THOUGHT, REASON_FIELD, ACTION_FIELD, Field("Rating", Number(1, 5, 1))), strength="Rating")
 
 
@@ -33,13 +47,13 @@ RATED = ReplyFormat((THOUGHT, REASON_FIELD, ACTION_FIELD, Field("Rating", Number
 
 
 def test_the_default_formats_are_asked_for_as_they_always_were() -> None:
-    assert RECOMMENDER_FORMAT.ask == "\nReply with a Reason and one Item of the candidates."
-    assert USER_FORMAT.ask == "\nReply with a Reason, an Action and a Score."
+    assert RECOMMENDER_FORMAT.ask() == "\nReply with a Reason and one Item of the candidates."
+    assert USER_FORMAT.ask() == "\nReply with a Reason, an Action and a Score."
 
 
 def test_the_fields_are_asked_for_in_their_order() -> None:
-    assert RANKED.ask == "\nReply with a Thought, a Reason and a Ranking of the 2 best candidates."
-    assert ReplyFormat((Field("Item", OneOf(candidate_titles)),)).ask == "\nReply with one Item of the candidates."
+    assert RANKED.ask() == "\nReply with a Thought, a Reason and a Ranking of the 2 best candidates."
+    assert ReplyFormat((Field("Item", OneOf(candidate_titles)),)).ask() == "\nReply with one Item of the candidates."
 
 
 # What decides ---------------------------------------------------------------------------------------------------------
@@ -103,7 +117,7 @@ def test_a_ranking_longer_than_the_list_is_refused_when_the_list_is_known() -> N
 
 def test_a_thought_is_handed_on_and_is_no_part_of_the_message() -> None:
     values = ("Hm.", "It is cold.", "Fargo (1996)\nAlien (1979)")
-    assert RANKED.action(RECOMMENDER, RANKED.bind(SEEN, ITEMS), values) == {
+    assert RANKED.action(RECOMMENDER, RANKED.bind(SEEN, ITEMS), values, SEEN, ITEMS) == {
         "item": 2,
         "message": "It is cold.",
         "fields": {"Thought": "Hm.", "Ranking": "Fargo (1996)\nAlien (1979)"},
@@ -112,19 +126,19 @@ def test_a_thought_is_handed_on_and_is_no_part_of_the_message() -> None:
 
 def test_visible_fields_besides_the_reason_are_named_in_the_message() -> None:
     shown = (REASON_FIELD, Field("Mood", OneOf(("low", "high"))), Field("Order", Ranking(2, ("a", "b"))), ACTION_FIELD)
-    found = ReplyFormat(shown).action(USER, shown, ("Well.", "high", "b\na", "star"))
+    found = ReplyFormat(shown).action(USER, shown, ("Well.", "high", "b\na", "star"), HEARD, ITEMS)
     assert (found["action"], found["message"]) == (2, "Well. Mood: high Order: b; a")
 
 
 @pytest.mark.parametrize(("rating", "strength"), [("1", 0.0), ("2", 0.25), ("4", 0.75), ("5", 1.0), ("4.5", 0.875)])
 def test_a_rating_may_be_the_strength(rating: str, strength: float) -> None:
-    found = RATED.action(USER, RATED.fields, ("Hm.", "Good.", "click", rating))
+    found = RATED.action(USER, RATED.fields, ("Hm.", "Good.", "click", rating), HEARD, ITEMS)
     assert (found["action"], found["strength"], found["message"]) == (3, strength, "Good.")
 
 
 def test_without_a_number_the_strength_is_the_middle_of_the_quarter() -> None:
     plain = ReplyFormat((ACTION_FIELD,))
-    strengths = [plain.action(USER, plain.fields, (action,))["strength"] for action in ACTIONS]
+    strengths = [plain.action(USER, plain.fields, (action,), HEARD, ITEMS)["strength"] for action in ACTIONS]
     assert strengths == pytest.approx([0.12, 0.37, 0.62, 0.875], abs=0.01)
 
 
@@ -136,7 +150,7 @@ TWO = RANKED.bind(SEEN, ITEMS)
 
 def test_a_reply_in_labelled_lines_is_read() -> None:
     assert read_values("Reason: It is odd.\nItem: Alien (1979)\n", ONE) == ("It is odd.", "Alien (1979)")
-    assert read_values("Reason: I like it.\nAction: star\nScore: .65\n", USER_FORMAT.fields) == (
+    assert read_values("Reason: I like it.\nAction: star\nScore: .65\n", ANSWERED) == (
         "I like it.",
         "star",
         ".65",
@@ -158,13 +172,13 @@ def test_a_reply_in_labelled_lines_is_read() -> None:
         (ONE, "Reason: a\nItem: heat (1995)", "which fits 0"),
         (ONE, "Reason: a\nItem: Heat (1995) or Alien (1979)", "which fits 0"),
         (ONE, "Reason: a\nItem: Heat (1995)\nEnjoy!", "which fits 0"),
-        (USER_FORMAT.fields, "Reason: a\nAction: like\nScore: 0.5", "expected one of 4 options after 'Action:'"),
-        (USER_FORMAT.fields, "Reason: a\nAction: star, click\nScore: 0.5", "found 'star, click'"),
-        (USER_FORMAT.fields, "Reason: a\nAction: star\nScore: high", "after 'Score:', found 'high'"),
-        (USER_FORMAT.fields, "Reason: a\nAction: star\nScore: 1.01", "found '1.01'"),
-        (USER_FORMAT.fields, "Reason: a\nAction: star\nScore: -0.5", "found '-0.5'"),
-        (USER_FORMAT.fields, "Reason: a\nAction: star\nScore: nan", "found 'nan'"),
-        (USER_FORMAT.fields, "Reason: a\nAction: star\nScore: 0_1", "found '0_1'"),
+        (ANSWERED, "Reason: a\nAction: like\nScore: 0.5", "expected one of 4 options after 'Action:'"),
+        (ANSWERED, "Reason: a\nAction: star, click\nScore: 0.5", "found 'star, click'"),
+        (ANSWERED, "Reason: a\nAction: star\nScore: high", "after 'Score:', found 'high'"),
+        (ANSWERED, "Reason: a\nAction: star\nScore: 1.01", "found '1.01'"),
+        (ANSWERED, "Reason: a\nAction: star\nScore: -0.5", "found '-0.5'"),
+        (ANSWERED, "Reason: a\nAction: star\nScore: nan", "found 'nan'"),
+        (ANSWERED, "Reason: a\nAction: star\nScore: 0_1", "found '0_1'"),
         (
             TWO,
             "Thought: a\nReason: b\nRanking: Heat (1995)",
@@ -213,7 +227,7 @@ def test_any_text_is_read_as_something_legal_or_refused_with_a_cause(text: str) 
         if isinstance(values, str):
             assert values.startswith("expected ")
             continue
-        action = DEFAULT_FORMATS[role].action(role, fields, values)
+        action = DEFAULT_FORMATS[role].action(role, fields, values, SEEN, ITEMS)
         assert action["item" if role == RECOMMENDER else "action"] in range(len(ITEMS))
         assert 0 <= action.get("strength", 0) <= 1
 
@@ -225,4 +239,94 @@ def test_labels_are_found_in_their_order() -> None:
 
 def test_a_hidden_reason_leaves_an_empty_message() -> None:
     silent = ReplyFormat((replace(REASON_FIELD, hidden=True), ACTION_FIELD))
-    assert silent.action(USER, silent.fields, ("Hm.", "skip"))["message"] == ""
+    assert silent.action(USER, silent.fields, ("Hm.", "skip"), HEARD, ITEMS)["message"] == ""
+
+
+# Instructions ---------------------------------------------------------------------------------------------------------
+
+FILMS = tuple(
+    Item(item.title, (genre,), 1995) for item, genre in zip(ITEMS, ("War", "Crime", "Crime", "War"), strict=True)
+)
+KINDS = ("genre", "decade")
+CRIME = Facet("genre", "Crime")
+WISHING = replace(TASK, instruction=Instruction((CRIME,), KINDS, noise=1.0))
+
+
+def acted(role: Role, dialogue: Dialogue, *values: str) -> dict[str, Any]:
+    seen = dialogue.observe(role)
+    form = DEFAULT_FORMATS[role]
+    return dict(form.action(role, form.bind(seen, FILMS), values, seen, FILMS))
+
+
+def test_a_question_is_one_of_the_recommenders_options() -> None:
+    dialogue = Dialogue(WISHING, FILMS, max_turns=2)
+    (_, item) = RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), FILMS)
+    titles = ("Alien (1979)", "Heat (1995)", "Fargo (1996)")
+    assert item.options == (*titles, "Which genre?", "Of which decade?")
+    assert acted(RECOMMENDER, dialogue, "Hm.", "Of which decade?") == {"ask": "decade", "message": "Hm."}
+    assert acted(RECOMMENDER, dialogue, "Hm.", "Fargo (1996)") == {"item": 2, "message": "Hm."}
+    dialogue.ask("genre", "")
+    dialogue.reply(0, None, "")
+    (_, item) = RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), FILMS)
+    assert item.options == titles  # the last turn must propose
+
+
+def test_what_may_not_be_proposed_again_is_no_option() -> None:
+    dialogue = Dialogue(WISHING, FILMS, rules=Rules(repeats="forbidden", questions=False))
+    dialogue.recommend(0, "")
+    dialogue.reply(0, 0.1, "")
+    (_, item) = RECOMMENDER_FORMAT.bind(dialogue.observe(RECOMMENDER), FILMS)
+    assert item.options == ("Heat (1995)", "Fargo (1996)")
+    assert acted(RECOMMENDER, dialogue, "Hm.", "Heat (1995)") == {"item": 1, "message": "Hm."}
+    ranked = ReplyFormat((Field("Ranking", Ranking(2)),))
+    (ranking,) = ranked.bind(dialogue.observe(RECOMMENDER), FILMS)
+    assert ranking.options == ("Heat (1995)", "Fargo (1996)")
+
+
+def test_a_user_names_a_wish_with_each_answer() -> None:
+    dialogue = Dialogue(WISHING, FILMS)
+    dialogue.recommend(1, "")
+    fields = USER_FORMAT.bind(dialogue.observe(USER), FILMS)
+    assert [field.name for field in fields] == ["Reason", "Action", "Score", "Wish"]
+    assert fields[-1].options == ("nothing", "Crime", "War", "1990s")
+    assert USER_FORMAT.ask(dialogue.observe(USER)) == "\nReply with a Reason, an Action, a Score and a Wish."
+    said = {"action": 1, "message": "No.", "strength": 0.3}
+    assert acted(USER, dialogue, "No.", "skip", "0.30", "Crime") == {**said, "reveal": "genre: Crime"}
+    assert acted(USER, dialogue, "No.", "skip", "0.30", "nothing") == {**said, "reveal": ""}
+
+
+def test_to_a_question_a_user_replies_with_a_wish_alone() -> None:
+    dialogue = Dialogue(WISHING, FILMS)
+    dialogue.ask("decade", "")
+    (wish,) = USER_FORMAT.bind(dialogue.observe(USER), FILMS)
+    assert wish.options == ("nothing", "1990s")
+    assert USER_FORMAT.ask(dialogue.observe(USER)) == "\nReply with a Wish."
+    dialogue.act(acted(USER, dialogue, "1990s"))
+    (turn,) = dialogue.turns
+    assert turn.answered
+    assert turn.answer is not None
+    assert (turn.answer.action, turn.answer.reveal) == (None, Facet("decade", "1990s"))
+
+
+def test_a_number_that_is_to_fit_an_action_is_left_out_with_it() -> None:
+    dialogue = Dialogue(WISHING, FILMS)
+    dialogue.ask("decade", "")
+    own = ReplyFormat((REASON_FIELD, ACTION_FIELD, Field("Score", Number(0, 1, 0.05, quarter_of="Action"))))
+    assert own.bind(dialogue.observe(USER), FILMS) == (REASON_FIELD,)
+
+
+def test_a_format_needs_a_field_in_every_turn() -> None:
+    dialogue = Dialogue(WISHING, FILMS)
+    dialogue.ask("decade", "")
+    with pytest.raises(ConfigError, match=r"must have a field in every turn, got none of \['Action'\] in turn 1"):
+        ReplyFormat((ACTION_FIELD,)).bind(dialogue.observe(USER), FILMS)
+
+
+def test_without_an_instruction_no_wish_is_asked_for() -> None:
+    fields = USER_FORMAT.bind(HEARD, ITEMS)
+    assert [field.name for field in fields] == ["Reason", "Action", "Score"]
+    assert USER_FORMAT.action(USER, fields, ("No.", "skip", "0.30"), HEARD, ITEMS) == {
+        "action": 1,
+        "message": "No.",
+        "strength": 0.3,
+    }

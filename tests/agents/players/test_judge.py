@@ -57,6 +57,23 @@ def test_the_judge_reads_every_word_and_is_not_told_the_target(lab: Any) -> None
             assert turn.rationale.strip() in text
 
 
+def test_the_judge_reads_questions_and_wishes(lab: Any) -> None:
+    policy = lab.policy("instructed")
+    judge = Judge(policy, lab.split.dataset.items)
+    (dialogue,) = lab.instructed(1, max_turns=2)
+    genre, decade = dialogue.task.instruction.facets
+    dialogue.ask("genre", "Say.")
+    dialogue.reply(0, None, "", reveal=genre)
+    dialogue.recommend(0, "This.")
+    dialogue.reply(1, 0.3, "No.", reveal=decade)
+    transcript = dialogue.transcript(lab.split.dataset.provenance)
+    text = "".join(judge.request(transcript, USER).messages[0])
+    assert f"\nThe recommender asks: Which genre?\nBecause: Say.\nThe user's answer:\nWants: {genre.value}\n" in text
+    assert text.endswith(f"\nThe user's answer: skip 0.30\nWants: {decade.value}\nBecause: No.\nGrade the user.")
+    first, last = judge.score([transcript])[0]
+    assert first.rewards == last.rewards  # a question is graded with its dialogue
+
+
 def test_the_base_grades_by_the_form(lab: Any) -> None:
     played = lab.play(lab.policy(), 3)
     judge = Judge(played.agents[RECOMMENDER].policy, lab.split.dataset.items)

@@ -1,5 +1,6 @@
 """An LLMAgent keeps to the rules of the game, records what it did, and does it alike alone and in company."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from coars_env import (
     Item,
     RandomRecommender,
     Role,
+    Rules,
     Task,
     clean_message,
     play,
@@ -87,6 +89,58 @@ def test_the_action_is_the_one_that_was_written(lab: Any, kind: str) -> None:
                 assert lines[-1] == ""
 
 
+@pytest.mark.parametrize("kind", ["instructed", "qwen3"])
+@pytest.mark.parametrize("repeats", ["paid", "forbidden"])
+def test_in_a_game_with_an_instruction_every_reply_can_be_read(
+    lab: Any, plain_logprobs: Any, kind: str, repeats: Any
+) -> None:
+    policy, seen = lab.policy(kind, scale=1.0), Counter[str]()
+    played = lab.play(policy, dialogues=lab.instructed(16, rules=Rules(repeats=repeats)))
+    for transcript in played.transcripts:
+        rejected: set[int | None] = set()
+        for turn in transcript.turns:
+            assert turn.error is None
+            assert turn.answer.error is None
+            assert turn.proposal not in rejected or repeats == "paid"
+            rejected |= {turn.proposal} if turn.rejected else set()
+            seen["asked" if turn.question else "proposed"] += 1
+            if turn.answer.reveal is not None:
+                assert turn.answer.reveal.kind == turn.question or turn.question is None
+                seen["revealed after a question" if turn.question else "revealed"] += 1
+    assert min(seen[what] for what in ("asked", "proposed", "revealed after a question", "revealed")) > 0
+    for role in ROLES:
+        for row in played.agents[role].rows[:4]:
+            columns = sampled_columns(row)
+            expected = plain_logprobs(policy, role, row.token_ids, columns, [row.allowed[c] for c in columns])
+            assert [row.logprobs[c] for c in columns] == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_token_of_pocket_decides_what_is_asked_proposed_or_wished(lab: Any) -> None:
+    played = lab.play(lab.policy("instructed", scale=1.0), dialogues=lab.instructed(8))
+    for role in ROLES:
+        backbone = played.agents[role].policy.backbone
+        for row in played.agents[role].rows:
+            for start, end in row.replies:
+                sampled = [row.sampled[column] for column in range(start, end)]
+                lines = backbone.decode(row.token_ids[start:end]).split("\n")
+                assert lines[-2].partition(":")[0] == ("Item" if role == RECOMMENDER else "Wish")
+                assert sampled[-2:] == [True, False]  # the choice, and the end of its line
+                if len(lines) == 2:
+                    assert sampled == [False, True, False]  # the answer to a question
+
+
+def test_the_opening_of_a_user_holds_its_instruction_and_no_reply(lab: Any) -> None:
+    played = lab.play(lab.policy("instructed"), dialogues=lab.instructed(4))
+    for n, dialogue in enumerate(played.dialogues):
+        for role in ROLES:
+            agent = played.agents[role]
+            row, backbone = agent.rows[n], agent.policy.backbone
+            opening = backbone.decode(row.token_ids[: row.opening])
+            wants = "; ".join(facet.value for facet in dialogue.task.instruction.facets)
+            assert opening.endswith(f"\nYou want: {wants}\n" if role == USER else "or a question.")
+            assert ("You want" in backbone.decode(row.token_ids)) == (role == USER)
+
+
 def write_reply(backbone: Backbone, form: Form, reason: Sequence[str], *fields: str) -> None:
     for token in backbone.encode_all((*reason, "\n")):
         form.push(token, -1.0)
@@ -106,10 +160,8 @@ def test_a_reason_may_spell_out_labels_and_titles(lab: Any) -> None:
     form = forms.start(fields)
     write_reply(backbone, form, (" I say", ITEM, " Heat (1995)", REASON), " Brazil (1985)")
     said = "I say" + ITEM + " Heat (1995)" + REASON
-    assert RECOMMENDER_FORMAT.action(RECOMMENDER, fields, forms.values(fields, form)) == {
-        "item": 0,
-        "message": said,
-    }
+    values, seen = forms.values(fields, form), dialogue.observe(RECOMMENDER)
+    assert RECOMMENDER_FORMAT.action(RECOMMENDER, fields, values, seen, items) == {"item": 0, "message": said}
 
 
 def test_the_score_follows_the_action(lab: Any) -> None:
@@ -122,7 +174,7 @@ def test_the_score_follows_the_action(lab: Any) -> None:
     ):
         form = forms.start(fields)
         write_reply(backbone, form, (), word, score)
-        assert USER_FORMAT.action(USER, fields, forms.values(fields, form)) == {
+        assert USER_FORMAT.action(USER, fields, forms.values(fields, form), dialogue.observe(USER), items) == {
             "action": action,
             "strength": float(score),
             "message": "",
@@ -392,7 +444,7 @@ def test_notes_are_read_in_every_turn_before_the_request(lab: Any, kind: str) ->
             begins = [0, *(end for _, end in row.replies)]
             for n in range(len(transcript.turns)):
                 context = decode(row.token_ids[begins[n] : row.context_ends[n]])
-                ask = "Propose again." if n and role == RECOMMENDER else DEFAULT_FORMATS[role].ask.strip()
+                ask = "Propose again." if n and role == RECOMMENDER else DEFAULT_FORMATS[role].ask().strip()
                 assert context.endswith(f"\nLesson: {n} turns were played.\n{ask}")
 
 

@@ -240,6 +240,16 @@ def test_balanced_hits_and_misses_weigh_alike() -> None:
     assert balance_hits(only_misses) == only_misses
 
 
+def test_questions_are_neither_hits_nor_misses() -> None:
+    """One hit, one miss and two questions: all weigh 1."""
+    question = TurnSample(0, 1, 2, (1,), reward=0.0, hindsight=(), question=True)
+    turns = (question, replace(question, hit=True, question=False), question, replace(question, question=False))
+    found = balance_hits([TrainingSample([7, 8], [0.0, -1.0], [None, None], turns)])
+    assert [turn.weight for turn in found[0].turns] == [1.0, 1.0, 1.0, 1.0]
+    found = balance_hits([TrainingSample([7, 8], [0.0, -1.0], [None, None], (*turns, turns[3]))])
+    assert [turn.weight for turn in found[0].turns] == [1.0, 3 / 2, 1.0, 3 / 4, 3 / 4]
+
+
 def test_samples_are_dealt_out_by_turns_and_those_that_begin_alike_stay_together() -> None:
     alone, twin, other = replace(SHORT), replace(EXAMPLE, opening=2), replace(EXAMPLE, opening=3)
     hand = [alone, twin, twin, other, alone]  # four beginnings: none, (7, 8) twice, (7, 8, 9), none

@@ -25,6 +25,8 @@ from coars_env import (
     RECOMMENDER,
     ROLES,
     ConfigError,
+    FacetInstructions,
+    Rules,
     Scores,
     TableRow,
     TaskError,
@@ -170,6 +172,17 @@ def test_the_command_of_a_row_is_whole(config: CompareConfig) -> None:
     )
     meets = CompareConfig(user="own:User").command(["bpr"], "real", Path("x"))
     assert "--reference item_knn --user own:User --backbone" in meets
+    wishes = CompareConfig(
+        instructions=("genre", "decade"),
+        most_facets=1,
+        facet_noise=0.1,
+        rules=Rules(repeats="forbidden", answer="best", questions=False),
+        controls=False,
+    )
+    assert (
+        "--candidates uniform --instructions genre decade --most-facets 1 --facet-noise 0.1 --repeats forbidden "
+        "--answer best --no-questions --no-controls --source"
+    ) in wishes.command(["bpr"], "real", Path("x"))
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -233,6 +246,36 @@ def test_a_cell_that_met_another_user_is_refused_where_the_user_is_not_its_own(t
     assert other.settings(ROLES) == game.settings(ROLES)  # a system that plays both sides does not meet it
 
 
+def test_a_cell_of_another_game_is_refused(tmp_path: Path) -> None:
+    wishes = FacetInstructions(("genre",))
+    game = replace(small_game(draws=1), instructions=wishes, controls=True)
+    made = cell(tmp_path, "random", 0, [[1.0]])
+    path = made.folder / "cell.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "settings": game.settings(ROLES)}))
+    made.refuse_other_settings(game.settings(ROLES))
+    for other, message in (
+        (replace(game, rules=Rules(answer="best", repeats="unpaid")), "Expected Rules.repeats='unpaid', answer='best'"),
+        (replace(game, instructions=None), "Expected instructions none in .*, found instructions genre"),
+        (replace(game, instructions=FacetInstructions(("genre",), noise=0.5)), "Expected instructions genre-noise0.5"),
+        (replace(game, controls=False), "Expected no controls in .*, found controls"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            made.refuse_other_settings(other.settings(ROLES))
+
+
+def test_the_options_of_a_conversation_make_the_game() -> None:
+    rules = Rules(answer="best")
+    config = CompareConfig(dataset="synthetic", instructions=("genre", "like"), most_facets=1, rules=rules, draws=1)
+    game = config.game()
+    assert (game.instructions, game.rules, game.controls) == (FacetInstructions(("genre", "like"), most=1), rules, True)
+    assert game.episodes[0].kinds == ("genre", "like")
+    assert any(item.values("like") for item in game.split.dataset.items)  # what systems learn from knows it, too
+    resources = game.resources(Path("x"))
+    assert (resources.instructions, resources.rules, resources.kinds) == (game.instructions, rules, ("genre", "like"))
+    plain = replace(config, instructions=()).game()
+    assert (plain.instructions, plain.controls, plain.episodes[0].kinds) == (None, False, ())
+
+
 def test_a_failed_cell_is_no_reason_to_refuse(tmp_path: Path) -> None:
     broken = failed(tmp_path, "bpr", 0, "no fit today")
     broken.refuse_other_settings({"dataset": "another"})
@@ -284,13 +327,51 @@ def test_a_comparison_is_played_once_written_down_and_closed_to_other_episodes(t
     assert not (tmp_path / "cost.png").exists()  # none asked a language model
 
     before, console = files_of(tmp_path / "cells"), quiet()
-    assert compare(config, game, console=console) == first
+    assert compare(config, game, console=console).records() == first.records()
     assert files_of(tmp_path / "cells") == before
     assert "2 cells, 2 of them finished before" in said(console)
 
     with pytest.raises(ConfigError, match=r"Expected .*uniform/d0 \(\w+\) in .*, found .*uniform/d1 \(\w+\)\. Choose"):
         compare(config, small_game(draws=1), console=quiet())
     assert files_of(tmp_path / "cells") == before
+
+
+def test_a_game_with_instructions_has_controls_and_hits_by_turn(tmp_path: Path) -> None:
+    split = load_split("synthetic", users=40, items=120, interactions=1200)
+    wishes, rules = FacetInstructions(("genre", "decade")), Rules(repeats="forbidden", answer="best")
+    draws = (freeze(builder(split, instructions=wishes), "test"),)
+    game = Game(split, "test", draws, user="instructed", instructions=wishes, rules=rules, controls=True)
+    systems = ("asking", "popularity")
+    config = CompareConfig(dataset="synthetic", systems=systems, reference="popularity", seeds=(3,), out=tmp_path)
+    asking, _ = compare(config, game, console=quiet()).rows
+
+    made = Cell.of(tmp_path, "asking", 3)
+    (transcripts,) = made.transcripts()
+    assert {t.rules for t in transcripts} == {rules}
+    scores, controls = made.scores(), made.controls()
+    assert asking.answer == "best"
+    assert asking.hit is not None
+    assert asking.hit.mean == np.mean([t.best_item == t.task.target for t in transcripts])
+    assert scores.metrics["hit_best@4"].tolist() == scores.metrics["hit_best"].tolist()
+    assert list(scores.by_turn()) == [f"{name}@{turn}" for name in (HIT, "hit_best") for turn in (1, 2, 3, 4)]
+    assert list(controls) == ["shuffled words", "no words", "other instruction"]
+    assert controls["no words"].metrics["revealed"].sum() == 0
+    words = scores.metrics["revealed"].sum()
+    assert words > 0
+
+    page = (tmp_path / "table.md").read_text()
+    assert "Hit@1 is that of the best proposal: the accepted one" in page
+    assert "| system | user | Hit@1 | minus as it is | Hit@1, last | Hit@1, best | Hit@1, turn 1 |" in page
+    d = paired_difference(controls["no words"].metrics["hit_best"], scores.metrics["hit_best"])
+    assert f"| {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}] |" in page
+    # Nothing that is said reaches a recommender that does not listen.
+    heard = [line for line in page.splitlines() if line.startswith("| popularity | shuffled words |")]
+    assert len(heard) == 1
+    assert "| +0.000 [+0.000, +0.000] |" in heard[0]
+    assert (tmp_path / "hit_by_turn.png").stat().st_size > 10_000
+    plain = replace(game, controls=False)
+    with pytest.raises(ConfigError, match=r"Expected no controls in .*, found controls"):
+        compare(config, plain, console=quiet())
 
 
 TOYS = '''

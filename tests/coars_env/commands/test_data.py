@@ -106,6 +106,7 @@ def test_stats_of_any_data_set_are_printed(toy: str, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert out.startswith("toy: custom data, toy, sha256 ")
     assert re.search(r"held out +last of 4 users", out)
+    assert re.search(r"facets of kind 'genre' +8, of 100\.0% of the items\n +facets of kind 'decade' +5, of 100", out)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,25 @@ def test_episodes_are_written_under_their_names_with_their_digests(
         assert tasks == "4 tasks"
     with pytest.raises(ConfigError, match="Expected draws >= 1, found 0"):
         main(["episodes", toy, "--draws", "0"])
+
+
+def test_episodes_with_instructions_are_written_and_read(
+    toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--instructions", "genre", "like", "--most-facets", "1", "--facet-noise", "0.25", "--num-candidates", "3"]
+    main(["episodes", toy, "--out", str(tmp_path), "--candidates", "confusable", *words])
+    digest, path, _ = capsys.readouterr().out.strip().split("  ")
+    assert path == f"{tmp_path}/toy/leave_last/test/confusable/d0/genre+like-most1-noise0.25.jsonl"
+    episodes = EpisodeSet.load(path, toy_dataset())
+    assert (episodes.sha256, episodes.kinds) == (digest, ("genre", "like"))
+    assert {task.instruction.noise for task in episodes if task.instruction} == {0.25}
+    for values, message in (
+        (["brand"], r"kinds must be in the data, got 'brand' where the items have only 'genre', 'decade'"),
+        (["genre", "--facet-noise", "2"], r"noise must be a probability in \[0, 1\], got 2\.0"),
+        (["genre", "--most-facets", "0"], r"Expected most >= 1, found 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            main(["episodes", toy, "--out", str(tmp_path), "--instructions", *values])
 
 
 OWN = """
