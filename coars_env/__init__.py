@@ -110,6 +110,7 @@ from coars_env.make import Data, SplitName, builder, load_data, load_split, make
 from coars_env.observation import (
     Action,
     Observation,
+    all_reveals,
     as_one,
     askable_kinds,
     asked_kind,
@@ -340,6 +341,7 @@ __all__ = [
     "WithoutWords",
     "afl_user_test",
     "agents_of",
+    "all_reveals",
     "as_one",
     "askable_kinds",
     "asked_kind",

@@ -44,6 +44,14 @@ def reveals_of(observation: Observation) -> tuple[Facet | None, ...]:
     return tuple(map(Facet.parse, as_one(observation).get("reveals", ())[: int(observation["turn"])]))
 
 
+def all_reveals(observation: Observation) -> tuple[Facet, ...]:
+    """Return what all users revealed in the finished turns, in order and each facet once."""
+    said = observation.get("reveals", ())
+    rows = said if "agent" in observation else (said,)
+    told = (Facet.parse(row[turn]) for turn in range(int(observation["turn"])) for row in rows if row)
+    return tuple(dict.fromkeys(facet for facet in told if facet is not None))
+
+
 def kinds_of(observation: Observation) -> tuple[str, ...]:
     """Return the kinds of facets that the two sides can talk about; none in games without an instruction."""
     return tuple(filter(None, str(observation.get("kinds", "")).split("\n")))

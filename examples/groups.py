@@ -28,7 +28,6 @@ from coars_env import (
     Source,
     Split,
     SvdPeers,
-    Task,
     TaskError,
     Transcript,
 )
@@ -62,10 +61,6 @@ class Options:
 def alone(episodes: EpisodeSet) -> EpisodeSet:
     """The same candidates for the first user of each group alone."""
     return replace(episodes, tasks=tuple(task.for_user(0) for task in episodes))
-
-
-def of_each_user(draws: list[EpisodeSet]) -> list[Task]:
-    return [task.for_user(place) for draw in draws for task in draw for place in range(task.num_users)]
 
 
 def measure(runs: list[list[list[Transcript]]], name: str) -> np.ndarray:
@@ -122,7 +117,7 @@ def main() -> None:
     }
     users: dict[str, Agent] = {
         "click all": FixedUser(),
-        "svd, each by its own history": ScorerUser.fit(svd, of_each_user(draws), accept=0.2),
+        "svd, each by its own history": ScorerUser.fit(svd, (task for draw in draws for task in draw), accept=0.2),
         "know the target, err in 20 %": OracleUser((task for draw in draws for task in draw), flip=0.2),
     }
     text = "\n\n".join(

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from coars_env import (
+    CandidateRule,
     ConfigError,
     Dataset,
     EpisodeSet,
+    Facet,
+    FacetInstructions,
     Item,
     Member,
     Split,
@@ -22,6 +25,7 @@ from coars_env import (
     UserSequence,
     builder,
     freeze,
+    has_facet,
     hold_out_groups,
     leave_last,
     load_split,
@@ -264,3 +268,27 @@ def test_make_plays_groups() -> None:
         make("synthetic", num_users=0)
     names = [[m.user for m in task.members] for task in env.episodes]
     assert all(one != other for one, other in pairwise(names))
+
+
+@pytest.mark.parametrize("rule", ["uniform", "confusable"])
+def test_each_user_wants_something_of_its_own_about_the_common_target(rule: CandidateRule) -> None:
+    split = hold_out_groups(world(), 3)
+    wishes = FacetInstructions(("genre", "decade"), most=1)
+    told = freeze(builder(split, rule, instructions=wishes), "test")
+    plain = freeze(builder(split, rule), "test")
+    assert told.name == f"{plain.name}/{wishes}"
+    differ = 0
+    for task, without in zip(told, plain, strict=True):
+        assert [replace(m, instruction=None) for m in task.members] == list(without.members)
+        assert task.candidates == without.candidates
+        wanted = [member.instruction.facets for member in task.members if member.instruction is not None]
+        assert [len(facets) for facets in wanted] == [1, 1, 1]
+        assert all(has_facet(told.items[task.target], facet) for (facet,) in wanted)
+        differ += len(set(wanted)) > 1
+    assert 0 < differ < len(told)
+    (drawn, *_) = sample_train_tasks(builder(split, rule, instructions=wishes), 4, np.random.default_rng(0), prefix="x")
+    assert [member.instruction is not None for member in drawn.members] == [True] * 3
+    if rule == "confusable":
+        task = told.tasks[0]
+        facets = [Facet(kind, value) for kind in wishes.kinds for value in told.items[task.target].values(kind)]
+        assert sum(any(has_facet(told.items[i], facet) for facet in facets) for i in task.candidates) >= 16

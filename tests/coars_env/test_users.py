@@ -39,6 +39,7 @@ from coars_env import (
     Turn,
     VectorDialogueEnv,
     agents_of,
+    all_reveals,
     as_one,
     dialogue_text,
     episode_metrics,
@@ -292,10 +293,11 @@ def wanting(*facets: Facet) -> Instruction:
     return Instruction(facets, kinds=("genre", "decade"))
 
 
+EIGHTIES = Facet("decade", "1980s")
 INSTRUCTED = replace(
     GROUP,
     instruction=wanting(Facet("genre", "Comedy")),
-    others=(Member(1, (2, 4), instruction=wanting(Facet("decade", "1980s"))),),
+    others=(Member(1, (2, 4), instruction=wanting(EIGHTIES)),),
 )
 
 
@@ -339,6 +341,47 @@ def test_a_rejection_by_one_user_forbids_the_item() -> None:
     dialogue.act_all({"user_0": answer("click", 1.0), "user_1": answer("skip", 0.3)})
     assert dialogue.forbidden == {1}
     assert dialogue.observe(RECOMMENDER)["allowed"].tolist() == [1, 0, 1]
+
+
+def test_what_one_user_rejected_pays_nobody_again() -> None:
+    dialogue = Dialogue(GROUP, ITEMS, rules=Rules(repeats="unpaid"))
+    paid = []
+    for _ in range(2):
+        dialogue.recommend(1, "")
+        terms = dialogue.act_all({"user_0": answer("dislike", 0.0), "user_1": answer("click", 1.0)})
+        assert terms is not None
+        paid.append(terms.rewards)
+    # A miss whose rejection earns user 0 1 - .1 q v = .9 with q v = 1, and whose click costs user 1 1 - .1 * .25.
+    assert (paid[0]["user_0"], paid[0]["user_1"]) == (pytest.approx(0.9), pytest.approx(-0.975))
+    assert (paid[1]["user_0"], paid[1]["user_1"]) == (0.0, pytest.approx(-0.975))
+    assert paid[1][RECOMMENDER] < 0
+
+
+def test_a_question_is_answered_by_all() -> None:
+    dialogue = Dialogue(INSTRUCTED, ITEMS, max_turns=2)
+    assert dialogue.observe(RECOMMENDER)["askable"].tolist() == [1, 1]
+    dialogue.act({"ask": "decade", "message": "Which decade?"})
+    said = {"action": 0, "strength": 0.0, "message": ""}
+    terms = dialogue.act_all({"user_0": {**said, "reveal": "decade: 1990s"}, "user_1": {**said, "reveal": EIGHTIES}})
+    assert terms is not None
+    assert (set(terms.rewards.values()), terms.excluded, dialogue.turns[0].answered) == ({0.0}, frozenset(), True)
+    seen = dialogue.observe(RECOMMENDER)
+    assert all_reveals(seen) == (Facet("decade", "1990s"), EIGHTIES)
+    assert (seen["questions"], seen["askable"].tolist()) == (("decade", ""), [0, 0])
+    dialogue.recommend(0, "")
+    dialogue.act_all({user: {**answer("click", 1.0), "reveal": "genre: Comedy"} for user in dialogue.agents[1:]})
+    metrics = {name: values[0] for name, values in episode_metrics([dialogue.transcript(PROVENANCE)]).items()}
+    assert (metrics["questions"], metrics["revealed"]) == (1, 4)
+    assert metrics["true_reveals"] == 0.5  # each user told the truth about one of the two facets that it wants
+
+
+def test_a_question_that_no_user_answers_readably_teaches_the_recommender_nothing() -> None:
+    for others, excluded in ((UNREADABLE, {RECOMMENDER}), ({**UNREADABLE, "error": ""}, set())):
+        dialogue = Dialogue(INSTRUCTED, ITEMS)
+        dialogue.ask("genre", "")
+        terms = dialogue.act_all({"user_0": UNREADABLE, "user_1": others})
+        assert terms is not None
+        assert (terms.rewards["user_0"], terms.excluded) == (-1.0, excluded)
 
 
 @pytest.mark.parametrize("task", [GROUP, INSTRUCTED])
