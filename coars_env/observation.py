@@ -1,6 +1,7 @@
 """Observation, Action: what one side sees and does, as plain dicts, and functions that read them."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,16 @@ def reveals_of(observation: Observation) -> tuple[Facet | None, ...]:
     return tuple(map(Facet.parse, as_one(observation).get("reveals", ())[: int(observation["turn"])]))
 
 
+def reveals_by_turn(observation: Observation) -> list[list[Facet | None]]:
+    """Return what each user revealed in each finished turn; no turns in games without an instruction."""
+    said = observation.get("reveals", ())
+    turns = zip(*(said if "agent" in observation else (said,)), strict=True)
+    return [list(map(Facet.parse, turn)) for turn in islice(turns, int(observation["turn"]))]
+
+
 def all_reveals(observation: Observation) -> tuple[Facet, ...]:
     """Return what all users revealed in the finished turns, in order and each facet once."""
-    said = observation.get("reveals", ())
-    rows = said if "agent" in observation else (said,)
-    told = (Facet.parse(row[turn]) for turn in range(int(observation["turn"])) for row in rows if row)
+    told = (facet for turn in reveals_by_turn(observation) for facet in turn)
     return tuple(dict.fromkeys(facet for facet in told if facet is not None))
 
 

@@ -39,6 +39,11 @@ def agents_of(num_users: int) -> tuple[Role, ...]:
     return (RECOMMENDER, *(f"user_{place}" for place in range(num_users)))
 
 
+def side_of(role: Role) -> int:
+    """Return 0 for the recommender and 1 for every user, as `speaker` of an observation counts the sides."""
+    return int(role != RECOMMENDER)
+
+
 def user_of(role: Role) -> int | None:
     """Return the place of a user among the users, 1 for "user_1"; None for the recommender."""
     return None if role == RECOMMENDER else int(role.removeprefix("user_"))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +23,19 @@ from coars_env import (
     Dialogue,
     EpisodeSet,
     Facet,
+    FacetInstructions,
     FixedRecommender,
     FixedUser,
     GreedyRecommender,
     Instruction,
+    MaskedEnv,
     Member,
+    NumericAgent,
     Observation,
     OracleUser,
     RandomRecommender,
     Rules,
+    ShapeError,
     Task,
     TaskError,
     Transcript,
@@ -47,11 +51,13 @@ from coars_env import (
     histories_of,
     history_of,
     make,
+    make_vec,
     outcome_terms,
     play,
     reveals_of,
     rollout,
     score_transcripts,
+    single_agent,
     turn_outcome_terms,
 )
 from coars_env.rendering.terminal import dialogue_lines
@@ -563,8 +569,88 @@ def test_many_dialogues_of_groups_go_like_single_ones() -> None:
     assert all(math.isfinite(paid) for paid in rewards[RECOMMENDER])
 
 
-def test_the_game_in_numbers_refuses_groups() -> None:
+@pytest.mark.parametrize("view", ["numeric", "masked"])
+@pytest.mark.parametrize("num_users", [1, 2, 3])
+@pytest.mark.parametrize("instructions", [None, FacetInstructions(("genre", "decade"))])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_pettingzoo_accepts_the_game_in_numbers(view: str, num_users: int, instructions: Any) -> None:
+    def new() -> Any:
+        return make("synthetic", view=view, num_users=num_users, instructions=instructions, **SMALL)
+
+    parallel_api_test(new(), num_cycles=30)
+    parallel_seed_test(new)
+    api_test(AecEnv(new()), num_cycles=30)
+    env = new()
+    agents = env.possible_agents
+    assert all(env.observation_space(agent) == env.observation_space(agents[0]) for agent in agents)
+    assert all(env.action_space(agent) == env.action_space(agents[0]) for agent in agents)
+
+
+def test_a_group_in_numbers_by_hand() -> None:
+    features = np.array([[0.0], [0.5], [1.0], [-0.5], [-1.0], [0.25]], np.float32)
+    env = MaskedEnv(CoarsEnv(EpisodeSet("toy", (INSTRUCTED,), ITEMS, PROVENANCE)), features)
+    encoder, (k, t, d) = env.encoder, (3, 4, 2)
+    env.reset(seed=0)
+    env.step({**dict.fromkeys(env.agents, 0), RECOMMENDER: 4})  # asks for the decade
+    reveal = encoder.acts.facets.index(EIGHTIES) + 20
+    env.step({RECOMMENDER: 0, "user_0": encoder.acts.decline, "user_1": reveal})
+    observations, *_ = env.step({**dict.fromkeys(env.agents, 0), RECOMMENDER: 0})
+    # user 0 dislikes at .1 (act 2), user 1 clicks at .8 (act 16)
+    observations, rewards, *_ = env.step({RECOMMENDER: 0, "user_0": 2, "user_1": 16})
+    assert [(a.action, a.strength) for a in env.dialogue.turns[1].answers] == [(0, 0.1), (3, 0.8)]  # type: ignore[union-attr]
+    assert rewards["user_0"] < 0 < rewards["user_1"]
+    seen = {agent: observation["observation"] for agent, observation in observations.items()}
+    # histories (0, 4) and (2, 4): means -1/2 and 0; the recommender sees their mean
+    assert [seen[agent][0] for agent in env.agents] == [-0.25, -0.5, 0.0]
+    first = encoder.static_size + 3 + k + d + encoder.turn_size  # of the second turn
+    assert encoder.turn_size == d + 2 * 5
+    for agent in env.agents:
+        answers = seen[agent][first + d : first + encoder.turn_size]
+        assert answers.tolist() == pytest.approx([1, 0, 0, 0, 0.1, 0, 0, 0, 1, 0.8])
+    places = encoder.static_size + encoder.dynamic_size
+    assert [seen[agent][places : places + 2].tolist() for agent in env.agents] == [[0, 0], [1, 0], [0, 1]]
+    facets = {agent: seen[agent][places + 2 :] for agent in env.agents}
+    # decade asked; of one revealed decade candidates 5, 1, 3 have (0, 1), (0, 0), (0, 0): only Brazil is of the 1980s
+    q, v = 2, len(encoder.acts.facets)
+    asked, shares = facets[RECOMMENDER][:q].tolist(), facets[RECOMMENDER][2 * q : 2 * q + k * q].tolist()
+    assert (asked, shares) == ([0, 1], [0, 1, 0, 0, 0, 0])
+    wants = [facets[agent][-2 * v : -v] for agent in env.agents]
+    comedy = encoder.acts.facets.index(Facet("genre", "Comedy"))
+    assert [np.flatnonzero(row).tolist() for row in wants] == [[], [comedy], [reveal - 20]]
+    assert all(np.flatnonzero(facets[agent][-v:]).tolist() == [reveal - 20] for agent in env.agents)
+    assert t == env.env.max_turns
+
+
+def test_a_numeric_policy_plays_all_users() -> None:
+    env = make("synthetic", view="numeric", num_users=2, **SMALL)
+    seen: list[np.ndarray] = []
+
+    def policy(observation: Any, mask: Any) -> int:
+        seen.append(observation)
+        return int(mask.argmax())
+
+    agent = NumericAgent(policy, env.encoder)
+    tasks = env.env.episodes.tasks[:3]
+    played = rollout(tasks, env.env.episodes.items, agent, agent, provenance=PROVENANCE, max_turns=4)
+    assert all(answer.action == 0 for one in played for turn in one.turns for answer in turn.answers)
+    env.reset(options={"task_id": tasks[0].task_id})
+    observations, *_ = env.step(dict.fromkeys(env.agents, 0))
+    assert any((row == observations["user_1"]).all() for row in seen)
+    alone = make("synthetic", **SMALL).episodes
+    with pytest.raises(ShapeError, match=r"Expected groups of 2 users, found 1"):
+        rollout(alone.tasks[:1], alone.items, agent, agent, provenance=PROVENANCE)
+
+
+@pytest.mark.parametrize(
+    ("game", "what"),
+    [
+        (lambda: single_agent("synthetic", num_users=2, **SMALL), "A game for one side"),
+        (lambda: make_vec("synthetic", 2, num_users=2, role="user", **SMALL), "A game for one side"),
+        (lambda: make_vec("synthetic", 2, num_users=2, **SMALL), "A game in arrays"),
+    ],
+)
+def test_games_for_one_side_and_in_arrays_refuse_groups(game: Callable[[], object], what: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"in numbers has one user, got 'synthetic/.*groups_2.*' with 2\. Play groups in"
+        ConfigError, match=rf"{what} has one user, got 'synthetic/.*groups_2.*' with 2\. Play groups in"
     ):
-        make("synthetic", view="numeric", num_users=2, **SMALL)
+        game()
