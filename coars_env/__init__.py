@@ -118,6 +118,8 @@ from coars_env.observation import (
     history_of,
     instruction_of,
     kinds_of,
+    num_users_of,
+    of_user,
     opinions_heard,
     reveals_of,
 )
@@ -397,6 +399,8 @@ __all__ = [
     "messages",
     "meter_report",
     "metric_values",
+    "num_users_of",
+    "of_user",
     "opinions_heard",
     "outcome_terms",
     "paired_difference",

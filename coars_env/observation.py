@@ -12,6 +12,7 @@ from coars_env.tasks import Opinion, read_opinions
 
 Observation = dict[str, Any]
 """What one side sees; a member of the space described in `CoarsEnv`."""
+_BY_USER = ("actions", "strengths", "replies", "reveals")
 Action = Mapping[str, Any]
 """What one side does; a member of its space described in `CoarsEnv`, perhaps with the keys `error` and `fields`."""
 
@@ -100,17 +101,32 @@ def as_one(observation: Observation) -> Observation:
     """
     if "agent" not in observation:
         return observation
-    answers = ("actions", "strengths", "replies", "reveals")
-    rows = {key: value for key, value in observation.items() if key in answers}
     if observation["agent"]:
-        rows = {key: of_users[int(observation["agent"]) - 1] for key, of_users in rows.items()}
-    else:
-        actions, strengths = observation["actions"].min(0), observation["strengths"]
-        rows |= {"actions": actions, "strengths": np.where(actions < 0, -1, strengths.mean(0)).astype(strengths.dtype)}
-        rows["replies"] = tuple(" ".join(filter(None, said)) for said in zip(*rows["replies"], strict=True))
-        if "reveals" in rows:
-            rows["reveals"] = tuple(next(filter(None, said), "") for said in zip(*rows["reveals"], strict=True))
-    return {**observation, **rows, "history": observation["history"].T.ravel()}
+        return of_user(observation, int(observation["agent"]) - 1)
+    actions, strengths = observation["actions"].min(0), observation["strengths"]
+    one = {key: value for key, value in observation.items() if key != "agent"}
+    one |= {"actions": actions, "strengths": np.where(actions < 0, -1, strengths.mean(0)).astype(strengths.dtype)}
+    one["replies"] = tuple(" ".join(filter(None, said)) for said in zip(*one["replies"], strict=True))
+    if "reveals" in one:
+        one["reveals"] = tuple(next(filter(None, said), "") for said in zip(*one["reveals"], strict=True))
+    return {**one, "history": observation["history"].T.ravel()}
+
+
+def of_user(observation: Observation, place: int) -> Observation:
+    """Return what an agent of a group sees with the answers of one user alone, as a game with one user shows them.
+
+    To the recommender, with the history of that user, too. The observation itself where one user plays.
+    """
+    if "agent" not in observation:
+        return observation
+    one = {key: value for key, value in observation.items() if key != "agent"}
+    one |= {key: one[key][place] for key in _BY_USER if key in one}
+    return one if observation["agent"] else {**one, "history": observation["history"][place]}
+
+
+def num_users_of(observation: Observation) -> int:
+    """Return how many users decide together."""
+    return len(observation["replies"]) if "agent" in observation else 1
 
 
 def opinions_heard(observation: Observation, turn: int) -> tuple[Opinion, ...]:

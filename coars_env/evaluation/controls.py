@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from coars_env.errors import ConfigError, expect
-from coars_env.observation import Action, Observation, as_one, read_reveal
+from coars_env.observation import Action, Observation, as_one, num_users_of, read_reveal
 from coars_env.partners.agent import Agent, check_plays
 from coars_env.rendering.text import answer_text, instruction_text
 from coars_env.tasks import Task
@@ -163,7 +163,7 @@ def _as_said(observation: Observation, own: Mapping[int, Action]) -> Observation
     if not own:
         return observation
     place, one, lines = _place(observation), as_one(observation), observation["text"].split("\n")
-    group, user = (1, "User ") if place is None else (len(observation["replies"]), f"User {place} ")
+    group, user = (num_users_of(observation), "User " if place is None else f"User {place} ")
     said: dict[str, list[str]] = {key: list(one[key]) for key in ("replies", "reveals") if key in one}
     for turn, action in own.items():
         reveal = read_reveal(action)

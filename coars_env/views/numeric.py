@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from coars_env.datasets.dataset import Facet, FloatArray, IntArray, Item
 from coars_env.errors import ConfigError, ShapeError, whole_number
-from coars_env.observation import Observation, asked_kind, instruction_of, kinds_of, reveals_by_turn
+from coars_env.observation import Observation, asked_kind, instruction_of, kinds_of, num_users_of, reveals_by_turn
 from coars_env.roles import Role, side_of
 from coars_env.tasks import Split, SvdPeers, facet_vocabulary
 from coars_env.transcript import ACTIONS
@@ -304,8 +304,7 @@ class Encoder:
                 f"An encoder serves one kind of game. Expected kinds of facets {self.acts.kinds}, found {kinds}. Make "
                 "an Encoder for this one."
             )
-        users = len(observations[0]["replies"]) if "agent" in observations[0] else 1
-        if users != self.num_users:
+        if (users := num_users_of(observations[0])) != self.num_users:
             raise ShapeError(
                 f"An encoder serves one kind of game. Expected groups of {self.num_users} users, found {users}. Make "
                 "an Encoder for this one."
