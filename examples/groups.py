@@ -3,12 +3,12 @@
     python examples/groups.py --num-users 3 --out docs/results
 
 Every recommender plays twice: with the histories of all users, and with that of the first alone, on the same
-candidates. Then users that judge by their own history answer, and a proposal ends the dialogue if all click it.
+candidates. Then users that judge by their own history answer, and a proposal ends the dialogue if all click it. Last,
+each user wants one facet of the item, genre or decade, which the recommender may ask for.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,17 @@ from baselines import load_system
 from coars_env import (
     RECOMMENDER,
     Agent,
+    AskingRecommender,
     CandidateRule,
     EpisodeSet,
+    FacetInstructions,
     FixedUser,
+    InstructedUser,
     OracleUser,
     Rules,
+    Scorer,
     ScorerUser,
+    SilentUser,
     Source,
     Split,
     SvdPeers,
@@ -35,14 +40,18 @@ from coars_env import (
 RULES = Rules(repeats="forbidden", answer="best")
 SIZES = (2, 3, 4, 5, 8, 10, 20, 30)
 MEASURES: dict[str, Callable[[Transcript], float]] = {
-    "first proposal": lambda t: t.turns[0].proposal == t.task.target,
+    "first proposal": lambda t: next((s.proposal for s in t.turns if s.question is None), None) == t.task.target,
     "last proposal": lambda t: t.final_item == t.task.target,
     "best proposal": lambda t: t.best_item == t.task.target,
     "all clicked": lambda t: t.ending == "accepted",
     "turns": lambda t: len(t.turns),
     "reward of the recommender": lambda t: float(np.mean([paid[RECOMMENDER] for paid in t.rewards])),
+    "questions": lambda t: sum(turn.question is not None for turn in t.turns),
+    "facets heard": lambda t: len({answer.reveal for turn in t.turns for answer in turn.answers if answer.reveal}),
     "of the users": lambda t: float(np.mean([[paid[a] for a in paid if a != RECOMMENDER] for paid in t.rewards])),
 }
+PLAY_MEASURES = [name for name in MEASURES if name not in ("questions", "facets heard")]
+TALK_MEASURES = ["first proposal", "best proposal", "all clicked", "turns", "questions", "facets heard"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +95,25 @@ def deciding(recommenders: dict[str, Agent], users: dict[str, Agent], draws: lis
     for recommender, agent in recommenders.items():
         for user, partner in users.items():
             runs = coars_env.evaluate(agent, partner, draws, rules=RULES)
-            cells = [coars_env.bootstrap_interval(measure(runs, name)) for name in MEASURES]
+            cells = [coars_env.bootstrap_interval(measure(runs, name)) for name in PLAY_MEASURES]
             rows.append((recommender, user, *(f"{c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for c in cells)))
-    return coars_env.markdown_table(("recommender", "users", *MEASURES), rows)
+    return coars_env.markdown_table(("recommender", "users", *PLAY_MEASURES), rows)
+
+
+def talking(scorer: Scorer, draws: list[EpisodeSet]) -> str:
+    """Games in which each user wants a facet of its own: all of them, and the first alone."""
+    items, rows = draws[0].items, []
+    asks, listens = AskingRecommender(scorer, items), AskingRecommender(scorer, items, asks=False)
+    for who, sets in (("all users", draws), ("the first user", [alone(draw) for draw in draws])):
+        for name, recommender, user in (
+            ("asks, users say what they want", asks, InstructedUser(items)),
+            ("never asks, users say what they want", listens, InstructedUser(items)),
+            ("never asks, users say nothing", listens, SilentUser(items)),
+        ):
+            runs = coars_env.evaluate(recommender, user, sets, rules=RULES)
+            cells = [coars_env.bootstrap_interval(measure(runs, measured)) for measured in TALK_MEASURES]
+            rows.append((who, name, *(f"{c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for c in cells)))
+    return coars_env.markdown_table(("who decides", "pair", *TALK_MEASURES), rows)
 
 
 def sizes(split: Split) -> str:
@@ -108,12 +133,15 @@ def main() -> None:
     split = coars_env.hold_out_groups(single, options.num_users)
     build = coars_env.builder(split, options.candidates)
     draws = [coars_env.freeze(build, "test", draw=draw) for draw in range(options.draws)]
-    svd = coars_env.svd_scorer(SvdPeers(split).directions)
+    wishes = coars_env.builder(split, options.candidates, instructions=FacetInstructions(("genre", "decade"), most=1))
+    told = [coars_env.freeze(wishes, "test", draw=draw) for draw in range(options.draws)]
+    svd, kernel = coars_env.svd_scorer(SvdPeers(split).directions), coars_env.kernel_scorer(split)
     recommenders: dict[str, Agent] = {
         "random": load_system("random").fit(split).agent(RECOMMENDER),
         "popularity": coars_env.GreedyRecommender(coars_env.popularity_scorer(split)),
         "item-kNN": load_system("item_knn").fit(split).agent(RECOMMENDER),
         "svd": coars_env.GreedyRecommender(svd),
+        "kernel": coars_env.GreedyRecommender(kernel),
     }
     users: dict[str, Agent] = {
         "click all": FixedUser(),
@@ -129,6 +157,7 @@ def main() -> None:
             f"## Hit@1 of the first proposal\n\n{knowing(recommenders, draws)}",
             f"## Dialogues of at most 4 turns; no rejected film is proposed again\n\n"
             f"{deciding(recommenders, users, draws)}",
+            f"## Each user wants one facet; the prior is the kernel's\n\n{talking(kernel, told)}",
         ]
     )
     print(text)
@@ -136,7 +165,7 @@ def main() -> None:
         around = coars_env.environment_info()
         head = f"Command: `python examples/{around['command']}`, commit {around['commit']}, {around['machine']}."
         options.out.mkdir(parents=True, exist_ok=True)
-        name = f"groups_{options.dataset}_{options.num_users}_{options.candidates}_cpu_{date.today().isoformat()}.md"
+        name = f"groups_{options.dataset}_{options.num_users}_{options.candidates}.md"
         (options.out / name).write_text(f"# Groups that decide together\n\n{head} {text}\n", encoding="utf-8")
 
 

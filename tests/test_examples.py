@@ -139,7 +139,8 @@ def test_groups_are_counted_and_played(tmp_path: Path) -> None:
         line.split(" | ") for line in printed.splitlines() if line.startswith("| random | ") and " +" not in line
     ][:1]
     assert row[1] == row[2]  # chance does not read histories
-    assert printed.count("| click all |") == 4
+    assert printed.count("| click all |") == 5
+    assert printed.count("| all users |") == printed.count("| the first user |") == 3
     (page,) = tmp_path.iterdir()
     assert printed.strip() in page.read_text(encoding="utf-8")
 
