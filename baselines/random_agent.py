@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from baselines.system import Resources, System
-from coars_env import RECOMMENDER, Action, Observation, Split
+from coars_env import RECOMMENDER, Action, Observation, Split, as_one
 
 
 class RandomAgent(System):
@@ -39,7 +39,7 @@ class _RandomOrder:
     def _propose(self, n: int, observation: Observation) -> Action:
         if n not in self._orders:
             self._orders[n] = self._rngs[n].permutation(len(observation["candidates"])).tolist()
-        answers = zip(observation["proposals"].tolist(), observation["actions"].tolist(), strict=True)
+        answers = zip(observation["proposals"].tolist(), as_one(observation)["actions"].tolist(), strict=True)
         rejected = {item for item, action in answers if action in (0, 1)}  # dislike, skip
         order = self._orders[n]
         position = next((p for p in order if int(observation["candidates"][p]) not in rejected), order[0])

@@ -146,7 +146,7 @@ def mistakes(dialogue: Dialogue) -> tuple[bool, bool]:
 def reflection(dialogue: Dialogue, role: Role) -> Pieces:
     """What ends the conversation of a side that failed."""
     if role == RECOMMENDER:
-        last = answer_of_user(dialogue.observe(RECOMMENDER), len(dialogue.turns) - 1, dialogue.items)[:-1]
+        last = answer_of_user(dialogue.observe(RECOMMENDER), len(dialogue.turns) - 1, dialogue.items)
         return (*last, FAILED, ASK_PLAN)
     accepted, rejected = mistakes(dialogue)
     return (*((ACCEPTED,) if accepted else ()), *((REJECTED,) if rejected else ()), ASK_PLAN)

@@ -12,23 +12,11 @@ from coars_env.errors import ActionError, ConfigError, TaskError, expect, whole_
 from coars_env.observation import Action, Observation, read_reveal
 from coars_env.rendering.text import answer_text, dialogue_text, opinions_text, proposal_text
 from coars_env.rewards import Reward, RewardTerms, apply_repeats, check_terms, reward_or_default
+from coars_env.roles import Role, agents_of, find_role, user_of
 from coars_env.rules import Rules
 from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, Task
-from coars_env.transcript import (
-    ACTIONS,
-    MAX_MESSAGE_LENGTH,
-    ROLES,
-    USER,
-    Answer,
-    EndingKind,
-    Role,
-    Transcript,
-    Turn,
-    clamp_strength,
-    clean_message,
-    find_role,
-    rejected_items,
-)
+from coars_env.transcript import ACTIONS, Answer, EndingKind, Transcript, Turn, clean_message, rejected_items
+from coars_env.turns import answer_rows, clean_facet, clean_fields, open_turn, read_answer, reading, repeat_error
 
 MAX_TURNS = 4
 """T; the paper is silent, 4 is AFL's value (arXiv:2410.20027)."""
@@ -43,87 +31,6 @@ def checked_seed(seed: int) -> int:
     return whole_number("A seed feeds a random generator.", "seed", seed, 0)
 
 
-def checked_agents(agents: Sequence[str]) -> tuple[Role, ...]:
-    """Return the agents of a game as a tuple: the recommender, then the users.
-
-    Raises:
-        ConfigError: they are others than `ROLES`; only one user plays yet.
-    """
-    if isinstance(agents, str) or tuple(agents) != ROLES:
-        raise ConfigError(
-            f"agents must be {ROLES}, got {agents!r:.200}. One recommender and one user play; several users are not "
-            "implemented."
-        )
-    return ROLES
-
-
-def clean_fields(action: Action) -> dict[str, str]:
-    """Return the action's `fields`, each label and text cleaned by `clean_message`; none where there is no such key.
-
-    Raises:
-        ActionError: they are no mapping of texts.
-    """
-    fields = action.get("fields")
-    if fields is None:
-        return {}
-    if not isinstance(fields, Mapping) or not all(isinstance(text, str) for pair in fields.items() for text in pair):
-        raise ActionError(
-            f"The fields of an action must be a mapping from labels to texts, got {fields!r:.200}. Pass such as "
-            "{'thought': 'They like crime.'}, or leave them out."
-        )
-    return {clean_message(label): clean_message(text) for label, text in fields.items()}
-
-
-def clean_facet(facet: Facet) -> Facet | None:
-    """Return a facet whose value was cleaned by `clean_message`; None where nothing is left of it."""
-    value = clean_message(facet.value)[: MAX_MESSAGE_LENGTH - len(facet.kind) - 2].strip()
-    return Facet(facet.kind, value) if value else None
-
-
-def open_turn(
-    task: Task, position: int, message: str, error: str | None = None, fields: Mapping[str, str] | None = None
-) -> Turn:
-    """Return the turn that a recommender's message opens, see `Dialogue.recommend`."""
-    named = position < len(task.candidates)
-    return Turn(
-        proposal=task.candidates[position] if named else None,
-        rationale=clean_message(message),
-        error=None if named else clean_message(error or "the message names no candidate"),
-        fields=clean_fields({"fields": fields}),
-    )
-
-
-def repeat_error(item: Item) -> str:
-    """Return why a proposal could not be used where repeats are forbidden."""
-    return f"{item.title!r} was rejected in an earlier turn, and repeats are forbidden"
-
-
-def read_answer(
-    action: int,
-    strength: float | None,
-    message: str,
-    error: str | None = None,
-    fields: Mapping[str, str] | None = None,
-    *,
-    reveal: Facet | None = None,
-    asked: bool = False,
-) -> Answer:
-    """Return a user's answer as a turn records it, see `Dialogue.reply`. An answer to a question has no action."""
-    if asked:
-        error = clean_message(error) if error and action == len(ACTIONS) else None
-        reveal = reveal if error is None else None
-        return Answer(None, None, clean_message(message), error, clean_fields({"fields": fields}), reveal)
-    usable = action < len(ACTIONS)
-    return Answer(
-        action=action if usable else None,
-        strength=clamp_strength(action, strength) if usable else None,
-        message=clean_message(message),
-        error=None if usable else clean_message(error or "the message holds no action"),
-        fields=clean_fields({"fields": fields}),
-        reveal=reveal if usable else None,
-    )
-
-
 class Dialogue:
     """One episode being played: half-turns alternate, the recommender begins.
 
@@ -133,9 +40,12 @@ class Dialogue:
     In a task with an instruction the recommender may also `ask` for a kind of facet, which takes a turn and proposes
     nothing, and the user may `reveal` a facet with every answer, whether it is true or not.
 
+    The users of a group (`Task.others`) answer in one half-turn, without hearing one another before it closes: all at
+    once by `act_all`, or each with a `reply` of its own in the order of `agents`.
+
     Raises:
-        ConfigError: it is about no task, has no turns, the reward is none, or the agents are others than `ROLES`; in
-            `reply`, the reward returns what cannot be paid.
+        ConfigError: it is about no task, has no turns, or the reward is none; in `reply`, the reward returns what
+            cannot be paid.
     """
 
     def __init__(
@@ -146,7 +56,6 @@ class Dialogue:
         max_turns: int = MAX_TURNS,
         reward: Reward | None = None,
         rules: Rules | None = None,
-        agents: Sequence[str] = ROLES,
     ) -> None:
         expect(Task, task, "A dialogue is about a task.", "`freeze` makes some.")
         self.task = task
@@ -156,21 +65,26 @@ class Dialogue:
         expect(Rules, self.rules, "A dialogue has rules.", "Pass Rules(...), or None.")
         self.kinds: tuple[str, ...] = task.instruction.kinds if task.instruction else ()
         """Kinds of facets that may be revealed and, unless the rules forbid questions, asked for."""
-        self.agents = checked_agents(agents)
+        self.agents = agents_of(task.num_users)
         """The recommender, then the users."""
         self.turns: list[Turn] = []
-        """The last one is open while `speaker` is the user."""
+        """The last one is open while `speaker` is a user."""
         self.terms: list[RewardTerms] = []
         """Rewards of the closed turns."""
         self.speaker: Role = self.agents[0]
+        """Who speaks next; of several users that answer now, the first that has not."""
         self.ending: EndingKind | None = None
         self.cause: str | None = None
         self._reward = reward_or_default(reward)
         self._lines: dict[Role, list[str]] = {}  # what each side has been shown, kept because it only grows
-        self._history = np.full(HISTORY_LENGTH, -1, np.int64)
-        self._history[HISTORY_LENGTH - len(task.history) :] = task.history
+        self._tasks = [task.for_user(place) for place in range(task.num_users)]
+        self._given: list[Answer] = []  # to the open turn, by the first users of a group
+        self._history = np.full((task.num_users, HISTORY_LENGTH), -1, np.int64)
+        for row, own in zip(self._history, self._tasks, strict=True):
+            row[HISTORY_LENGTH - len(own.history) :] = own.history
         self._candidates = np.array(task.candidates, np.int64)
-        self._opinions = np.full((max_turns, NUM_OPINIONS, OPINION_WIDTH), -1, np.int64)  # of what was proposed
+        heard = (task.num_users, max_turns, NUM_OPINIONS, OPINION_WIDTH)
+        self._opinions = np.full(heard, -1, np.int64)  # of what was proposed
 
     def recommend(
         self, position: int, message: str, error: str | None = None, fields: Mapping[str, str] | None = None
@@ -186,12 +100,13 @@ class Dialogue:
         turn = open_turn(self.task, position, message, error, fields)
         self.turns.append(turn)
         number = len(self.turns)
-        if turn.proposal is not None and self.task.opinions:
-            width = NUM_OPINIONS * OPINION_WIDTH
-            told = self.task.opinions[position * width : (position + 1) * width]
-            self._opinions[number - 1] = np.reshape(told, (NUM_OPINIONS, OPINION_WIDTH))
         self._say(proposal_text(number, turn, self.items))
-        self._lines.get(USER, []).extend(opinions_text(number, self.task, turn, self.items))
+        for user, own, opinions in zip(self.agents[1:], self._tasks, self._opinions, strict=True):
+            if turn.proposal is not None and own.opinions:
+                width = NUM_OPINIONS * OPINION_WIDTH
+                told = own.opinions[position * width : (position + 1) * width]
+                opinions[number - 1] = np.reshape(told, (NUM_OPINIONS, OPINION_WIDTH))
+            self._lines.get(user, []).extend(opinions_text(number, own, turn, self.items))
         self.speaker = self.agents[1]
 
     @property
@@ -242,13 +157,28 @@ class Dialogue:
         fields: Mapping[str, str] | None = None,
         reveal: Facet | None = None,
     ) -> RewardTerms:
-        """Answer as the user; `len(ACTIONS)` means that the message held no action. Ends the turn and rewards it.
+        """Answer as the only user; `len(ACTIONS)` means that the message held no action. Ends the turn and rewards it.
 
         The strength is moved into the interval of the action; None means its middle, see `clamp_strength`. An answer to
         a question has no action: action and strength are ignored, but for `len(ACTIONS)` with an error, which means
         that the message could not be read.
         """
-        self._expect(self.agents[1], action, len(ACTIONS))
+        if self.task.others:
+            raise ActionError("The users of a group answer together. Use `act_all`, or `act` for one after another.")
+        return self._close([self._answer(self.agents[1], action, strength, message, error, fields, reveal)])
+
+    def _answer(
+        self,
+        user: Role,
+        action: int,
+        strength: float | None,
+        message: str,
+        error: str | None,
+        fields: Mapping[str, str] | None,
+        reveal: Facet | None,
+    ) -> Answer:
+        """Return a user's answer to the open turn, which is left as it is."""
+        self._expect(user, action, len(ACTIONS))
         if reveal is not None and reveal.kind not in self.kinds:
             raise ActionError(
                 f"A facet of kind {reveal.kind!r} cannot be revealed in task {self.task.task_id!r}: its kinds are "
@@ -256,15 +186,15 @@ class Dialogue:
             )
         reveal = None if reveal is None else clean_facet(reveal)
         asked = self.asked is not None
-        return self._close((read_answer(action, strength, message, error, fields, reveal=reveal, asked=asked),))
+        return read_answer(action, strength, message, error, fields, reveal=reveal, asked=asked)
 
-    def _close(self, answers: tuple[Answer, ...]) -> RewardTerms:
-        """End the open turn with one answer for each user."""
-        turn, number = replace(self.turns[-1], answers=answers), len(self.turns)
+    def _close(self, answers: Sequence[Answer]) -> RewardTerms:
+        """End the open turn with one answer of each user."""
+        turn, number = replace(self.turns[-1], answers=tuple(answers)), len(self.turns)
         terms = self._reward.turn(self.task, turn, number, self.max_turns)
         check_terms(terms, self._reward, self.task, number, self.agents)
         terms = apply_repeats(terms, [*self.turns[:-1], turn], self.rules)
-        self.turns[-1] = turn
+        self.turns[-1], self._given = turn, []
         self.terms.append(terms)
         self._say(answer_text(number, turn))
         self.speaker = self.agents[0]
@@ -279,10 +209,16 @@ class Dialogue:
         self._expect(self.speaker, 0, 0)
         if self._is_open:
             self.turns.pop()
-            self._opinions[len(self.turns)] = -1
+            self._given = []
+            self._opinions[:, len(self.turns)] = -1
             self._lines.clear()
         self.speaker = self.agents[0]
         self.ending, self.cause = "failed", clean_message(cause)
+
+    @property
+    def speakers(self) -> tuple[Role, ...]:
+        """All whose half-turn it is and who have not acted: the recommender, or the users."""
+        return self.agents[1 + len(self._given) :] if self._is_open else self.agents[:1]
 
     def act(self, action: Action) -> RewardTerms | None:
         """Play the speaker's action, a member of its action space. Returns the turn's rewards when a turn closes.
@@ -290,67 +226,83 @@ class Dialogue:
         Raises:
             ActionError: it is none. Nothing has changed then.
         """
-        speaker = self.speaker
-        try:
-            proposes = not self._is_open
-            if proposes and action.get("ask"):
-                self.ask(str(action["ask"]), str(action["message"]), action.get("fields"))
-                return None
-            reveal = None if proposes else read_reveal(action)
-            number = index(action["item" if proposes else "action"])
-            strength = None if proposes or action["strength"] is None else float(action["strength"])
+        if len(self.speakers) == 1:
+            return self.act_all({self.speaker: action})
+        self._given.append(self._read(self.speaker, action))
+        self.speaker = self.speakers[0]
+        return None
+
+    def act_all(self, actions: Mapping[Role, Action]) -> RewardTerms | None:
+        """Play the actions of all `speakers`, by name. Returns the turn's rewards when a turn closes.
+
+        Raises:
+            ActionError: one is missing, or is no member of its action space. Nothing has changed then.
+        """
+        missing = [role for role in self.speakers if role not in actions]
+        if missing:
+            raise ActionError(f"Actions are needed of {list(self.speakers)}, got none of {missing}.")
+        if self._is_open:
+            return self._close([*self._given, *(self._read(role, actions[role]) for role in self.speakers)])
+        action = actions[self.speaker]
+        with reading(self.speaker, action):
+            asked, number = str(action.get("ask") or ""), 0
+            if not asked:
+                number = index(action["item"])
             message, error, fields = str(action["message"]), action.get("error"), action.get("fields")
-        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as reason:
-            raise ActionError(
-                f"An action is a dict with the keys of its space. Expected one from {speaker}, found {action!r} "
-                f"({reason!r}). See the docstring of CoarsEnv."
-            ) from reason
-        error = None if error is None else str(error)
-        if proposes:
-            self.recommend(number, message, error, fields)
-            return None
-        return self.reply(number, strength, message, error, fields, reveal)
+        if asked:
+            self.ask(asked, message, fields)
+        else:
+            self.recommend(number, message, None if error is None else str(error), fields)
+        return None
+
+    def _read(self, user: Role, action: Action) -> Answer:
+        """Return the answer that a user's action makes to the open turn."""
+        with reading(user, action):
+            reveal, number = read_reveal(action), index(action["action"])
+            strength = None if action["strength"] is None else float(action["strength"])
+            message, error, fields = str(action["message"]), action.get("error"), action.get("fields")
+        return self._answer(user, number, strength, message, None if error is None else str(error), fields, reveal)
 
     def observe(self, role: Role) -> Observation:
-        """What one side may see now; a member of `observation_space`. Fresh arrays: the caller may change them."""
-        turns, length, role = self.turns, self.max_turns, find_role(role)
-        sees_list = role == self.agents[0]
+        """What one side may see now; a member of `observation_space`. Fresh arrays: the caller may change them.
+
+        Raises:
+            ConfigError: no such agent plays.
+        """
+        turns, role, group = self.turns, find_role(role), bool(self.task.others)
+        if role not in self.agents:
+            raise ConfigError(f"role must be one of {list(self.agents)}, got {role!r}.")
+        place = user_of(role)
         if role not in self._lines:
             self._lines[role] = dialogue_text(self.task, turns, self.items, role).split("\n")
-        proposals, actions = np.full(length, -1, np.int64), np.full(length, -1, np.int64)
-        strengths = np.full(length, -1.0, np.float32)
-        for n, turn in enumerate(turns):
-            if turn.proposal is not None:
-                proposals[n] = turn.proposal
-            answer = turn.answer
-            if answer is not None and answer.action is not None:
-                actions[n], strengths[n] = answer.action, answer.strength
-        missing = ("",) * (length - len(turns))
+        proposals = np.full(self.max_turns, -1, np.int64)
+        proposals[: len(turns)] = [-1 if turn.proposal is None else turn.proposal for turn in turns]
+        missing = ("",) * (self.max_turns - len(turns))
         observation: Observation = {
             "text": "\n".join(self._lines[role]),
             "speaker": int(self._is_open),
             "turn": len(turns) - self._is_open,
-            "history": self._history.copy(),
-            "candidates": self._candidates.copy() if sees_list else np.full_like(self._candidates, -1),
+            "history": self._history[(... if group else 0) if place is None else place].copy(),
+            "candidates": self._candidates.copy() if place is None else np.full_like(self._candidates, -1),
             "proposals": proposals,
-            "actions": actions,
-            "strengths": strengths,
-            "opinions": np.full_like(self._opinions, -1) if sees_list else self._opinions.copy(),
+            "opinions": np.full_like(self._opinions[0], -1) if place is None else self._opinions[place].copy(),
             "rationales": (*[turn.rationale for turn in turns], *missing),
-            "replies": (*[answer.message if (answer := turn.answer) else "" for turn in turns], *missing),
         }
+        observation |= answer_rows(turns, self.max_turns, self.task.num_users)
+        if group:
+            observation["agent"] = self.agents.index(role)
         if self.task.instruction is not None:
-            reveals = [str(answer.reveal) if (answer := turn.answer) and answer.reveal else "" for turn in turns]
             observation |= {
-                "instruction": "" if sees_list else str(self.task.instruction),
+                "instruction": "" if place is None else str(self._tasks[place].instruction),
                 "kinds": "\n".join(self.kinds),
                 "askable": np.array([kind in self.askable for kind in self.kinds], np.int8),
                 "questions": (*[turn.question or "" for turn in turns], *missing),
-                "reveals": (*reveals, *missing),
             }
+        else:
+            del observation["reveals"]
         if self.rules.repeats == "forbidden":
             allowed = np.ones(len(self._candidates), np.int8)
-            allowed[list(self.forbidden) if sees_list else slice(None)] = 0
+            allowed[list(self.forbidden) if place is None else slice(None)] = 0
             observation["allowed"] = allowed
         return observation
 
@@ -389,7 +341,7 @@ class Dialogue:
             lines.append(line)
 
     def _expect(self, role: Role, number: int, highest: int) -> None:
-        if self.ending is not None or self.speaker != role:
+        if self.ending is not None or role not in self.speakers:
             found = f"an episode that has ended ({self.ending})" if self.ending else f"the half-turn of {self.speaker}"
             raise ActionError(f"The sides speak in turn. Expected the half-turn of {role}, found {found}. Act in turn.")
         if not (isinstance(number, Integral) and 0 <= number <= highest):

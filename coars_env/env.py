@@ -1,25 +1,22 @@
 """CoarsEnv: the dialogue as a PettingZoo parallel environment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import gymnasium
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from coars_env.dialogue import MAX_TURNS, Dialogue, checked_agents, checked_seed
+from coars_env.dialogue import MAX_TURNS, Dialogue, checked_seed
 from coars_env.errors import ActionError, ConfigError, TaskError, expect, whole_number
 from coars_env.observation import Action, Observation
 from coars_env.rendering.terminal import dialogue_lines, show
 from coars_env.rewards import Reward, RewardTerms, reward_or_default
+from coars_env.roles import Role, agents_of
 from coars_env.rules import Rules
 from coars_env.spaces import action_spaces, as_member, observation_space
 from coars_env.tasks import EpisodeSet, Task
-from coars_env.transcript import (
-    ROLES,
-    Role,
-    Transcript,
-)
+from coars_env.transcript import Transcript
 
 
 def asked_task(options: Mapping[str, Any] | None, episodes: EpisodeSet) -> Task | None:
@@ -37,11 +34,11 @@ def asked_task(options: Mapping[str, Any] | None, episodes: EpisodeSet) -> Task 
 
 
 class CoarsEnv(ParallelEnv[str, Observation, Action]):
-    """Two agents talk about one next-item decision.
+    """A recommender and its user, or users, talk about one next-item decision.
 
     A turn has two half-turns. In the first `recommender_0` proposes one of K candidates and says why; in the second
     `user_0` answers with an action (dislike, skip, star, click), an acceptance strength in [0, 1] and a reason. Each
-    call of `step` plays one half-turn: both agents must pass an action, the silent side's is ignored.
+    call of `step` plays one half-turn: all agents must pass an action, the silent side's is ignored.
 
     **Observations** (both sides, one `spaces.Dict`; K candidates, T turns, I items of the catalogue, -1 is padding):
 
@@ -107,6 +104,12 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
     **Endings.** Both agents terminate together, at a click or after T turns. T is a rule of the game and is observed,
     so it terminates; nothing truncates. `transcript` then holds the episode.
 
+    **Several users.** In episodes of groups (`make(..., num_users=3)`) the agents are `recommender_0`, `user_0`,
+    `user_1` and so on. All users answer a proposal in one half-turn, none before it heard the others; a click of all
+    ends the episode. Each user is paid for itself, the recommender the mean over the users. A user sees its own history
+    and opinions, and everybody's answers: `actions` and `strengths` are [N, T], `replies` N tuples of T texts, one row
+    for each of the N users. `history` of the recommender is [N, 10]. A key `agent` is the own place among the agents.
+
     **Seeds.** `reset(seed=...)` seeds the choice of the task; `reset()` goes on with that stream;
     `reset(options={"task_id": ...})` plays one task of the set; other options are ignored.
 
@@ -138,7 +141,6 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         reward: Reward | None = None,
         rules: Rules | None = None,
         render_mode: str | None = None,
-        agents: Sequence[str] = ROLES,
     ) -> None:
         expect(EpisodeSet, episodes, "An environment is made of episodes.", "`coars_env.make` makes one from a name.")
         if not len(episodes):
@@ -164,20 +166,18 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         expect(Rules, self.rules, "An environment has rules.", "Pass Rules(...), or None.")
         kinds = episodes.kinds
         self.render_mode = render_mode
-        self.possible_agents: list[str] = list(checked_agents(agents))
+        self.possible_agents: list[str] = list(agents_of(episodes.num_users))
         self.agents: list[str] = []
         self.dialogue: Dialogue | None = None
         self.reward: Reward = reward_or_default(reward)
         self._rng = np.random.default_rng()
         self.episode_seed = 0
         """Seed of the running episode: that of `reset`, or a number of the stream after an unseeded one."""
+        game, num_users = (lengths[0], episodes.items, kinds, self.rules), episodes.num_users
         self.observation_spaces: dict[str, gymnasium.Space[Any]] = {
-            role: observation_space(lengths[0], episodes.items, kinds, self.rules, max_turns)
-            for role in self.possible_agents
+            role: observation_space(*game, max_turns, role=role, num_users=num_users) for role in self.possible_agents
         }
-        self.action_spaces = cast(
-            dict[str, gymnasium.Space[Any]], action_spaces(lengths[0], episodes.items, kinds, self.rules)
-        )
+        self.action_spaces = cast(dict[str, gymnasium.Space[Any]], action_spaces(*game, num_users=num_users))
 
     def observation_space(self, agent: str) -> gymnasium.Space[Any]:
         """The same object on each call."""
@@ -220,14 +220,7 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
 
     def new_dialogue(self, task: Task) -> Dialogue:
         """Return a dialogue about a task under the rules of this environment."""
-        return Dialogue(
-            task,
-            self.episodes.items,
-            max_turns=self.max_turns,
-            reward=self.reward,
-            rules=self.rules,
-            agents=self.possible_agents,
-        )
+        return Dialogue(task, self.episodes.items, max_turns=self.max_turns, reward=self.reward, rules=self.rules)
 
     def step(
         self, actions: dict[str, Action]
@@ -241,7 +234,13 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
         if dialogue is None or dialogue.ending is not None:
             raise ActionError("An action needs a running episode. Expected reset() first, found step(). Call reset().")
         roles = self.possible_agents
-        terms = dialogue.act(self._member(dialogue.speaker, actions))
+        if not isinstance(actions, Mapping) or any(role not in actions for role in self.agents):
+            raise ActionError(
+                f"Every live agent acts in every step. Expected a dict with actions of {self.agents}, found "
+                f"{list(actions) if isinstance(actions, Mapping) else actions!r}. Pass any action for the silent "
+                "side: it is ignored."
+            )
+        terms = dialogue.act_all({role: self.member(actions[role], role) for role in dialogue.speakers})
         ended = dialogue.ending is not None
         rewards = {role: float(terms.rewards[role]) if terms else 0.0 for role in roles}
         infos = {role: self.info(dialogue, role, terms) for role in roles}
@@ -281,18 +280,17 @@ class CoarsEnv(ParallelEnv[str, Observation, Action]):
             return info
         return {**info, "reward_terms": terms.to_row()}
 
-    def _member(self, speaker: Role, actions: dict[str, Action]) -> Action:
-        if not isinstance(actions, Mapping) or any(role not in actions for role in self.agents):
-            raise ActionError(
-                f"Every live agent acts in every step. Expected a dict with actions of {self.agents}, found "
-                f"{list(actions) if isinstance(actions, Mapping) else actions!r}. Pass any action for the silent "
-                "side: it is ignored."
-            )
-        action, space = actions[speaker], self.action_spaces[speaker]
+    def member(self, action: Action, role: Role) -> Action:
+        """Return an action as a member of its agent's space, see `as_member`.
+
+        Raises:
+            ActionError: it lies outside.
+        """
+        space = self.action_spaces[role]
         member = as_member(action, space)
         if member is None:
             raise ActionError(
-                f"An action must lie in its space. Expected a member of {space} from {speaker}, found {action!r}. "
+                f"An action must lie in its space. Expected a member of {space} from {role}, found {action!r}. "
                 "The episode is unchanged: pass another action."
             )
         return member

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 from coars_env.datasets import Dataset, Source, call_loader, load
 from coars_env.dialogue import MAX_TURNS
 from coars_env.env import CoarsEnv
-from coars_env.errors import ConfigError, expect
+from coars_env.errors import ConfigError, expect, whole_number
 from coars_env.imports import import_object
 from coars_env.partners import Agent, FixedUser, RandomRecommender
 from coars_env.rewards import Reward
@@ -25,6 +25,7 @@ from coars_env.tasks import (
     TaskBuilder,
     VectorPeers,
     freeze,
+    hold_out_groups,
     leave_last,
     llara,
     published,
@@ -192,6 +193,7 @@ def make(
     candidates: CandidateRule | AnySampler | None = None,
     draw: int | None = None,
     num_candidates: int | None = None,
+    num_users: int | None = None,
     instructions: FacetInstructions | None = None,
     features: Floats | None = None,
     max_turns: int = MAX_TURNS,
@@ -206,7 +208,7 @@ def make(
 
     An option that means nothing for what is passed is refused: `split`, `source`, `data_dir` and loader options beside
     a `Split`; beside an `EpisodeSet` also what its tasks have settled, `subset`, `candidates`, `draw`,
-    `num_candidates` and `instructions`.
+    `num_candidates`, `num_users` and `instructions`.
 
     Args:
         data: name of a dataset, see `list_datasets`; `module:function`, see `load_data`; a `Dataset`, a `Split` or an
@@ -215,10 +217,10 @@ def make(
         split: how a dataset is divided, see `load_split`; None takes the split that fits the data.
         subset: which part is played; None takes "test".
         candidates: by what the negatives are drawn: the name of a rule, or a sampler or `TopCandidates` of one's own,
-            see `builder`; None takes "uniform". Sets of a sampler of one's own have "custom" in their name; their
-            digests tell them apart.
+            see `builder`; None takes "uniform". Sets of a sampler of one's own have "custom" in their name.
         draw: number of the candidate draw; None takes 0.
         num_candidates: K; None takes `NUM_CANDIDATES`.
+        num_users: how many decide together about an item that all took, see `hold_out_groups`; None takes 1.
         instructions: draws what each user wants, which the recommender does not see and may ask for; None for the
             paper's game.
         features: what the numeric views show of each item, [I, F] in [-1, 1]; None takes the `item_features` of the
@@ -244,9 +246,8 @@ def make(
     loading = {"split": split, "source": source, "data_dir": data_dir, **options}
     drawing: dict[str, Any] = {"subset": subset, "candidates": candidates, "draw": draw}
     drawing |= {"num_candidates": num_candidates, "instructions": instructions}
-    peers: SvdPeers | None = None
     if isinstance(data, EpisodeSet):
-        _refuse("an EpisodeSet", **loading, **drawing)
+        _refuse("an EpisodeSet", **loading, **drawing, num_users=num_users)
         if kind is not None and features is None:
             raise ConfigError(
                 "the numeric views of an EpisodeSet need features, got none. Pass features=item_features(split) of the "
@@ -256,13 +257,18 @@ def make(
     else:
         if isinstance(data, Split):
             _refuse("a Split", **loading)
-        data = data if isinstance(data, Split) else load_split(data, **loading)
+        data = _grouped(data if isinstance(data, Split) else load_split(data, **loading), num_users)
         peers = SvdPeers(data)
         episodes = _frozen(data, peers, **drawing)
         if kind is not None and features is None:
             features = item_features(data, directions=peers.directions)
     env = CoarsEnv(episodes, max_turns=max_turns, reward=reward, rules=rules, render_mode=render_mode)
     return env if kind is None or features is None else kind(env, features)
+
+
+def _grouped(split: Split, num_users: int | None) -> Split:
+    groups = whole_number("Somebody must be recommended to.", "num_users", 1 if num_users is None else num_users, 1)
+    return split if groups == 1 else hold_out_groups(split, groups)
 
 
 def _frozen(

@@ -1,7 +1,6 @@
 """RewardTerms: what each agent earns in a turn, with every factor kept. Pure functions of a transcript.
 
-Coupled interaction rewards of CoARS (arXiv:2604.10029, Eq. 7-8). Nothing here needs an environment, a model, a clock or
-random numbers.
+Coupled interaction rewards of CoARS (arXiv:2604.10029, Eq. 7-8); no environment, model, clock or random numbers needed.
 """
 
 import math
@@ -14,9 +13,10 @@ import numpy.typing as npt
 
 from coars_env.datasets.dataset import FloatArray, IntArray
 from coars_env.errors import ConfigError, expect, number_or_nan
+from coars_env.roles import RECOMMENDER, ROLES, USER, agents_of
 from coars_env.rules import Rules
 from coars_env.tasks import Task
-from coars_env.transcript import RECOMMENDER, ROLES, USER, Transcript, Turn, rejected_items
+from coars_env.transcript import Transcript, Turn, rejected_items
 
 Bools = npt.NDArray[np.bool_]
 Values = TypeVar("Values", float, FloatArray)
@@ -38,7 +38,7 @@ class RewardTerms:
     """Agents whose message of this turn must not be trained on."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Named numbers that explain the rewards; a factor that is undefined in this turn is left out. `CoarsReward` gives
-    `strength` (s), `stage` (D) and `peer_similarity` (q)."""
+    `strength` (s), `stage` (D) and `peer_similarity` (q); in a group `strength_0`, `peer_similarity_0` and so on."""
 
     def to_row(self) -> dict[str, Any]:
         """Return the terms as a plain dict that JSON can hold."""
@@ -170,10 +170,10 @@ class CoarsReward:
     stage: StageSensitivity = MirroredStage()
     """D; ours, see `MirroredStage`."""
     exclude_positive_miss: frozenset[str] = frozenset()
-    """Agents that do not train on a miss the user liked, since the log may lack that interaction. The rule is
-    published, its scope is not; an empty scope is our choice. If both are excluded, a user that accepts everything
-    never meets a penalty, and that is what it learns; if the recommender is, it soon learns from its hits alone; see
-    docs/log.md."""
+    """Agents that do not train on a miss the user liked, since the log may lack that interaction; `user_0` names each
+    user of a group that liked it itself, the recommender is left out where all did. The rule is published, its scope is
+    not; an empty scope is our choice. If both are excluded, a user that accepts everything never meets a penalty, and
+    that is what it learns; if the recommender is, it soon learns from its hits alone; see docs/log.md."""
     invalid: float = -1.0
     """Reward of a message that could not be used, for its author; ours."""
     question_cost: float = 0.0
@@ -208,32 +208,46 @@ class CoarsReward:
         """Score the `number`-th turn, counted from 1.
 
         A message that could not be used costs its author `invalid`; a usable message of the partner in that turn earns
-        0 and is not trained on. A question costs `question_cost`, however it is answered.
+        0 and is not trained on. A question costs `question_cost`, however it is answered. In a group each user is paid
+        by Eq. 8 for itself and the recommender by the mean of Eq. 7 over the usable answers (our choice).
         """
+        users, answers = agents_of(task.num_users)[1:], turn.answers or (None,) * task.num_users
         if turn.question is not None:
-            unread = turn.answer is not None and turn.answer.error is not None
-            paid = {RECOMMENDER: 0.0 - self.question_cost, USER: self.invalid if unread else 0.0}
-            return RewardTerms(False, paid, frozenset({RECOMMENDER} if unread else ()))
-        hit, answer = turn.proposal == task.target, turn.answer
+            unread = [answer is not None and answer.error is not None for answer in answers]
+            paid = {user: self.invalid if wrong else 0.0 for user, wrong in zip(users, unread, strict=True)}
+            unheard = frozenset({RECOMMENDER} if all(unread) else ())
+            return RewardTerms(False, {RECOMMENDER: 0.0 - self.question_cost, **paid}, unheard)
+        hit = turn.proposal == task.target
         stage = self._positive_stage(number, max_turns, hit)
         factors = {"stage": stage}
-        q = 0.0
-        if turn.proposal is not None:
-            q = factors["peer_similarity"] = task.q(turn.proposal)
-        strength = None if answer is None else answer.strength
-        if strength is not None:
-            factors["strength"] = strength
-        if turn.proposal is None or strength is None:
-            unusable = {RECOMMENDER: turn.proposal is None, USER: strength is None}
-            rewards = {role: self.invalid if wrong else 0.0 for role, wrong in unusable.items()}
-            excluded = frozenset(role for role, wrong in unusable.items() if not wrong)
+        of_recommender, rewards, excluded = list[float](), dict[str, float](), set[str]()
+        for place, (user, answer) in enumerate(zip(users, answers, strict=True)):
+            mark = f"_{place}" if len(users) > 1 else ""
+            q, strength = 0.0, None if answer is None else answer.strength
+            if turn.proposal is not None:
+                q = factors[f"peer_similarity{mark}"] = task.for_user(place).q(turn.proposal)
+            if strength is not None:
+                factors[f"strength{mark}"] = strength
+            if answer is None or strength is None:
+                rewards[user] = self.invalid
+            elif turn.proposal is None:
+                rewards[user] = 0.0
+                excluded.add(user)
+            else:
+                of_recommender.append(recommender_reward(hit, strength, stage))
+                rewards[user] = user_reward(hit, strength, q, self.alpha)
+                if answer.positive and not hit and USER in self.exclude_positive_miss:
+                    excluded.add(user)
+        if of_recommender:
+            own = sum(of_recommender) / len(of_recommender)
+            if turn.positive and not hit and RECOMMENDER in self.exclude_positive_miss:
+                excluded.add(RECOMMENDER)
+        elif turn.proposal is None:
+            own = self.invalid
         else:
-            rewards = {
-                RECOMMENDER: recommender_reward(hit, strength, stage),
-                USER: user_reward(hit, strength, q, self.alpha),
-            }
-            excluded = self.exclude_positive_miss if turn.positive and not hit else frozenset()
-        return RewardTerms(hit, rewards, excluded, factors)
+            own = 0.0
+            excluded.add(RECOMMENDER)
+        return RewardTerms(hit, {RECOMMENDER: own, **rewards}, frozenset(excluded), factors)
 
     def batch(self, turns: TurnArrays, max_turns: int) -> dict[str, FloatArray]:
         """Score many turns at once, as `turn` scores each. Shape [N] for each agent."""
@@ -270,14 +284,14 @@ def outcome_terms(transcript: Transcript) -> list[RewardTerms]:
     paid and left out by `CoarsReward.turn`; no other turn is left out.
     """
     terms = turn_outcome_terms(transcript)
-    answers = [term.rewards[USER] for turn, term in zip(transcript.turns, terms, strict=True) if turn.usable]
-    rewards = {
-        RECOMMENDER: 1.0 if transcript.answer_item == transcript.task.target else -1.0,
-        USER: sum(answers) / len(answers) if answers else 0.0,
-    }
+    used = [_usable_by(turn, transcript.task) for turn in transcript.turns]
+    rewards = {RECOMMENDER: 1.0 if transcript.answer_item == transcript.task.target else -1.0}
+    for user in agents_of(transcript.task.num_users)[1:]:
+        answers = [term.rewards[user] for usable, term in zip(used, terms, strict=True) if user in usable]
+        rewards[user] = sum(answers) / len(answers) if answers else 0.0
     return [
-        replace(term, rewards=rewards) if turn.usable or turn.answered else term
-        for turn, term in zip(transcript.turns, terms, strict=True)
+        replace(term, rewards={**term.rewards, **(rewards if turn.answered else {a: rewards[a] for a in usable})})
+        for turn, usable, term in zip(transcript.turns, used, terms, strict=True)
     ]
 
 
@@ -288,17 +302,25 @@ def turn_outcome_terms(transcript: Transcript) -> list[RewardTerms]:
     item. How strongly, in which turn and what peers take counts for nothing. Turns with a message that could not be
     used are paid and left out by `CoarsReward.turn`; no other turn is left out.
     """
-    terms = CoarsReward()(transcript)
-    return [
-        replace(
-            term,
-            rewards={RECOMMENDER: 2.0 * term.hit - 1, USER: 2.0 * (turn.positive == term.hit) - 1},
-            factors={**term.factors, "stage": 1.0},
-        )
-        if turn.usable
-        else term
-        for turn, term in zip(transcript.turns, terms, strict=True)
-    ]
+    found = []
+    for turn, term in zip(transcript.turns, CoarsReward()(transcript), strict=True):
+        usable = _usable_by(turn, transcript.task)
+        if usable:
+            users = zip(agents_of(transcript.task.num_users)[1:], turn.answers, strict=True)
+            right = {user: 2.0 * (answer.positive == term.hit) - 1 for user, answer in users if user in usable}
+            rewards = {**term.rewards, RECOMMENDER: 2.0 * term.hit - 1, **right}
+            term = replace(term, rewards=rewards, factors={**term.factors, "stage": 1.0})
+        found.append(term)
+    return found
+
+
+def _usable_by(turn: Turn, task: Task) -> frozenset[str]:
+    """Return the agents that CoARS pays for a proposal: the users that answered it with an action, and the recommender
+    if there are any.
+    """
+    users = zip(agents_of(task.num_users)[1:], turn.answers, strict=turn.answers != ())
+    answered = {user for user, answer in users if answer.action is not None and turn.proposal is not None}
+    return frozenset({RECOMMENDER, *answered} if answered else ())
 
 
 def kept_terms(transcript: Transcript) -> list[RewardTerms]:

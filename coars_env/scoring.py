@@ -25,6 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from coars_env.errors import ConfigError
 from coars_env.rewards import Reward, RewardTerms, apply_repeats, check_terms, reward_name
+from coars_env.roles import agents_of
 from coars_env.transcript import Transcript
 
 
@@ -118,7 +119,7 @@ def _checked(terms: object, reward: TranscriptReward, transcript: Transcript) ->
             "RewardTerms, one for each turn."
         )
     for number, entry in enumerate(terms[: len(turns)], start=1):
-        check_terms(entry, reward, task, number)
+        check_terms(entry, reward, task, number, agents_of(task.num_users))
     if len(terms) != len(turns):
         raise ConfigError(
             f"{reward_name(reward)} returns terms of {len(terms)} turns for task {task.task_id!r}, whose dialogue has "

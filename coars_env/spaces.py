@@ -8,11 +8,12 @@ import numpy as np
 from gymnasium import spaces
 
 from coars_env.datasets.dataset import Facet, Item
-from coars_env.dialogue import clean_fields
 from coars_env.observation import Action
+from coars_env.roles import RECOMMENDER, USER, Role, agents_of
 from coars_env.rules import Rules
 from coars_env.tasks import HISTORY_LENGTH, NUM_OPINIONS, OPINION_WIDTH, facet_vocabulary
-from coars_env.transcript import ACTIONS, LIKENESS, MAX_MESSAGE_LENGTH, RECOMMENDER, USER, clean_message
+from coars_env.transcript import ACTIONS, LIKENESS, MAX_MESSAGE_LENGTH, clean_message
+from coars_env.turns import clean_fields
 
 
 class UnicodeText(spaces.Text):
@@ -54,29 +55,48 @@ class OneText(gymnasium.Space[str]):
 
 
 def observation_space(
-    num_candidates: int, items: Sequence[Item], kinds: Sequence[str], rules: Rules, max_turns: int
+    num_candidates: int,
+    items: Sequence[Item],
+    kinds: Sequence[str],
+    rules: Rules,
+    max_turns: int,
+    *,
+    role: Role = USER,
+    num_users: int = 1,
 ) -> spaces.Dict:
-    """The space of both sides' observations, see `CoarsEnv`."""
+    """The space of an agent's observations, see `CoarsEnv`. Those of a group differ in `history` only."""
     message = UnicodeText(MAX_MESSAGE_LENGTH)
     title = max(len(item.title) for item in items) + 16  # with its number or dash
-    said = 2 * MAX_MESSAGE_LENGTH + NUM_OPINIONS * (2 * title + 64) + title + 128
+    said = (1 + num_users) * (MAX_MESSAGE_LENGTH + 64) + NUM_OPINIONS * (2 * title + 64) + title
     facets = facet_vocabulary(items, kinds) if kinds else ()
     wish = max((len(str(facet)) for facet in facets), default=0) + 2
-    text = (HISTORY_LENGTH + num_candidates + 4) * title + max_turns * (said + wish) + len(facets) * wish
+    listed = num_users * (HISTORY_LENGTH + 4) + num_candidates
+    text = listed * title + max_turns * (said + num_users * wish) + len(facets) * wish
     highest = np.full((max_turns, NUM_OPINIONS, OPINION_WIDTH), len(items) - 1, np.int64)
     highest[..., 0] = len(LIKENESS) - 1
 
     def indices(n: int, high: int) -> spaces.Box:
         return spaces.Box(-1, high, (n,), np.int64)
 
+    def of_users(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+        """The same for each user of a group."""
+        if num_users == 1:
+            return space
+        if isinstance(space, spaces.Box):
+            return spaces.Box(-1, space.high.flat[0], (num_users, *space.shape), space.dtype)
+        return spaces.Tuple([space] * num_users)
+
+    history = indices(HISTORY_LENGTH, len(items) - 1)
     parts: dict[str, gymnasium.Space[Any]] = {}
+    if num_users > 1:
+        parts["agent"] = spaces.Discrete(1 + num_users)
     if kinds:
-        parts = {
+        parts |= {
             "instruction": UnicodeText(len(facets) * wish),
             "kinds": UnicodeText(len("\n".join(kinds))),
             "askable": spaces.MultiBinary(len(kinds)),
             "questions": spaces.Tuple([OneText(["", *kinds])] * max_turns),
-            "reveals": spaces.Tuple([UnicodeText(MAX_MESSAGE_LENGTH)] * max_turns),
+            "reveals": of_users(spaces.Tuple([UnicodeText(MAX_MESSAGE_LENGTH)] * max_turns)),
         }
     if rules.repeats == "forbidden":
         parts["allowed"] = spaces.MultiBinary(num_candidates)
@@ -85,23 +105,23 @@ def observation_space(
             "text": UnicodeText(text),
             "speaker": spaces.Discrete(2),
             "turn": spaces.Discrete(max_turns + 1),
-            "history": indices(HISTORY_LENGTH, len(items) - 1),
+            "history": of_users(history) if role == RECOMMENDER else history,
             "candidates": indices(num_candidates, len(items) - 1),
             "proposals": indices(max_turns, len(items) - 1),
-            "actions": indices(max_turns, len(ACTIONS) - 1),
-            "strengths": spaces.Box(-1.0, 1.0, (max_turns,), np.float32),
+            "actions": of_users(indices(max_turns, len(ACTIONS) - 1)),
+            "strengths": of_users(spaces.Box(-1.0, 1.0, (max_turns,), np.float32)),
             "opinions": spaces.Box(np.full_like(highest, -1), highest, dtype=np.int64),
             "rationales": spaces.Tuple([message] * max_turns),
-            "replies": spaces.Tuple([message] * max_turns),
+            "replies": of_users(spaces.Tuple([message] * max_turns)),
             **parts,
         }
     )
 
 
 def action_spaces(
-    num_candidates: int, items: Sequence[Item], kinds: Sequence[str], rules: Rules
+    num_candidates: int, items: Sequence[Item], kinds: Sequence[str], rules: Rules, *, num_users: int = 1
 ) -> dict[str, spaces.Dict]:
-    """Return each side's action space, see `CoarsEnv`."""
+    """Return each agent's action space, see `CoarsEnv`."""
     ask: dict[str, gymnasium.Space[Any]] = {"ask": OneText(["", *kinds])} if kinds and rules.questions else {}
     facets = ["", *map(str, facet_vocabulary(items, kinds))] if kinds else []
     reveal: dict[str, gymnasium.Space[Any]] = {"reveal": OneText(facets)} if kinds else {}
@@ -109,14 +129,16 @@ def action_spaces(
         RECOMMENDER: spaces.Dict(
             {"item": spaces.Discrete(num_candidates + 1), "message": UnicodeText(MAX_MESSAGE_LENGTH), **ask}
         ),
-        USER: spaces.Dict(
+    } | {
+        user: spaces.Dict(
             {
                 "action": spaces.Discrete(len(ACTIONS) + 1),
                 "strength": spaces.Box(0.0, 1.0, (), np.float32),
                 "message": UnicodeText(MAX_MESSAGE_LENGTH),
                 **reveal,
             }
-        ),
+        )
+        for user in agents_of(num_users)[1:]
     }
 
 

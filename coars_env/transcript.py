@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from coars_env.datasets.dataset import Facet, Provenance
-from coars_env.errors import ActionError, CoarsError, ConfigError, TranscriptError
+from coars_env.errors import ActionError, CoarsError, TranscriptError
 from coars_env.files import write_atomically
+from coars_env.roles import RECOMMENDER as RECOMMENDER
+from coars_env.roles import ROLES as ROLES
+from coars_env.roles import USER as USER
+from coars_env.roles import Role as Role
+from coars_env.roles import agents_of as agents_of
+from coars_env.roles import find_role as find_role
 from coars_env.rules import PAPER, Rules
 from coars_env.tasks import Task, task_from_row, task_row
 
-Role = str
-"""Name of an agent: "recommender_0", "user_0"."""
 EndingKind = Literal["accepted", "max_turns", "failed"]
 
 TRANSCRIPT_VERSION = 4
-"""Of transcripts with an instruction, or played by other rules than `PAPER`; all others are of version 3."""
-RECOMMENDER: Role = "recommender_0"
-USER: Role = "user_0"
-ROLES: tuple[Role, ...] = (RECOMMENDER, USER)
-"""The agents of a game: the recommender, then the users. Only one user plays yet."""
+"""Of transcripts with an instruction or several users, or by other rules than `PAPER`; all others are of version 3."""
 
 ACTIONS = ("dislike", "skip", "star", "click")
 """What a user can do, from worst to best; an action's index is its number in the spaces."""
@@ -40,18 +40,6 @@ MAX_MESSAGE_LENGTH = 2048
 """Longest rationale in characters; longer ones are cut."""
 LIKENESS = ("little like you", "somewhat like you", "much like you")
 """How a peer of each level is introduced to the user, see `Opinion.level`."""
-
-
-def find_role(name: str) -> Role:
-    """The side that a name means: "recommender" and "user" will do.
-
-    Raises:
-        ConfigError: it means none.
-    """
-    for role in ROLES:
-        if name in (role, role.removesuffix("_0")):
-            return role
-    raise ConfigError(f"There are two sides. Expected role 'recommender' or 'user', found {name!r}. Choose one.")
 
 
 def clamp_strength(action: int, strength: float | None) -> float:
@@ -212,7 +200,7 @@ class Transcript:
     def to_json(self) -> str:
         """One line, keys sorted: equal transcripts give equal bytes."""
         row = {"version": TRANSCRIPT_VERSION, **dataclasses.asdict(self), "task": task_row(self.task)}
-        if self.task.instruction is None and self.rules == PAPER:
+        if self.task.instruction is None and self.rules == PAPER and not self.task.others:
             row["version"] = 3
             del row["rules"]
             for turn in row["turns"]:
@@ -318,10 +306,12 @@ def _check(transcript: Transcript) -> None:
 
 def _check_rewards(transcript: Transcript) -> None:
     rewards, turns = transcript.rewards, transcript.turns
+    agents = agents_of(transcript.task.num_users)
     if len(rewards) not in (0, len(turns)) or not all(
-        set(paid) == set(ROLES) and all(map(math.isfinite, paid.values())) for paid in rewards
+        set(paid) == set(agents) and all(map(math.isfinite, paid.values())) for paid in rewards
     ):
-        raise ValueError(f"each of {len(turns)} turns must have a finite reward for each of {list(ROLES)}, or none has")
+        told = f"a finite reward for each of {list(agents)}, or none has"
+        raise ValueError(f"each of {len(turns)} turns must have {told}")
 
 
 def _check_rules(transcript: Transcript, number: int) -> None:
@@ -334,7 +324,7 @@ def _check_rules(transcript: Transcript, number: int) -> None:
 
 
 def _check_turn(task: Task, turn: Turn, number: int) -> None:
-    if len(turn.answers) != len(ROLES) - 1:
+    if len(turn.answers) != task.num_users:
         raise ValueError(f"turn {number} must have one answer for each user, and has {len(turn.answers)}")
     whole = [sum(part is not None for part in (turn.proposal, turn.question, turn.error)) == 1]
     for answer in turn.answers:

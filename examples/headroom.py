@@ -171,7 +171,7 @@ def validation_rows(split: Split, max_turns: int) -> list[tuple[str, ...]]:
         cells = []
         for episodes in draws.values():
             asker = AskingRecommender(scorer, episodes.items, temperature=temperature)
-            chances = [asker.prior(t.history, t.candidates)[t.candidates.index(t.target)] for t in episodes]
+            chances = [asker.prior([t.history], t.candidates)[t.candidates.index(t.target)] for t in episodes]
             answer = estimate([played(episodes, asker, InstructedUser(episodes.items), max_turns)], "answer")
             cells.append(f"{np.log(chances).mean():.3f}, {answer.mean:.3f}")
         rows.append((f"temperature {temperature}", *cells))

@@ -21,8 +21,9 @@ PACKAGES = ("coars_env", "agents", "baselines", "examples")
 """Each imports only those to its left. Tests import anything."""
 SHIPPED = PACKAGES[:3]
 LADDERS = {
-    "coars_env": "errors files imports datasets tasks rules transcript rewards scoring rendering observation dialogue "
-    "spaces env partners views vector make coars_v0 integrations rollout evaluation commands testing cli",
+    "coars_env": "errors files imports datasets tasks rules roles transcript rewards scoring rendering "
+    "observation turns dialogue spaces env partners views vector make coars_v0 integrations rollout evaluation "
+    "commands testing cli",
     "coars_env.vector": "streams arrays numeric dialogue single",
     "agents": "sequential models players training runs",
     "agents.models": "wishes fields replies prompts usage column_cache backbones decoding forms policy language_model "

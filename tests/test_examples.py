@@ -121,6 +121,30 @@ def test_the_quickstart_prints_a_dialogue() -> None:
     assert "Turn 1. User answers dislike (0.00): No, not that." in printed
 
 
+def test_groups_are_counted_and_played(tmp_path: Path) -> None:
+    words = (
+        "--dataset",
+        "synthetic",
+        "--source",
+        "synthetic",
+        "--num-users",
+        "2",
+        "--draws",
+        "1",
+        "--out",
+        str(tmp_path),
+    )
+    printed = run_example("groups.py", *words)
+    (row,) = [
+        line.split(" | ") for line in printed.splitlines() if line.startswith("| random | ") and " +" not in line
+    ][:1]
+    assert row[1] == row[2]  # chance does not read histories
+    assert printed.count("| click all |") == 5
+    assert printed.count("| all users |") == printed.count("| the first user |") == 3
+    (page,) = tmp_path.iterdir()
+    assert printed.strip() in page.read_text(encoding="utf-8")
+
+
 def test_the_quickstart_is_that_of_the_readme_on_invented_data() -> None:
     shown = "\n".join(block.code for block in blocks((ROOT / "README.md").read_text(encoding="utf-8"))[:2])
     example = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8").partition('"""\n\n')[2]

@@ -1,8 +1,9 @@
 """turn_of, asking: finished turns of one user in one line; told: a dialogue of the instructed toy."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from coars_env import Answer, Facet, Instruction, Item, Provenance, Rules, Task, Transcript, Turn
+from coars_env import Answer, Facet, Instruction, Item, Member, Provenance, Rules, Task, Transcript, Turn
 
 
 def turn_of(
@@ -45,3 +46,13 @@ def told(
     cause = "user_0: broke" if ending == "failed" else None
     provenance = Provenance("custom", "wish", "0" * 64)
     return Transcript(task, max_turns, tuple(turns), ending, cause, provenance, rules=rules or Rules())  # type: ignore[arg-type]
+
+
+def group_of(task: Task, *others: tuple[tuple[int, ...], tuple[Facet, ...]]) -> Task:
+    """The task with more users, each of a history and what it wants."""
+    kinds = task.instruction.kinds if task.instruction else ()
+    members = tuple(
+        Member(task.user + place, history, instruction=Instruction(wants, kinds) if kinds else None)
+        for place, (history, wants) in enumerate(others, start=1)
+    )
+    return replace(task, others=members)

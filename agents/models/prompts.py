@@ -24,9 +24,12 @@ from coars_env import (
     Task,
     Turn,
     askable_kinds,
+    histories_of,
     history_of,
     instruction_of,
     kinds_of,
+    num_users_of,
+    of_user,
     opinions_heard,
     question_text,
     reveals_of,
@@ -161,27 +164,30 @@ def prompt(
         content = (*opening_recommender(observation, items, separator), ask)
         opening = len(content)
         if turn > 0:
-            content, opening = answer_of_user(observation, turn - 1, items), 0
+            content, opening = answers_of_users(observation, turn - 1, items), 0
     else:
         system, opening = WANTING_SYSTEM if instructed(observation) else USER_SYSTEM, 0
         content = (*act_of_recommender(observation, turn, items), ask)
         if turn == 0:
             taken = opening_user(observation, items, separator)
             content, opening = (*taken, *content), len(taken)
+        else:
+            content = (*answers_of_others(observation, turn - 1, items), *content)
     *before, last = content
     return Prompt(system, (*before, *notes, last), min(opening, len(before)) if notes else opening)
 
 
 def opening_recommender(observation: Observation, items: Sequence[Item], separator: str) -> Pieces:
-    history = history_of(observation)
+    taken = by_user([(TAKEN, *titles(items, history, separator)) for history in histories_of(observation)])
     candidates = [int(i) for i in observation["candidates"]]
     questions = [question(kind) for kind in askable_kinds(observation)]
     asking = (MAY_ASK, *questions) if questions else ()
-    return (TAKEN, *titles(items, history, separator), CANDIDATES, *titles(items, candidates, separator), *asking)
+    return (*taken, CANDIDATES, *titles(items, candidates, separator), *asking)
 
 
 def opening_user(observation: Observation, items: Sequence[Item], separator: str) -> Pieces:
-    taken = (TAKEN, *titles(items, history_of(observation), separator))
+    group = (f"You are user {int(observation['agent']) - 1}.\n",) if "agent" in observation else ()
+    taken = (*group, TAKEN, *titles(items, history_of(observation), separator))
     if not instructed(observation):
         return (*taken, "\n")
     wants = facets(instruction_of(observation), items, kinds_of(observation))
@@ -198,20 +204,43 @@ def facets(named: Sequence[Facet], items: Sequence[Item], kinds: Sequence[str]) 
     return tuple(piece for facet in named for piece in (";", " " + facet_text(facet, items, kinds)))[1:]
 
 
-def answer_of_user(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
-    """What the user answered in a finished turn, and the request to go on."""
-    action, reply = int(observation["actions"][turn]), str(observation["replies"][turn])
+def by_user(parts: Sequence[Pieces]) -> Pieces:
+    """What belongs to each user of a group, after its number; where one user plays, its part as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    numbered = [(f"\nUser {place}:\n", *part) for place, part in enumerate(parts) if part]
+    return tuple(piece for pieces in numbered for piece in pieces)
+
+
+def answers_of_users(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
+    """What the users answered in a finished turn, and the request to go on."""
+    users = range(num_users_of(observation))
     again = ASK_OR_PROPOSE if askable_kinds(observation) else ASK_AGAIN
+    return (*by_user([answer_of_user(of_user(observation, place), turn, items) for place in users]), again)
+
+
+def answers_of_others(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
+    """What the other users of a group answered in a finished turn; nothing where one user plays."""
+    own, users = int(observation.get("agent", 1)) - 1, range(num_users_of(observation))
+    if len(users) == 1:
+        return ()
+    parts = [answer_of_user(of_user(observation, n), turn, items) if n != own else () for n in users]
+    return (*by_user(parts), "\n")
+
+
+def answer_of_user(observation: Observation, turn: int, items: Sequence[Item]) -> Pieces:
+    """What the only user answered in a finished turn."""
+    action, reply = int(observation["actions"][turn]), str(observation["replies"][turn])
     reveal = reveals_of(observation)[turn] if instructed(observation) else None
     wish = wanted(reveal, items, kinds_of(observation)) if instructed(observation) else ()
     if reveal is not None:
         reply = reply.replace(wish_text(reveal), "")  # said once
     if observation.get("questions", ("",) * (turn + 1))[turn]:
-        return (ANSWER, *wish, *because(reply), again)
+        return (ANSWER, *wish, *because(reply))
     if action < 0:
-        return (ANSWER, NO_ANSWER, again)
+        return (ANSWER, NO_ANSWER)
     score = f" {float(observation['strengths'][turn]):.2f}"
-    return (ANSWER, ACTION_TEXTS[action], score, *because(reply), *wish, again)
+    return (ANSWER, ACTION_TEXTS[action], score, *because(reply), *wish)
 
 
 def wanted(reveal: Facet | None, items: Sequence[Item], kinds: Sequence[str]) -> Pieces:
@@ -296,11 +325,14 @@ def truth(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Item]) 
     """What the instruction says of the last of `turns`, in games that have one.
 
     Of a question the true answer, to both sides; whether it was worth a turn is not said. Of a proposal, to the user
-    what it might have revealed with its answer, and to the recommender all that it might have learnt.
+    what it might have revealed with its answer, and to the recommender all that it might have learnt, in a group from
+    all users.
     """
-    if task.instruction is None:
+    wishes = [member.instruction for member in task.members if member.instruction is not None]
+    if not wishes:
         return ()
-    wants, kinds, asked = task.instruction.facets, task.instruction.kinds, turns[-1].question
+    wants = tuple(dict.fromkeys(facet for wish in wishes for facet in wish.facets))
+    kinds, asked = wishes[0].kinds, turns[-1].question
     if role == RECOMMENDER and asked is None:
         return (USER_WANTS, *(facets(wants, items, kinds) or (ANYTHING,)), ".")
     said = {answer.reveal for turn in turns[:-1] for answer in turn.answers}
@@ -309,12 +341,14 @@ def truth(role: Role, task: Task, turns: Sequence[Turn], items: Sequence[Item]) 
 
 
 def diagnosis(task: Task, proposed: int | None, items: Sequence[Item]) -> Pieces:
-    """What the target has in common with the history, and that a wrong proposal lacks it. From genres alone."""
+    """What the target has in common with the history, or that of one of a group, and that a wrong proposal lacks it.
+    From genres alone.
+    """
     target = items[task.target]
     lacking = set(items[proposed].genres) if proposed is not None and proposed != task.target else set[str]()
     best: int | None = None
     shared: tuple[str, ...] = ()
-    for index in reversed(task.history):
+    for index in (index for member in task.members for index in reversed(member.history)):
         common = tuple(g for g in target.genres if g in items[index].genres and g not in lacking)
         if len(common) > len(shared):
             best, shared = index, common

@@ -23,7 +23,7 @@ from agents.models.prompts import (
     titles,
     wanted,
 )
-from coars_env import RECOMMENDER, ROLES, USER, Item, RewardTerms, Role, Transcript, turn_outcome_terms
+from coars_env import RECOMMENDER, ROLES, USER, ConfigError, Item, RewardTerms, Role, Transcript, turn_outcome_terms
 
 GRADES = Number(0, 1, 0.25)
 RUBRIC = tuple(Field(name, GRADES) for name in ("Fits the history", "Honest reasons", "Heeds the other"))
@@ -50,7 +50,15 @@ class Judge:
 
         Sides that are not graded, and failed dialogues, earn 0. Messages that could not be used cost what they cost in
         `CoarsReward`.
+
+        Raises:
+            ConfigError: several users decide together.
         """
+        if groups := [one.task for one in transcripts if one.task.others]:
+            raise ConfigError(
+                f"A judge grades one recommender and one user, got task {groups[0].task_id!r} with "
+                f"{groups[0].num_users} users. Pay groups by CoarsReward."
+            )
         asked = [(n, role) for n, one in enumerate(transcripts) if one.ending != "failed" for role in self.roles]
         with self.policy.use_adapter(None):
             replies = self.model.answer([self.request(transcripts[n], role) for n, role in asked])

@@ -24,6 +24,7 @@ from coars_env import (
     Source,
     Split,
     SplitName,
+    hold_out_groups,
     load_split,
     with_likes,
 )
@@ -47,6 +48,8 @@ class DataConfig:
     """Where the files are; else `COARS_DATA`, else the user cache, else the official archive."""
     candidates: CandidateRule = "uniform"
     """How the negatives of training tasks are drawn."""
+    num_users: Annotated[int, tyro.conf.arg(prefix_name=False)] = 1
+    """Users who decide together about an item that all took; 1 in the paper's game. One adapter plays them all."""
     instructions: Annotated[tuple[str, ...], tyro.conf.arg(prefix_name=False)] = ()
     """Kinds of facets that users want and the two sides can talk about, such as genre decade; none in the paper's
     game."""
@@ -114,8 +117,11 @@ def with_settings(recipe: R, **settings: Any) -> R:
 
 
 def open_split(data: DataConfig) -> Split:
-    """Load and divide the data that a configuration names; items know what they are like where users want that."""
+    """Load and divide the data that a configuration names, in groups where several users decide together; items know
+    what they are like where users want that.
+    """
     split = load_split(data.dataset, data.split, source=data.source, data_dir=data.data_dir)
+    split = split if data.num_users == 1 else hold_out_groups(split, data.num_users)
     return with_likes(split) if "like" in data.instructions else split
 
 

@@ -27,6 +27,7 @@ from coars_env import (
     TaskBuilder,
     Transcript,
     TranscriptReward,
+    agents_of,
     play,
     sample_train_tasks,
     score_transcripts,
@@ -94,9 +95,9 @@ def collect(
         for number, task in tasks.items()
     }
     recommender, user_agent = (agent_of(players[role]) for role in ROLES)
-    for agent in (recommender, user_agent):
+    for role, agent in zip(ROLES, (recommender, user_agent), strict=True):
         if isinstance(agent, LLMAgent):
-            agent.prepare(list(tasks.values()))
+            agent.prepare([task for task in tasks.values() for _ in _played_by(role, task)])
     with in_step(policy, processes):
         play(
             list(dialogues.values()),
@@ -162,15 +163,25 @@ def _samples(
 ) -> dict[int, TrainingSample]:
     """Turn the last batch of a learner into samples by the number of the dialogue, from number `first` on.
 
-    Failed dialogues and dialogues without a turn to learn from are left out.
+    One adapter plays all users of a group: user i of dialogue n is number M n + i, where M play. Failed dialogues and
+    those without a turn to learn from are left out.
     """
     agent = learner.agent
     diagnosed = learner.credit is None or not learner.credit.written_diagnosis
+    seats = [
+        (number * len(players) + place, player, number >= first, transcript, paid)
+        for (number, transcript), paid in zip(transcripts.items(), terms, strict=True)
+        for players in (_played_by(agent.role, transcript.task),)
+        for place, player in enumerate(players)
+    ]
     samples = {
-        number: training_sample(
-            row, agent.role, transcript, paid, agent.items, agent.policy.backbone, diagnosed=diagnosed
-        )
-        for row, (number, transcript), paid in zip(agent.rows, transcripts.items(), terms, strict=True)
-        if number >= first and transcript.ending != "failed"
+        number: training_sample(row, player, transcript, paid, agent.items, agent.policy.backbone, diagnosed=diagnosed)
+        for row, (number, player, learns, transcript, paid) in zip(agent.rows, seats, strict=True)
+        if learns and transcript.ending != "failed"
     }
     return {number: sample for number, sample in samples.items() if sample.turns}
+
+
+def _played_by(role: Role, task: Task) -> tuple[Role, ...]:
+    """The agents of a task that a side plays: the recommender, or all users."""
+    return (role,) if role == RECOMMENDER else agents_of(task.num_users)[1:]

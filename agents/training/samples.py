@@ -12,7 +12,7 @@ from agents.models.backbones.backbone import Backbone
 from agents.models.decoding import Allowed, unique_prefixes
 from agents.models.prompts import hindsight, verdict
 from agents.players.llm_agent import Row
-from coars_env import Item, RewardTerms, Role, ShapeError, Transcript
+from coars_env import Item, RewardTerms, Role, ShapeError, Task, Transcript, Turn, user_of
 
 PADDING = 2**30
 """A position nobody sees."""
@@ -80,6 +80,8 @@ def training_sample(
     """Join a side's tokens to the transcript by turn. Not diagnosed, their hindsight ends with the verdict, for
     `agents.training.hindsight` to go on from.
 
+    A user of a group, "user_1" say, has its own rewards, and the hindsight of the dialogue as it had it alone.
+
     Raises:
         ShapeError: the row has another number of replies than the transcript has turns.
     """
@@ -88,11 +90,11 @@ def training_sample(
             f"A row belongs to one finished dialogue. Expected {len(transcript.turns)} replies and no failure, found "
             f"{len(row.replies)} and ending {transcript.ending!r} ({transcript.cause}). Leave failed dialogues out."
         )
-    turns = []
+    turns, (task, played) = [], _as_played_by(role, transcript)
     for number, ((start, end), term) in enumerate(zip(row.replies, terms, strict=True), start=1):
         if role in term.excluded:
             continue
-        told = (hindsight if diagnosed else verdict)(role, transcript.task, transcript.turns[:number], items)
+        told = (hindsight if diagnosed else verdict)(role, task, played[:number], items)
         turns.append(
             TurnSample(
                 row.context_ends[number - 1],
@@ -107,6 +109,15 @@ def training_sample(
             )
         )
     return TrainingSample(row.token_ids, row.logprobs, row.allowed, tuple(turns), row.opening)
+
+
+def _as_played_by(role: Role, transcript: Transcript) -> tuple[Task, tuple[Turn, ...]]:
+    """The task and the turns of an agent: those of the dialogue, and for a user of a group its own part of them."""
+    place = user_of(role)
+    if place is None or not transcript.task.others:
+        return transcript.task, transcript.turns
+    turns = tuple(replace(turn, answers=(turn.answers[place],)) for turn in transcript.turns)
+    return transcript.task.for_user(place), turns
 
 
 def balance_hits(samples: Sequence[TrainingSample]) -> list[TrainingSample]:

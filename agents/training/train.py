@@ -98,6 +98,7 @@ def train(
                 f"All {len(rollout.transcripts)} dialogues of update {step} failed: {rollout.transcripts[0].cause}. "
                 "Correct the agent."
             )
+        of_users = optimisation.episodes_per_step * tasks.split.num_users  # rows of the user's adapter
         for role, learner in learners.items():
             metrics |= update(
                 policy,
@@ -108,7 +109,7 @@ def train(
                 optimisation,
                 learning_rate=learner.learning_rate * optimisation.schedule(step, optimisation.steps),
                 # the recommender does not learn from the explored dialogues
-                num_episodes=len(rollout.transcripts) if role == RECOMMENDER else optimisation.episodes_per_step,
+                num_episodes=len(rollout.transcripts) if role == RECOMMENDER else of_users,
                 processes=processes,
             )
         metrics["seconds_rollout"] = played - started

@@ -20,6 +20,7 @@ from coars_env.tasks import (
     Split,
     facet_kinds,
     freeze,
+    hold_out_groups,
     leave_last,
     published,
     random_holdout,
@@ -265,6 +266,8 @@ class Episodes:
     """Candidate draws of each rule."""
     num_candidates: int = NUM_CANDIDATES
     """Length of the lists."""
+    num_users: int = 1
+    """Users that decide together about an item that all took."""
     instructions: tuple[str, ...] = ()
     """Kinds of facets that users want, such as genre and decade; `coars data stats` shows those of a data set. None for
     the paper's game."""
@@ -284,6 +287,8 @@ class Episodes:
         whole_number("Something must be drawn by a rule.", "the number of --candidates", len(self.candidates), 1)
         options = _options(self.variant)
         split = load_split(self.name, self.split, source=self.source, data_dir=self.data_dir, **options)
+        if self.num_users != 1:
+            split = hold_out_groups(split, self.num_users)
         wishes = FacetInstructions(self.instructions, self.most_facets, self.facet_noise) if self.instructions else None
         for rule in self.candidates:
             build = builder(split, rule, num_candidates=self.num_candidates, instructions=wishes)

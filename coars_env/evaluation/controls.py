@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from coars_env.errors import ConfigError, expect
-from coars_env.observation import Action, Observation, read_reveal
+from coars_env.observation import Action, Observation, as_one, num_users_of, read_reveal
 from coars_env.partners.agent import Agent, check_plays
 from coars_env.rendering.text import answer_text, instruction_text
 from coars_env.tasks import Task
@@ -37,11 +37,14 @@ class _Reworded:
         said = {n: (asked, action) for n, (asked, action) in said.items() if _readable(asked, action)}
         for n, (_, action) in said.items():
             self._own[n][int(observations[n]["turn"])] = action
-        heard = self._words(said)
+        heard = self._words(said, {n: n - (_place(observations[n]) or 0) for n in said})
         return {n: {**action, **_words_of(heard[n], action)} if n in said else action for n, action in actions.items()}
 
-    def _words(self, said: Mapping[int, tuple[str, Action]]) -> Mapping[int, Action]:
-        """Return the action whose words replace those of each dialogue, from (kind that is asked for, action)."""
+    def _words(self, said: Mapping[int, tuple[str, Action]], groups: Mapping[int, int]) -> Mapping[int, Action]:
+        """Return the action whose words replace those of each dialogue, from (kind that is asked for, action).
+
+        Users that decide together have the same number in `groups`.
+        """
         raise NotImplementedError
 
 
@@ -52,12 +55,13 @@ class WithoutWords(_Reworded):
         ConfigError: it is no agent.
     """
 
-    def _words(self, said: Mapping[int, tuple[str, Action]]) -> Mapping[int, Action]:
+    def _words(self, said: Mapping[int, tuple[str, Action]], groups: Mapping[int, int]) -> Mapping[int, Action]:
         return {n: {"message": ""} for n in said}
 
 
 class ShuffledWords(_Reworded):
-    """A user that acts as before, and whose words in each half-turn are those of another dialogue of its batch.
+    """A user that acts as before, and whose words in each half-turn are those of another dialogue of its batch, and of
+    another group.
 
     They come from a dialogue in which the user was asked and did the same, if there is one, so that the words
     go with the action and only what they say of the wish is another's; else from one in which it was asked the same;
@@ -75,12 +79,12 @@ class ShuffledWords(_Reworded):
         opening = [int(number) for number in seeds[0]] if len(seeds) else []
         self._order: list[int] = np.random.default_rng([*opening, _STREAM]).permutation(len(seeds)).tolist()
 
-    def _words(self, said: Mapping[int, tuple[str, Action]]) -> Mapping[int, Action]:
+    def _words(self, said: Mapping[int, tuple[str, Action]], groups: Mapping[int, int]) -> Mapping[int, Action]:
         order = [n for n in self._order if n in said]
         kinds = {n: (kind, None if kind else action.get("action")) for n, (kind, action) in said.items()}
         found: dict[int, Action] = {}
         for place, n in enumerate(order):
-            others = [*order[place + 1 :], *order[:place]]
+            others = [m for m in (*order[place + 1 :], *order[:place]) if groups[m] != groups[n]]
             same = [m for m in others if kinds[m] == kinds[n]] or [m for m in others if kinds[m][0] == kinds[n][0]]
             found[n] = said[(same or others)[0]][1] if others else {"message": ""}
         return found
@@ -101,7 +105,8 @@ class OtherInstruction:
         tasks = list(tasks)
         for task in tasks:
             expect(Task, task, "Instructions are those of tasks.", "Pass the episode set that is played.")
-        self._shown = [str(task.instruction) for task in tasks if task.instruction is not None]
+        wishes = [member.instruction for task in tasks for member in task.members]
+        self._shown = [str(wish) for wish in wishes if wish is not None]
         if len(set(self._shown)) < 2:
             raise ConfigError(
                 f"The {len(tasks)} tasks have {len(set(self._shown))} different instructions, but two are needed to "
@@ -157,19 +162,26 @@ def _as_said(observation: Observation, own: Mapping[int, Action]) -> Observation
     """What the user sees, with the words that it said itself in place of those that the recommender heard."""
     if not own:
         return observation
-    replies, lines = list(observation["replies"]), observation["text"].split("\n")
-    reveals = list(observation.get("reveals", ()))
+    place, one, lines = _place(observation), as_one(observation), observation["text"].split("\n")
+    group, user = (num_users_of(observation), "User " if place is None else f"User {place} ")
+    said: dict[str, list[str]] = {key: list(one[key]) for key in ("replies", "reveals") if key in one}
     for turn, action in own.items():
         reveal = read_reveal(action)
-        acted = int(observation["actions"][turn])
-        message, strength = clean_message(action["message"]), float(observation["strengths"][turn])
+        acted = int(one["actions"][turn])
+        message, strength = clean_message(action["message"]), float(one["strengths"][turn])
         proposed = acted >= 0
         answer = Answer(acted if proposed else None, strength if proposed else None, message, reveal=reveal)
-        line = answer_text(turn + 1, Turn(None, "", (answer,)))
-        start = f"Turn {turn + 1}. User "
-        lines = [line if old.startswith(start) else old for old in lines]
-        replies[turn] = message
-        if reveals:
-            reveals[turn] = "" if reveal is None else str(reveal)
-    seen = {**observation, "replies": tuple(replies), "text": "\n".join(lines)}
-    return {**seen, "reveals": tuple(reveals)} if reveals else seen
+        line = answer_text(turn + 1, Turn(None, "", (answer,) * group)).split("\n")[place or 0]
+        lines = [line if old.startswith(f"Turn {turn + 1}. {user}") else old for old in lines]
+        said["replies"][turn] = message
+        if "reveals" in said:
+            said["reveals"][turn] = "" if reveal is None else str(reveal)
+    seen: dict[str, Any] = {key: tuple(texts) for key, texts in said.items()}
+    if place is not None:
+        seen = {key: (*observation[key][:place], texts, *observation[key][place + 1 :]) for key, texts in seen.items()}
+    return {**observation, **seen, "text": "\n".join(lines)}
+
+
+def _place(observation: Observation) -> int | None:
+    """The place of a user among those of its group; None where one user plays."""
+    return int(observation["agent"]) - 1 if "agent" in observation else None

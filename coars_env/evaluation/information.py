@@ -16,10 +16,11 @@ NOISE = 0.1
 def beliefs(transcript: Transcript, items: Sequence[Item], scorer: Scorer, *, noise: float = NOISE) -> FloatArray:
     """Return an observer's belief about which candidate is the target, before the first turn and after each.
 
-    It starts from a scorer: the softmax of the scores, standardised within the list. Then it goes by Bayes' rule and
-    takes every answer to be wrong with probability `noise`: a revealed facet speaks for the candidates that have it, a
-    star or click for the proposal, a dislike or skip against it; what is said again adds nothing. It depends on
-    what was said alone, so that users are measured on one scale, whatever their recommenders make of it.
+    It starts from a scorer: the softmax of the scores, standardised within the list; in a group, of their mean over the
+    users. Then it goes by Bayes' rule and takes every answer to be wrong with probability `noise`: a revealed facet
+    speaks for the candidates that have it, a star or click (of all users) for the proposal, a dislike or skip against
+    it; what is said again adds nothing. It depends on what was said alone, so that users are measured on one scale,
+    whatever their recommenders make of it.
 
     Args:
         transcript: the episode.
@@ -38,7 +39,8 @@ def beliefs(transcript: Transcript, items: Sequence[Item], scorer: Scorer, *, no
         raise ConfigError(f"noise must be above 0 and at most .5, got {noise!r}.")
     task = transcript.task
     candidates = np.array(task.candidates, np.int64)
-    scores = scores_of(scorer, np.array(task.history, np.int64), candidates)
+    histories = [np.array(member.history, np.int64) for member in task.members]
+    scores = np.mean([scores_of(scorer, history, candidates) for history in histories], axis=0)
     logits = (scores - scores.mean()) / max(float(scores.std()), 1e-12)
     found, heard = [logits], set[_Statement]()
     for turn in transcript.turns:

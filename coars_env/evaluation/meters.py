@@ -69,7 +69,7 @@ def _episode(transcript: Transcript, items: Sequence[Item], counts: FloatArray) 
     replies = [answer.message for turn in turns for answer in turn.answers]
     named = {item: _named_early(transcript, item, items[item].title) for item in {*task.candidates, task.target}}
     hits = [number for number, turn in enumerate(turns) if turn.accepted and turn.proposal == task.target]
-    usable = [turn.positive for turn in turns if turn.answer and turn.answer.action is not None]
+    usable = [answer.positive for turn in turns for answer in turn.answers if answer.action is not None]
     opening = opening_turn(turns)
     first = None if opening is None else opening.proposal
     used, chance = _facets_used(transcript, items)

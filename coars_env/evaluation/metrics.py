@@ -12,7 +12,7 @@ from coars_env.datasets.dataset import FloatArray
 from coars_env.rewards import CoarsReward, RewardTerms
 from coars_env.rules import AnswerRule
 from coars_env.scoring import TranscriptReward, score_transcripts
-from coars_env.transcript import RECOMMENDER, USER, Transcript, Turn, best_proposal, rejected_items
+from coars_env.transcript import RECOMMENDER, Transcript, Turn, best_proposal, rejected_items
 
 METRICS = {
     "hit_final": "Hit@1 of the last proposal: 1 if it is the target, else 0; 0 after a failure, which has no answer",
@@ -72,8 +72,8 @@ def _episode(transcript: Transcript, terms: Sequence[RewardTerms]) -> dict[str, 
     accepted, failed = transcript.ending == "accepted", transcript.ending == "failed"
     proposals = [turn.proposal for turn in turns if turn.proposal is not None]
     opening = opening_turn(turns)
-    revealed = {answer.reveal for turn in turns for answer in turn.answers if answer.reveal is not None}
-    wanted = () if transcript.task.instruction is None else transcript.task.instruction.facets
+    told = {(place, answer.reveal) for turn in turns for place, answer in enumerate(turn.answers) if answer.reveal}
+    wishes = [member.instruction for member in transcript.task.members]
     return {
         "hit_final": float(not failed and transcript.final_item == target),
         "hit_best": float(not failed and transcript.best_item == target),
@@ -85,14 +85,14 @@ def _episode(transcript: Transcript, terms: Sequence[RewardTerms]) -> dict[str, 
         "accepted": float(accepted),
         "turns_to_accept": len(turns) if accepted else np.nan,
         "questions": sum(turn.question is not None for turn in turns),
-        "revealed": len(revealed),
-        "true_reveals": _mean([facet in wanted for facet in revealed]),
+        "revealed": len(told),
+        "true_reveals": _mean([(wish := wishes[place]) is not None and facet in wish.facets for place, facet in told]),
         "reward_recommender": _mean([term.rewards[RECOMMENDER] for term in terms]),
-        "reward_user": _mean([term.rewards[USER] for term in terms]),
+        "reward_user": _mean([paid for term in terms for agent, paid in term.rewards.items() if agent != RECOMMENDER]),
         "acceptance_on_hits": _mean([turn.positive for turn in turns if turn.proposal == target]),
         "acceptance_on_misses": _mean([turn.positive for turn in turns if turn.proposal not in (None, target)]),
         "excluded_recommender": _mean([RECOMMENDER in term.excluded for term in terms]),
-        "excluded_user": _mean([USER in term.excluded for term in terms]),
+        "excluded_user": _mean([a in term.excluded for term in terms for a in term.rewards if a != RECOMMENDER]),
         "parse_errors_recommender": sum(turn.error is not None for turn in turns),
         "parse_errors_user": sum(answer.error is not None for turn in turns for answer in turn.answers),
         "repeats": len(proposals) - len(set(proposals)),

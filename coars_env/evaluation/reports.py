@@ -71,7 +71,7 @@ def _cell(content: object) -> str:
 
 def evaluate(
     recommender: Agent,
-    user: Agent,
+    user: Agent | Sequence[Agent],
     episode_sets: Sequence[EpisodeSet],
     *,
     seeds: Sequence[int] = (0,),

@@ -27,8 +27,9 @@ class Agent(Protocol):
 
 
 def agent_seed(seed: int, side: int, number: int) -> tuple[int, ...]:
-    """Seed of one side (0 recommender, 1 user) in one dialogue. Ends in a mark of its own: three numbers seed the
-    candidates of a task, and an agent must not share that stream.
+    """Seed of one side (0 recommender, 1 user, 2 the second user of a group) in one dialogue.
+
+    Ends in a mark of its own: three numbers seed the candidates of a task, and an agent must not share that stream.
 
     Raises:
         ConfigError: the seed is no whole number, or negative.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from coars_env.datasets.dataset import Facet, FloatArray, IntArray, Item
 from coars_env.errors import ConfigError, TaskError, expect, number_or_nan
-from coars_env.observation import Action, Observation, askable_kinds, history_of, kinds_of, reveals_of
+from coars_env.observation import Action, Observation, all_reveals, as_one, askable_kinds, histories_of, kinds_of
 from coars_env.rendering.wording import question_text
 from coars_env.tasks import Scorer, Task, has_facet, scores_of
 from coars_env.transcript import ACTIONS
@@ -25,7 +25,8 @@ class AskingRecommender:
     A question gains the expected highest belief after the answer, minus the highest now; a proposal gains the second
     highest belief, the chance that the next proposal hits if this one is rejected. It asks for the kind that gains
     most, if that is more than a proposal gains, each kind once, and never in the last turn (one step of lookahead; our
-    choice). Example: `AskingRecommender(kernel_scorer(split), episodes.items)`.
+    choice). Of a group it takes the mean of the scores over the users, and hears them all. Example:
+    `AskingRecommender(kernel_scorer(split), episodes.items)`.
 
     Args:
         scorer: what is known of taste.
@@ -34,8 +35,8 @@ class AskingRecommender:
             target, on validation users of MovieLens-100K with `kernel_scorer` and popularity-sampled candidates.
         noise: the chance that a user errs about what it wants.
         asks: False never asks and only listens.
-        shown: tasks whose instruction it sees from the start, an upper bound on what words can bring. It finds its
-            own by history and candidates.
+        shown: tasks whose instructions it sees from the start, an upper bound on what words can bring. It finds its
+            own by histories and candidates.
 
     Raises:
         ConfigError: it is no scorer, or a number that cannot be.
@@ -59,13 +60,14 @@ class AskingRecommender:
             raise ConfigError(f"noise must be a chance below 1, got {noise!r}. Use 0.0, or that of the instructions.")
         self._scorer, self._items, self._noise, self._asks = scorer, items, noise, asks
         self.temperature = temperature
-        self._shown: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Facet, ...]] | None = None
+        self._shown: dict[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]], tuple[Facet, ...]] | None = None
         if shown is not None:
             self._shown = {}
             for task in shown:
                 expect(Task, task, "Instructions are part of tasks.", "Pass the episode set that is played.")
-                facets = task.instruction.facets if task.instruction else ()
-                self._shown[task.history, task.candidates] = facets
+                wishes = [member.instruction for member in task.members]
+                facets = dict.fromkeys(facet for wish in wishes if wish is not None for facet in wish.facets)
+                self._shown[tuple(member.history for member in task.members), task.candidates] = tuple(facets)
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
@@ -77,7 +79,7 @@ class AskingRecommender:
     def _speak(self, n: int, observation: Observation) -> Action:
         candidates = observation["candidates"]
         if n not in self._openings:
-            prior = self.prior(history_of(observation), candidates)
+            prior = self.prior(histories_of(observation), candidates)
             self._openings[n] = prior, self._rngs[n].permutation(len(candidates))
         prior, ties = self._openings[n]
         listed = [self._items[item] for item in candidates]
@@ -94,24 +96,26 @@ class AskingRecommender:
         return {"item": int(order[0]), "message": _reason(listed[order[0]], heard)}
 
     def _heard(self, observation: Observation) -> list[Facet]:
-        """What the user revealed, each facet once, in order; or the instruction that is shown."""
+        """What the users revealed, each facet once, in order; or the instructions that are shown."""
         if self._shown is None:
-            return list(dict.fromkeys(facet for facet in reveals_of(observation) if facet is not None))
-        key = tuple(history_of(observation)), tuple(observation["candidates"].tolist())
+            return list(all_reveals(observation))
+        key = tuple(map(tuple, histories_of(observation))), tuple(observation["candidates"].tolist())
         if key not in self._shown:
+            found = key[0] if len(key[0]) > 1 else key[0][0]
             raise TaskError(
-                f"No task of the {len(self._shown)} shown has history {key[0]} and candidates {key[1]}. Build the "
+                f"No task of the {len(self._shown)} shown has history {found} and candidates {key[1]}. Build the "
                 "recommender from the episode set that is played."
             )
         return [facet for facet in self._shown[key] if facet.kind in kinds_of(observation)]
 
-    def prior(self, history: npt.ArrayLike, candidates: npt.ArrayLike) -> FloatArray:
-        """Return the chance of each candidate to be the target before anything is said.
+    def prior(self, histories: Sequence[npt.ArrayLike], candidates: npt.ArrayLike) -> FloatArray:
+        """Return the chance of each candidate to be the target before anything is said, from each user's history.
 
         Raises:
             TaskError: the scores are not finite.
         """
-        scores = scores_of(self._scorer, history, np.asarray(candidates, np.int64))
+        listed = np.asarray(candidates, np.int64)
+        scores = np.mean([scores_of(self._scorer, history, listed) for history in histories], axis=0)
         if not np.isfinite(scores).all():
             raise TaskError(f"Scores must be finite to become a belief, got {scores!s:.200}. Correct the scorer.")
         deviation = float(scores.std())
@@ -121,8 +125,8 @@ class AskingRecommender:
 
     def belief(self, prior: FloatArray, observation: Observation, heard: Sequence[Facet]) -> FloatArray:
         """Return the chance of each candidate to be the target, after the rejections so far and what was heard."""
-        candidates = observation["candidates"]
-        rejected = (observation["actions"] >= 0) & (observation["actions"] < ACTIONS.index("star"))
+        candidates, actions = observation["candidates"], as_one(observation)["actions"]
+        rejected = (actions >= 0) & (actions < ACTIONS.index("star"))
         factors = [~np.isin(candidates, observation["proposals"][rejected]) * 1.0]
         factors += [self.likelihood(facet, [self._items[item] for item in candidates]) for facet in heard]
         belief = prior

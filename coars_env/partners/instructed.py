@@ -109,12 +109,13 @@ class ShuffledUser(InstructedUser):
     ) -> None:
         super().__init__(items, volunteer=volunteer, taste=taste)
         self._whole = whole
-        self._others: list[tuple[tuple[int, ...], Instruction]] = []
+        self._others: list[tuple[frozenset[tuple[int, ...]], Instruction]] = []
         for task in tasks:
             expect(Task, task, "Instructions are part of tasks.", "Pass the episode set that is played.")
             if task.instruction is None:
                 raise TaskError(f"Task {task.task_id!r} has no instruction to reveal. Pass episodes with instructions.")
-            self._others.append((task.history, task.instruction))
+            histories = frozenset(member.history for member in task.members)
+            self._others += [(histories, member.instruction) for member in task.members if member.instruction]
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         super().start(seeds)
@@ -129,8 +130,8 @@ class ShuffledUser(InstructedUser):
             return ()
         first = int(self._firsts[n])
         for step in range(len(self._others)):
-            history, instruction = self._others[(first + step) % len(self._others)]
-            if history != own and instruction.kinds == kinds:
+            histories, instruction = self._others[(first + step) % len(self._others)]
+            if own not in histories and instruction.kinds == kinds:
                 return instruction.facets
         raise TaskError(
             f"None of {len(self._others)} tasks has instructions of kinds {kinds} and another history than {own}. Pass "

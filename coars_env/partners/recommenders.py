@@ -6,7 +6,7 @@ import numpy as np
 
 from coars_env.datasets.dataset import IntArray
 from coars_env.errors import ConfigError, expect, whole_number
-from coars_env.observation import Action, Observation, history_of
+from coars_env.observation import Action, Observation, as_one, histories_of
 from coars_env.tasks import Scorer, scores_of
 from coars_env.transcript import ACTIONS
 
@@ -60,7 +60,8 @@ Reason = Callable[[Observation, int], str]
 class GreedyRecommender:
     """Proposes the candidate of the highest score that the user has not rejected (dislike or skip).
 
-    Ties are drawn once a dialogue. A starred item is proposed again; when all are rejected, so is the best. Example:
+    Ties are drawn once a dialogue. A starred item is proposed again; when all are rejected, so is the best. For a group
+    the score is the mean over the users, and what one of them rejects is rejected. Example:
     `GreedyRecommender(popularity_scorer(split))`.
 
     Raises:
@@ -86,9 +87,10 @@ class GreedyRecommender:
     def _best(self, n: int, observation: Observation) -> int:
         candidates = observation["candidates"]
         if n not in self._orders:
-            scores = scores_of(self._scorer, history_of(observation), candidates)
+            scores = np.mean([scores_of(self._scorer, h, candidates) for h in histories_of(observation)], axis=0)
             self._orders[n] = np.lexsort((self._rngs[n].permutation(len(candidates)), -scores))  # places, best first
         order = self._orders[n]
-        answered = (observation["actions"] >= 0) & (observation["actions"] < ACTIONS.index("star"))
+        actions = as_one(observation)["actions"]
+        answered = (actions >= 0) & (actions < ACTIONS.index("star"))
         left = order[~np.isin(candidates[order], observation["proposals"][answered])]
         return int(left[0] if len(left) else order[0])

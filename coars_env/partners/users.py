@@ -82,7 +82,8 @@ class OracleUser:
         self._taken: dict[tuple[int, ...], set[int]] = {}
         for task in tasks:
             expect(Task, task, "What was taken next stands in tasks.", "Pass the episode set that is played.")
-            self._taken.setdefault(task.history, set()).add(task.target)
+            for member in task.members:
+                self._taken.setdefault(member.history, set()).add(task.target)
 
     def start(self, seeds: Sequence[Sequence[int]]) -> None:
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
@@ -136,7 +137,8 @@ class ScorerUser:
         """
         if not 0 < number_or_nan(accept) < 1:
             raise ConfigError(f"A share lies between 0 and 1. Expected 0 < accept < 1, found {accept!r}. Use 0.1.")
-        scored = [scores_of(scorer, np.array(t.history, np.int64), np.array(t.candidates, np.int64)) for t in tasks]
+        listed = [(np.array(m.history, np.int64), np.array(t.candidates, np.int64)) for t in tasks for m in t.members]
+        scored = [scores_of(scorer, history, candidates) for history, candidates in listed]
         if not scored:
             raise TaskError("A threshold is found on tasks. Expected at least one, found none. Pass an episode set.")
         scores = np.concatenate(scored)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from coars_env.datasets.dataset import Item
 from coars_env.rendering.text import answer_text, dialogue_text, instruction_text, opinions_text, proposal_text
 from coars_env.rewards import RewardTerms
+from coars_env.roles import RECOMMENDER, agents_of
 from coars_env.tasks import Task
-from coars_env.transcript import RECOMMENDER, USER, EndingKind, Turn
+from coars_env.transcript import Answer, EndingKind, Turn
 
 _ANSWER_STYLES = ("red", "yellow", "cyan", "green")
 
@@ -26,26 +27,31 @@ def dialogue_lines(
     closed ones. The target only once it has ended.
     """
     lines = [Line(text, "dim") for text in dialogue_text(task, (), items, RECOMMENDER).split("\n")]
-    if task.instruction is not None:
-        lines.append(Line(instruction_text(map(str, task.instruction.facets), "The user wants"), "dim"))
+    for place, member in enumerate(task.members):
+        if member.instruction is not None:
+            subject = f"User {place} wants" if task.others else "The user wants"
+            lines.append(Line(instruction_text(map(str, member.instruction.facets), subject), "dim"))
     for number, turn in enumerate(turns, start=1):
         lines.append(Line(proposal_text(number, turn, items), "bold" if turn.error is None else "magenta"))
-        lines += [Line(text, "dim") for text in opinions_text(number, task, turn, items)]
+        for place in range(task.num_users):
+            said = opinions_text(number, task.for_user(place), turn, items)
+            lines += [Line(f"{text} (to user {place})" if task.others else text, "dim") for text in said]
         if number <= len(terms):
-            lines.append(Line(answer_text(number, turn), _answer_style(turn)))
+            for text, answer in zip(answer_text(number, turn).split("\n"), turn.answers, strict=True):
+                lines.append(Line(text, _answer_style(turn, answer)))
             earned = terms[number - 1].rewards
-            rewards = f"recommender {earned[RECOMMENDER]:+.2f}, user {earned[USER]:+.2f}"
+            names = {agent: agent.replace("_", " ") if task.others else agent.removesuffix("_0") for agent in earned}
+            rewards = ", ".join(f"{names[agent]} {earned[agent]:+.2f}" for agent in agents_of(task.num_users))
             lines.append(Line(f"Turn {number}. Rewards: {rewards}.", "dim"))
     if ending is not None:
         lines.append(Line(f"Ended: {ending}. Truly taken next: {items[task.target].title}.", "bold"))
     return lines
 
 
-def _answer_style(turn: Turn) -> str:
-    if turn.answered:
+def _answer_style(turn: Turn, answer: Answer) -> str:
+    if turn.question is not None and answer.error is None:
         return "cyan"
-    action = turn.answer.action if turn.answer else None
-    return "magenta" if action is None else _ANSWER_STYLES[action]
+    return "magenta" if answer.action is None else _ANSWER_STYLES[answer.action]
 
 
 def show(lines: Sequence[Line]) -> None:

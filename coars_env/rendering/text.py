@@ -3,24 +3,31 @@
 from collections.abc import Iterable, Sequence
 
 from coars_env.datasets.dataset import Item
+from coars_env.roles import Role, find_role, user_of
 from coars_env.tasks import Opinion, Task
-from coars_env.transcript import ACTIONS, LIKENESS, RECOMMENDER, USER, Role, Turn, find_role
+from coars_env.transcript import ACTIONS, LIKENESS, Answer, Turn
 
 
 def dialogue_text(task: Task, turns: Sequence[Turn], items: Sequence[Item], role: Role) -> str:
-    """The episode so far as one side may see it. The list of candidates is the recommender's, what peers say of the
-    proposals the user's; nobody is shown the target.
+    """The episode so far as one agent may see it. The list of candidates is the recommender's, what peers say of the
+    proposals the user's; nobody is shown the target. Of a group, a user reads its own history and everybody's answers.
     """
-    role = find_role(role)
-    lines = ["Recently taken, oldest first:", *(f"- {items[i].title}" for i in task.history)]
-    if role == USER and task.instruction is not None:
-        lines.append(instruction_text(map(str, task.instruction.facets)))
-    if role == RECOMMENDER:
+    place, lines = user_of(find_role(role)), list[str]()
+    own = task if place is None else task.for_user(place)
+    if place is not None and task.others:
+        lines.append(f"You are user {place}; {task.num_users} users decide together.")
+    for number in range(task.num_users) if place is None else (place,):
+        whose = f"User {number}, recently" if place is None and task.others else "Recently"
+        taken = task.for_user(number).history
+        lines += [f"{whose} taken, oldest first:", *(f"- {items[i].title}" for i in taken)]
+    if place is not None and own.instruction is not None:
+        lines.append(instruction_text(map(str, own.instruction.facets)))
+    if place is None:
         lines += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(task.candidates))]
     for number, turn in enumerate(turns, start=1):
         lines.append(proposal_text(number, turn, items))
-        if role == USER:
-            lines += opinions_text(number, task, turn, items)
+        if place is not None:
+            lines += opinions_text(number, own, turn, items)
         if turn.answers:
             lines.append(answer_text(number, turn))
     return "\n".join(lines)
@@ -55,12 +62,17 @@ def peers_text(opinions: Sequence[Opinion], items: Sequence[Item]) -> str:
 
 
 def answer_text(number: int, turn: Turn) -> str:
-    """One line: the second half of the `number`-th turn."""
-    answer = turn.answer
+    """One line for each user: the second half of the `number`-th turn."""
+    if len(turn.answers) > 1:
+        return "\n".join(_answered(number, f"User {place}", answer) for place, answer in enumerate(turn.answers))
+    return _answered(number, "User", turn.answer)
+
+
+def _answered(number: int, user: str, answer: Answer | None) -> str:
     if answer is None or answer.error is not None:
-        return f"Turn {number}. User gives no usable answer."
+        return f"Turn {number}. {user} gives no usable answer."
     if answer.action is None:
         revealed = "reveals nothing" if answer.reveal is None else f"wants {answer.reveal}"
-        return f"Turn {number}. User {revealed}: {answer.message}"
+        return f"Turn {number}. {user} {revealed}: {answer.message}"
     revealed = "" if answer.reveal is None else f", wants {answer.reveal}"
-    return f"Turn {number}. User answers {ACTIONS[answer.action]} ({answer.strength:.2f}){revealed}: {answer.message}"
+    return f"Turn {number}. {user} answers {ACTIONS[answer.action]} ({answer.strength:.2f}){revealed}: {answer.message}"

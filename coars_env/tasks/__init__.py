@@ -19,6 +19,7 @@ from coars_env.tasks.candidates import (
     scores_of,
     uniform_candidates,
 )
+from coars_env.tasks.groups import hold_out_groups
 from coars_env.tasks.instruction import Instruction, facet_kinds, facet_vocabulary, has_facet
 from coars_env.tasks.instructions import FacetInstructions, with_likes
 from coars_env.tasks.peers import LEVEL_EDGES, Embed, PeersOf, SvdPeers, VectorPeers
@@ -29,6 +30,7 @@ from coars_env.tasks.task import (
     NUM_OPINIONS,
     OPINION_WIDTH,
     EpisodeSet,
+    Member,
     Opinion,
     Task,
     read_opinions,
@@ -50,6 +52,7 @@ __all__ = [
     "EpisodeSet",
     "FacetInstructions",
     "Instruction",
+    "Member",
     "Opinion",
     "PeersOf",
     "Scorer",
@@ -64,6 +67,7 @@ __all__ = [
     "facet_vocabulary",
     "freeze",
     "has_facet",
+    "hold_out_groups",
     "leave_last",
     "llara",
     "popularity_candidates",

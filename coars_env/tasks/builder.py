@@ -10,6 +10,7 @@ import numpy as np
 
 from coars_env.errors import TaskError, expect, whole_number
 from coars_env.tasks.candidates import AnySampler, CandidateSampler, ConfusableCandidates, TopCandidates, check_enough
+from coars_env.tasks.groups import Cut, TrainingGroups
 from coars_env.tasks.instructions import FacetInstructions, InstructionSampler
 from coars_env.tasks.peers import VectorPeers
 from coars_env.tasks.splits import Split, UserSequence
@@ -31,7 +32,7 @@ class TaskBuilder:
     """True: negatives are never any item of the user. False: only the target and the visible history are barred, as
     LLaRA and AFL do, so that about one negative a list was in fact watched."""
     instructions: FacetInstructions | None = None
-    """Draws what the user of a task wants, from a generator of its own: the candidates are those without it."""
+    """Draws what each user of a task wants, from a generator of its own: the candidates are those without it."""
     candidates: str = field(default="custom", init=False)
     """Name of the rule that draws the candidates, part of the names of episode sets. Only `coars_env.builder` sets it;
     a builder made by hand, or a changed copy of one, is "custom", so no set carries a wrong name."""
@@ -57,7 +58,28 @@ class TaskBuilder:
 
     def batch(self, wanted: Iterable[tuple[str, UserSequence, int, np.random.Generator]]) -> list[Task]:
         """One task for each; what is wanted next is asked for when the candidates of the one before are drawn."""
-        tasks = [self._without_peers(*one) for one in wanted]
+        return self.groups((task_id, [(sequence, cut)], rng) for task_id, sequence, cut, rng in wanted)
+
+    def groups(self, wanted: Iterable[tuple[str, Sequence[Cut], np.random.Generator]]) -> list[Task]:
+        """One task for each group of sequences, cut before the item that all took next; as `batch`.
+
+        Negatives are no item of any user of the group, or, without `exclude_owned`, of nobody's visible history.
+
+        Raises:
+            TaskError: the sequences of a group are cut before different items, or the best of a scorer are asked for.
+        """
+        alone, sizes = list[Task](), list[int]()
+        for task_id, cuts, rng in wanted:
+            sizes.append(len(cuts))
+            alone += self._without_peers(task_id, cuts, rng)
+        tasks = iter(self._with_peers(alone))
+        groups = [[next(tasks) for _ in range(size)] for size in sizes]
+        return [
+            dataclasses.replace(first, others=tuple(task.members[0] for task in rest)) if rest else first
+            for first, *rest in groups
+        ]
+
+    def _with_peers(self, tasks: list[Task]) -> list[Task]:
         if self.peers is None:
             return tasks
         said = self.peers.batch([(task.user, task.history, task.candidates) for task in tasks])
@@ -66,24 +88,39 @@ class TaskBuilder:
             for task, own in zip(tasks, said, strict=True)
         ]
 
-    def _without_peers(self, task_id: str, sequence: UserSequence, cut: int, rng: np.random.Generator) -> Task:
+    def _without_peers(self, task_id: str, cuts: Sequence[Cut], rng: np.random.Generator) -> list[Task]:
+        """The task of each user of a group, all with the same candidates."""
+        histories, owned = list[tuple[int, ...]](), frozenset[int]()
+        for sequence, cut in cuts:
+            self._check_cut(task_id, sequence, cut)
+            histories.append(sequence.items[max(0, cut - HISTORY_LENGTH) : cut])
+            own = self.split.owned_by(sequence.user) if self.exclude_owned else histories[-1]
+            owned = owned.union(own) if owned else frozenset(own)
+        targets = {sequence.items[cut] for sequence, cut in cuts}
+        if len(targets) > 1:
+            raise TaskError(f"The users of task {task_id!r} must take one item, got {sorted(targets)}. Cut elsewhere.")
+        (target,) = targets
+        if isinstance(self.sampler, TopCandidates):
+            if len(cuts) > 1:
+                raise TaskError("TopCandidates are the best for one history. Draw those of groups by a sampler.")
+            listed = self._best(self.sampler, histories[0], target, owned)
+            retrieved = not self.sampler.keep_target
+        else:
+            sampler = self.sampler.of(target) if isinstance(self.sampler, ConfusableCandidates) else self.sampler
+            listed, retrieved = [target, *self._negatives(sampler, target, owned | {target}, rng)], False
+        candidates = tuple(listed[i] for i in rng.permutation(self.num_candidates))
+        wishes = [None if self._wish is None else self._wish(target, rng.spawn(1)[0]) for _ in cuts]
+        return [
+            Task(task_id, sequence.user, history, candidates, target, retrieved=retrieved, instruction=wish)
+            for (sequence, _), history, wish in zip(cuts, histories, wishes, strict=True)
+        ]
+
+    def _check_cut(self, task_id: str, sequence: UserSequence, cut: int) -> None:
         if not 0 <= cut < len(sequence.items):
             raise TaskError(
                 f"A sequence is cut at one of its items. Expected a place in 0..{len(sequence.items) - 1} of user "
                 f"{sequence.user} for task {task_id!r}, found {cut}. Cut elsewhere."
             )
-        target = sequence.items[cut]
-        history = sequence.items[max(0, cut - HISTORY_LENGTH) : cut]
-        barred = self.split.owned_by(sequence.user) if self.exclude_owned else frozenset((*history, target))
-        if isinstance(self.sampler, TopCandidates):
-            listed = self._best(self.sampler, history, target, barred)
-            retrieved = not self.sampler.keep_target
-        else:
-            sampler = self.sampler.of(target) if isinstance(self.sampler, ConfusableCandidates) else self.sampler
-            listed, retrieved = [target, *self._negatives(sampler, target, barred | {target}, rng)], False
-        candidates = tuple(listed[i] for i in rng.permutation(self.num_candidates))
-        wish = None if self._wish is None else self._wish(target, rng.spawn(1)[0])
-        return Task(task_id, sequence.user, history, candidates, target, retrieved=retrieved, instruction=wish)
 
     @cached_property
     def _wish(self) -> InstructionSampler | None:
@@ -119,7 +156,7 @@ class TaskBuilder:
 
 
 def freeze(builder: TaskBuilder, subset: str, *, draw: int = 0, seed: int = 0) -> EpisodeSet:
-    """One task for the last item of each sequence of "test", "validation" or "train", in the order of the split.
+    """One task for the last item of each sequence, or group, of "test", "validation" or "train", in the split's order.
 
     Args:
         builder: split, candidate sampler, peers and instructions; the set is named by its rule,
@@ -133,13 +170,13 @@ def freeze(builder: TaskBuilder, subset: str, *, draw: int = 0, seed: int = 0) -
         ConfigError: there is no such part, or a number is negative or none.
     """
     expect(TaskBuilder, builder, "Tasks are made by a builder.", "`coars_env.builder(split)` makes one.")
-    split, sequences = builder.split, builder.split.part(subset)
+    split, groups = builder.split, builder.split.groups(subset)
     draw = whole_number("Draws and seeds are counted from 0.", "draw", draw, 0)
     seed = whole_number("Draws and seeds are counted from 0.", "seed", seed, 0)
     stem = f"{split.name}-{subset}-{builder.candidates}-d{draw}"
-    tasks = builder.batch(
-        (f"{stem}-{row:04d}", sequence, len(sequence.items) - 1, np.random.default_rng([seed, draw, row]))
-        for row, sequence in enumerate(sequences)
+    tasks = builder.groups(
+        (f"{stem}-{row:04d}", [(s, len(s.items) - 1) for s in group], np.random.default_rng([seed, draw, row]))
+        for row, group in enumerate(groups)
     )
     name = f"{split.dataset.name}/{split.name}/{subset}/{builder.candidates}/d{draw}"
     if builder.instructions is not None:
@@ -151,10 +188,11 @@ def sample_train_tasks(builder: TaskBuilder, n: int, rng: np.random.Generator, *
     """Fresh training tasks of n distinct users (repeated only when n exceeds their number), cut at a random place.
 
     At least three items stand before the cut where the sequence is long enough. Candidates are drawn anew for each, so
-    the set of training tasks has no end and no file.
+    the set of training tasks has no end and no file. Of a split with groups, each user comes with others, drawn from
+    those who took the same item.
 
     Raises:
-        TaskError: nobody is trained on, or there are too few items for such lists.
+        TaskError: nobody is trained on, no item was taken by so many users, or there are too few items for such lists.
         ConfigError: a negative number of tasks, or no generator.
     """
     n = whole_number("Tasks are counted.", "n", n, 0)
@@ -165,6 +203,8 @@ def sample_train_tasks(builder: TaskBuilder, n: int, rng: np.random.Generator, *
             f"Training tasks are cut from training sequences. Expected one of two items or more in split "
             f"{builder.split.name!r} of {builder.split.dataset.name!r}, found none. Use more data."
         )
+    if builder.split.num_users > 1:
+        return _sample_groups(builder, sequences, n, rng, prefix)
     rows: list[int] = []
     while len(rows) < n:
         rows.extend(rng.permutation(len(sequences)).tolist())
@@ -176,3 +216,18 @@ def sample_train_tasks(builder: TaskBuilder, n: int, rng: np.random.Generator, *
             yield f"{prefix}-{number:04d}", sequence, cut, rng
 
     return builder.batch(cut_at_random())
+
+
+def _sample_groups(
+    builder: TaskBuilder, sequences: Sequence[UserSequence], n: int, rng: np.random.Generator, prefix: str
+) -> list[Task]:
+    split, drawn = builder.split, list[tuple[Cut, ...]]()
+    training = TrainingGroups(sequences, split.num_users)
+    while len(drawn) < n:
+        before = len(drawn)
+        for row in rng.permutation(len(sequences)).tolist():
+            group = training.draw(sequences[row], rng) if len(drawn) < n else ()
+            drawn += [group] if group else []
+        if len(drawn) == before:
+            raise TaskError(f"No item of the training part of {split!r} was taken by {split.num_users} users.")
+    return builder.groups((f"{prefix}-{number:04d}", group, rng) for number, group in enumerate(drawn))

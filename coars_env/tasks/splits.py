@@ -41,6 +41,9 @@ class Split:
     owned: Mapping[int, frozenset[int]] = None  # type: ignore[assignment]  # replaced in __post_init__
     """Everything each user ever took, held-out items included: the default samplers never offer those as negatives. By
     default, all of the user's items in the dataset."""
+    num_users: int = 1
+    """Users of a task. Above 1 the held-out parts consist of groups: so many sequences one after another end with the
+    same item. See `hold_out_groups`."""
 
     def __post_init__(self) -> None:
         if self.owned is None:
@@ -53,6 +56,14 @@ class Split:
                     self._check_held_out(part, sequence, earlier.get(sequence.user, ()))
             for sequence in sequences:
                 earlier.setdefault(sequence.user, []).append((part, sequence.items))
+        for part in ("validation", "test") if self.num_users > 1 else ():
+            for group in self._groups(getattr(self, part)):
+                users, targets = {s.user for s in group}, {s.items[-1] for s in group}
+                if len(users) < self.num_users or len(targets) > 1:
+                    raise TaskError(
+                        f"part {part!r} must consist of groups of {self.num_users} users with one target, got users "
+                        f"{sorted(users)} with targets {sorted(targets)}. `hold_out_groups` makes some."
+                    )
 
     def _check_held_out(
         self, part: str, sequence: UserSequence, earlier: Iterable[tuple[str, tuple[int, ...]]]
@@ -87,6 +98,24 @@ class Split:
     def __repr__(self) -> str:
         parts = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
         return f"Split({self.name!r} of {self.dataset.name!r}: {parts})"
+
+    def groups(self, name: str) -> list[tuple[UserSequence, ...]]:
+        """The sequences of a held-out part in groups of `num_users`, somebody in it; alone where one user plays.
+
+        Raises:
+            ConfigError: there is no such part.
+            TaskError: nobody is in it, or it is the training part of a split with groups, which has none.
+        """
+        sequences = self.part(name)
+        if name == "train" and self.num_users > 1:
+            raise TaskError(
+                f"The training part of {self!r} has no fixed groups. Draw some with `sample_train_tasks`, or take "
+                "another part."
+            )
+        return self._groups(sequences)
+
+    def _groups(self, sequences: tuple[UserSequence, ...]) -> list[tuple[UserSequence, ...]]:
+        return [sequences[first : first + self.num_users] for first in range(0, len(sequences), self.num_users)]
 
     def part(self, name: str) -> tuple[UserSequence, ...]:
         """One of the three parts, by name, somebody in it.

@@ -15,7 +15,7 @@ from coars_env.files import write_atomically
 from coars_env.tasks.instruction import Instruction, check_instruction
 
 EPISODES_VERSION = 3
-"""Of files that hold instructions; those without are of version 2, so that their digests stay."""
+"""Of files that hold instructions or groups; those without are of version 2, so that their digests stay."""
 HISTORY_LENGTH = 10
 """Visible history: the last 10 items, as AFL and LLaRA (arXiv:2410.20027, arXiv:2312.02445)."""
 NUM_CANDIDATES = 20
@@ -35,6 +35,17 @@ class Opinion(NamedTuple):
     """How alike peer and user are: 0, 1 or 2, see `SvdPeers`."""
     items: tuple[int, ...]
     """What the peer took right before it: at most two catalogue indices, oldest first. It may have been the first."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One user of a group that decides together: what is its own in a task. See `Task.others`."""
+
+    user: int
+    history: tuple[int, ...]
+    peer_similarity: tuple[float, ...] = ()
+    opinions: tuple[int, ...] = ()
+    instruction: Instruction | None = None
 
 
 @dataclass(frozen=True)
@@ -64,8 +75,13 @@ class Task:
     proposal is a miss, and is rewarded and counted as one. See `TopCandidates`."""
     instruction: Instruction | None = None
     """What the user wants now; seen by the user alone. None in the paper's game."""
+    others: tuple[Member, ...] = ()
+    """The other users of a group, who all took the target next; user, history, peer similarities, opinions and
+    instruction of the task are those of `user_0`. Empty where one user plays."""
 
     def __post_init__(self) -> None:
+        if self.others:
+            self._check_others()
         if self.target not in self.candidates and not self.retrieved:
             raise TaskError(
                 f"The target must be among the candidates. Expected item {self.target} among the "
@@ -98,6 +114,40 @@ class Task:
                 f"Peers are alike in one of three levels. Expected 0, 1 or 2, or -1 for no opinion, in task "
                 f"{self.task_id!r}, found {sorted(set(self.opinions[::OPINION_WIDTH]))}. Rebuild the set."
             )
+
+    def _check_others(self) -> None:
+        tasks = [self.for_user(place) for place in range(self.num_users)]  # each is checked as it is made
+        if len({task.user for task in tasks}) < len(tasks):
+            found = [task.user for task in tasks]
+            raise TaskError(f"The users of task {self.task_id!r} must be different, got {found}. Name each once.")
+        kinds = {task.instruction.kinds if task.instruction else () for task in tasks}
+        if len(kinds) > 1:
+            raise TaskError(
+                f"The users of task {self.task_id!r} have instructions of different kinds: {sorted(kinds)}. Draw them "
+                "by one rule."
+            )
+
+    @property
+    def num_users(self) -> int:
+        """How many users decide together; 1 in the paper's game."""
+        return 1 + len(self.others)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """What is each user's own, in the order of the agents."""
+        own = Member(self.user, self.history, self.peer_similarity, self.opinions, self.instruction)
+        return (own, *self.others)
+
+    def for_user(self, place: int) -> "Task":
+        """Return the task as the user at this place has it alone, counted from 0; the task itself where one plays.
+
+        Raises:
+            TaskError: there is no such user.
+        """
+        if not 0 <= place < self.num_users:
+            raise TaskError(f"Task {self.task_id!r} has {self.num_users} users, got place {place}. Count from 0.")
+        own = vars(self.members[place])
+        return dataclasses.replace(self, **own, others=()) if self.others else self
 
     def q(self, item: int) -> float:
         """Peer similarity of a candidate, in [-1, 1]; 0 where none was computed."""
@@ -142,6 +192,9 @@ class EpisodeSet:
                 f"The tasks of {self.name!r} have instructions of different kinds: {sorted(kinds)}. Draw them by one "
                 "rule, or split the set."
             )
+        sizes = sorted({task.num_users for task in self.tasks})
+        if len(sizes) > 1:
+            raise TaskError(f"The tasks of {self.name!r} have different numbers of users: {sizes}. Split the set.")
 
     def __repr__(self) -> str:
         return f"EpisodeSet({self.name!r}, {len(self)} tasks, {self.provenance.source} data)"
@@ -168,6 +221,11 @@ class EpisodeSet:
         instruction = self.tasks[0].instruction if self.tasks else None
         return instruction.kinds if instruction else ()
 
+    @property
+    def num_users(self) -> int:
+        """How many users decide together in each task."""
+        return self.tasks[0].num_users if self.tasks else 1
+
     @cached_property
     def _by_id(self) -> dict[str, Task]:
         return {task.task_id: task for task in self.tasks}
@@ -179,7 +237,7 @@ class EpisodeSet:
 
     @property
     def _head(self) -> dict[str, Any]:
-        version = EPISODES_VERSION if any(task.instruction for task in self.tasks) else EPISODES_VERSION - 1
+        version = EPISODES_VERSION if any(t.instruction or t.others for t in self.tasks) else EPISODES_VERSION - 1
         head = {"version": version, "name": self.name, "provenance": dataclasses.asdict(self.provenance)}
         facets = {kind: [item.values(kind) for item in self.items] for kind in self.kinds if kind not in OWN_KINDS}
         return {**head, "facets": facets} if facets else head
@@ -262,11 +320,13 @@ def _with_facets(items: tuple[Item, ...], facets: dict[str, list[list[str]]]) ->
 
 
 def check_titles(task: Task, items: Sequence[Item]) -> None:
-    """Refuse a candidate list in which two items read the same, or that names an unknown item.
+    """Refuse a candidate list in which two items read the same, or a task in which a user has an unknown item.
 
     Raises:
         TaskError: equal titles, or an index outside the catalogue.
     """
+    for place in range(1, task.num_users):
+        check_titles(task.for_user(place), items)
     told = [i for column in (1, 2) for i in task.opinions[column::OPINION_WIDTH] if i != -1]
     indices = (*task.candidates, *task.history, *told)
     if min(indices) < 0 or max(indices) >= len(items):
@@ -286,15 +346,20 @@ def check_titles(task: Task, items: Sequence[Item]) -> None:
 
 
 def task_row(task: Task) -> dict[str, Any]:
-    """The fields of a task as they are stored. `retrieved` is left out where false, `opinions` and `instruction` where
-    there are none.
+    """The fields of a task as they are stored. `retrieved` is left out where false, `opinions`, `instruction` and
+    `others` where there are none.
     """
-    row = dict(vars(task))
-    for name in ("retrieved", "opinions", "instruction"):
-        if not row[name]:
-            del row[name]
-    if task.instruction is not None:
-        row["instruction"] = {**vars(task.instruction), "facets": [list(facet) for facet in task.instruction.facets]}
+    row = _stored(task)
+    if task.others:
+        row["others"] = [_stored(member) for member in task.others]
+    return row
+
+
+def _stored(part: Task | Member) -> dict[str, Any]:
+    optional = ("retrieved", "opinions", "instruction", "others")
+    row = {name: value for name, value in vars(part).items() if value or name not in optional}
+    if part.instruction is not None:
+        row["instruction"] = {**vars(part.instruction), "facets": [list(facet) for facet in part.instruction.facets]}
     return row
 
 
@@ -312,9 +377,11 @@ def task_from_row(row: dict[str, Any]) -> Task:
     if not all(-1 <= q <= 1 for q in similarity):
         raise ValueError("a peer similarity lies in [-1, 1]")
     instruction = _read_instruction(row["instruction"]) if row.get("instruction") else None
-    return Task(
-        row["task_id"], row["user"], history, candidates, row["target"], similarity, opinions, retrieved, instruction
-    )
+    own = {"user", "history", "peer_similarity", "opinions", "instruction", "others"}
+    shared = {name: value for name, value in row.items() if name not in own}
+    others = tuple(task_from_row({**shared, **member}).members[0] for member in row.get("others", ()))
+    user, target = row["user"], row["target"]
+    return Task(row["task_id"], user, history, candidates, target, similarity, opinions, retrieved, instruction, others)
 
 
 def _read_instruction(row: dict[str, Any]) -> Instruction:

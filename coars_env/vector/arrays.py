@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from coars_env.datasets.dataset import IntArray
-from coars_env.dialogue import open_turn, read_answer, repeat_error
 from coars_env.observation import read_reveal
 from coars_env.tasks import HISTORY_LENGTH, EpisodeSet, Task
 from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Turn, clean_message
+from coars_env.turns import open_turn, read_answer, repeat_error
 from coars_env.views.acts import Acts
 from coars_env.views.numeric import Bools, Encoder, Floats
 

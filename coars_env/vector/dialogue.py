@@ -21,6 +21,7 @@ class VectorDialogueEnv:
     For rollouts of language models, which answer many prompts at once. All dialogues begin together and their
     half-turns stay in step, so all that have not ended wait for the same side, `speaker`. Observations and actions are
     dicts from the number of a dialogue to what `CoarsEnv` shows and takes, which is what `Agent.act` takes and gives.
+    In the users' half-turn of groups of M, number M n + i is user i of dialogue n, for one agent that plays them all.
     There is no automatic reset: dialogues that end drop out, `observations` is empty when none is left, and `reset`
     begins N new ones. Dialogue n of `reset(seed=s)` is the one of a single environment after `reset(seed=s + n)`.
 
@@ -60,6 +61,12 @@ class VectorDialogueEnv:
     def speaker(self) -> Role:
         """The side that all running dialogues wait for."""
         return next((dialogue.speaker for dialogue in self.dialogues if dialogue.ending is None), RECOMMENDER)
+
+    @property
+    def _seats(self) -> dict[int, tuple[int, Role]]:
+        """The dialogue and the agent of each number that `observations` has now."""
+        running = [(n, one.speakers) for n, one in enumerate(self.dialogues) if one.ending is None]
+        return {n * len(speakers) + place: (n, role) for n, speakers in running for place, role in enumerate(speakers)}
 
     @property
     def transcripts(self) -> list[Transcript]:
@@ -107,12 +114,12 @@ class VectorDialogueEnv:
             ActionError: a running dialogue has no action, or one outside the space of `speaker`. Nothing has changed
                 then.
         """
-        speaker, running = self.speaker, [n for n, dialogue in enumerate(self.dialogues) if dialogue.ending is None]
-        if not running or not isinstance(actions, Mapping) or set(actions) != set(running):
+        speaker, seats = self.speaker, self._seats
+        if not seats or not isinstance(actions, Mapping) or set(actions) != set(seats):
             raise ActionError(
-                f"Every running dialogue needs an action. Expected numbers {running}, found "
+                f"Every running dialogue needs an action. Expected numbers {list(seats)}, found "
                 f"{list(actions) if isinstance(actions, Mapping) else actions!r}. "
-                f"{'Answer all observations.' if running else 'Call reset() first.'}"
+                f"{'Answer all observations.' if seats else 'Call reset() first.'}"
             )
         space = self._env.action_spaces[speaker]
         members = {n: as_member(action, space) for n, action in actions.items()}
@@ -123,8 +130,12 @@ class VectorDialogueEnv:
                     f"{actions[n]!r} in dialogue {n}. No dialogue has changed: pass other actions."
                 )
         rewards = np.zeros((len(self.possible_agents), self.num_envs))
-        for n, member in members.items():
-            if member and (terms := self.dialogues[n].act(member)):
+        acted: dict[int, dict[Role, Action]] = {}
+        for number, member in members.items():
+            if member:
+                acted.setdefault(seats[number][0], {})[seats[number][1]] = member
+        for n, of_agents in acted.items():
+            if terms := self.dialogues[n].act_all(of_agents):
                 rewards[:, n] = [terms.rewards[role] for role in self.possible_agents]
         ended = np.array([dialogue.ending is not None for dialogue in self.dialogues])
         return (
@@ -139,7 +150,7 @@ class VectorDialogueEnv:
         """Nothing to release."""
 
     def _observe(self) -> dict[int, Observation]:
-        return {n: d.observe(d.speaker) for n, d in enumerate(self.dialogues) if d.ending is None}
+        return {number: self.dialogues[n].observe(role) for number, (n, role) in self._seats.items()}
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         return {

@@ -20,7 +20,7 @@ from coars_env.vector.arrays import Talk, TaskArrays, UserActs, answered_turn, o
 from coars_env.vector.streams import ByRole, Streams
 from coars_env.views.acts import Mask
 from coars_env.views.numeric import Bools, Floats
-from coars_env.views.numeric_env import NumericEnv
+from coars_env.views.numeric_env import NumericEnv, refuse_groups
 
 STAR, CLICK = ACTIONS.index("star"), ACTIONS.index("click")
 
@@ -66,12 +66,13 @@ class VectorNumericEnv:
             num_envs: N.
 
         Raises:
-            ConfigError: no games; in `step`, a reward that returns what cannot be paid.
+            ConfigError: no games, or several users; in `step`, a reward that returns what cannot be paid.
 
         Warns:
             CoarsWarning: the reward has no method `batch`, so each turn is scored in a Python loop.
         """
         expect(NumericEnv, env, "Arrays are those of the game in numbers.", "Make one by make(name, view='numeric').")
+        refuse_groups(env, "A game in arrays")
         game, self.encoder = env.env, env.encoder
         self._one_by_one = not callable(getattr(game.reward, "batch", None))
         if self._one_by_one:
@@ -101,7 +102,7 @@ class VectorNumericEnv:
         self._nothing = np.zeros((n, k), np.bool_)  # what the user sees of `_proposed`
         self._talk = Talk(self.encoder, n) if self.encoder.acts.kinds else None
         self._opened: list[Turn] = []  # the open turns, where the reward pays single turns only
-        self._turns = np.zeros((n, t, self.encoder.described + len(ACTIONS) + 1), np.float32)
+        self._turns = np.zeros((n, t, self.encoder.turn_size), np.float32)
         sides = range(len(self.possible_agents))
         self._seen = [np.empty((n, self.encoder.size), np.float32) for _ in sides]  # what each side sees now
         self._fresh = [self._write_dynamic(side)[:1].copy() for side in sides]  # of a game that begins

@@ -10,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from coars_env.dialogue import Dialogue
 from coars_env.env import asked_task
-from coars_env.errors import ActionError, expect, whole_number
+from coars_env.errors import ActionError, whole_number
 from coars_env.observation import Action
 from coars_env.partners import Agent, agent_seed, check_plays, copy_agent
 from coars_env.rewards import RewardTerms
@@ -20,7 +20,7 @@ from coars_env.transcript import RECOMMENDER, ROLES, Role, find_role
 from coars_env.vector.streams import Streams
 from coars_env.views.acts import Mask
 from coars_env.views.numeric import Floats
-from coars_env.views.numeric_env import NumericEnv
+from coars_env.views.numeric_env import NumericEnv, refuse_groups
 from coars_env.views.single import RoleName
 
 _MODES = getattr(gymnasium.vector, "AutoresetMode", None)  # since Gymnasium 1.1
@@ -65,9 +65,9 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[Floats, Any, Any]):
             partner: plays the other side.
 
         Raises:
-            ConfigError: no games, no such side, or an argument of another kind.
+            ConfigError: no games, no such side, several users, or an argument of another kind.
         """
-        expect(NumericEnv, env, "One side is played in numbers.", "Make it by make(..., view='numeric').")
+        refuse_groups(env, "A game for one side")
         check_plays(partner, "The partner")
         self.num_envs = whole_number("A vector holds games.", "num_envs", num_envs, 1)
         self.role = find_role(role)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from coars_env.datasets.dataset import Facet
 from coars_env.observation import Action, Observation, askable_kinds, asked_kind, read_reveal
 from coars_env.rendering.wording import DECLINE, question_text, wish_text
-from coars_env.transcript import ACTIONS, RECOMMENDER, ROLES, STRENGTH_EDGES, Role, clamp_strength
+from coars_env.roles import RECOMMENDER, ROLES, Role, side_of
+from coars_env.transcript import ACTIONS, STRENGTH_EDGES, clamp_strength
 
 Mask = npt.NDArray[np.int8]
 
@@ -139,14 +140,14 @@ class Acts:
             question: see `to_action`.
             forbidden: candidates that the recommender must not propose, see `Dialogue.forbidden`.
         """
-        mask: Mask = self.masks[ROLES.index(role), 1, int(question)].copy()
+        mask: Mask = self.masks[side_of(role), 1, int(question)].copy()
         if forbidden and role == RECOMMENDER:
             mask[list(forbidden)] = 0
         return mask
 
     def mask_of(self, observation: Observation, role: Role) -> Mask:
         """Return which acts a side may do now, by what it observes; only "wait" in the other's half-turn. [n]."""
-        if observation["speaker"] != (side := ROLES.index(role)):
+        if observation["speaker"] != (side := side_of(role)):
             waiting: Mask = self.masks[side, 0, 0].copy()
             return waiting
         forbidden = np.flatnonzero(1 - observation["allowed"]).tolist() if "allowed" in observation else ()

@@ -15,7 +15,8 @@ class AecEnv(AECEnv[str, Any, Any]):
     """A parallel environment of this game, one half-turn at a time.
 
     `agent_selection` is the side whose half-turn it is, and only that side acts: nobody waits. A side collects what it
-    earned since its last action. `state()` is there where the parallel environment has one.
+    earned since its last action. The users of a group act one after another, and none hears the others before all have
+    acted. `state()` is there where the parallel environment has one.
 
         env = coars_env.AecEnv(coars_env.make("movielens", view="masked"))
         env.reset(seed=0)
@@ -36,6 +37,7 @@ class AecEnv(AECEnv[str, Any, Any]):
         self.possible_agents: list[str] = list(env.possible_agents)
         self.agents: list[str] = []
         self._observations: dict[str, Any] = {}
+        self._acted: dict[str, Any] = {}  # by users of a group whose half-turn has not closed
         if isinstance(env, NumericEnv):
             self.state_space = env.state_space
 
@@ -50,7 +52,7 @@ class AecEnv(AECEnv[str, Any, Any]):
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """See `CoarsEnv.reset`."""
         self._observations, self.infos = self.env.reset(seed, options)
-        self.agents = list(self.possible_agents)
+        self.agents, self._acted = list(self.possible_agents), {}
         self.rewards = dict.fromkeys(self.agents, 0.0)
         self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
         self.terminations = dict.fromkeys(self.agents, False)
@@ -69,8 +71,19 @@ class AecEnv(AECEnv[str, Any, Any]):
         if self.terminations[speaker]:
             self._was_dead_step(action)
             return
-        told = self.env.step(dict.fromkeys(self.possible_agents, action))  # the silent side's is ignored
+        waiting = [] if self.env.dialogue is None else list(self.env.dialogue.speakers)
+        if speaker in waiting[:-1]:  # the half-turn closes with the last user's action
+            check = self.env.member if isinstance(self.env, CoarsEnv) else self.env.in_words
+            check(action, speaker)
+            self._acted[speaker] = action
+            self._cumulative_rewards[speaker] = 0.0
+            self.rewards = dict.fromkeys(self.agents, 0.0)
+            self.agent_selection = waiting[waiting.index(speaker) + 1]
+            return
+        actions = {**dict.fromkeys(self.possible_agents, action), **self._acted}  # the silent side's is ignored
+        told = self.env.step(actions)
         self._observations, self.rewards, self.terminations, self.truncations, self.infos = told
+        self._acted = {}
         self._cumulative_rewards[speaker] = 0.0
         self._accumulate_rewards()
         if self.env.dialogue is not None:

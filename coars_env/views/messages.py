@@ -12,15 +12,18 @@ from coars_env.datasets.dataset import Facet, Item
 from coars_env.observation import (
     Action,
     Observation,
-    history_of,
+    histories_of,
     instruction_of,
     kinds_of,
+    num_users_of,
+    of_user,
     opinions_heard,
     read_reveal,
 )
 from coars_env.rendering.text import peers_text
+from coars_env.roles import RECOMMENDER, USER, Role, find_role, user_of
 from coars_env.rules import Rules
-from coars_env.transcript import ACTIONS, RECOMMENDER, USER, Role, clamp_strength, find_role
+from coars_env.transcript import ACTIONS, clamp_strength
 
 Message = dict[str, str]
 """{"role": "system", "user" or "assistant", "content": ...}."""
@@ -59,37 +62,42 @@ def messages(observation: Observation, role: Role, items: Sequence[Item], rules:
 
     Args:
         observation: what `Dialogue.observe(role)` or `CoarsEnv` shows.
-        role: whose observation it is.
+        role: whose observation it is. In a group the recommender hears each user by its number, and a user what the
+            others answered with the next proposal.
         items: the catalogue, `env.episodes.items`.
         rules: of the game; needed where these forbid questions, since it is not seen in every turn.
     """
     role = find_role(role)
-    heard = ["Taken so far, oldest first:", *(f"- {items[i].title}" for i in history_of(observation))]
-    if role == RECOMMENDER:
+    place, group = user_of(role), num_users_of(observation)
+    heard = [] if place is None or group == 1 else [f"You are user {place}; {group} users decide together."]
+    for number, history in enumerate(histories_of(observation)):
+        whose = f"User {number}, taken" if place is None and group > 1 else "Taken"
+        heard += [f"{whose} so far, oldest first:", *(f"- {items[i].title}" for i in history)]
+    if place is None:
         heard += ["Candidates:", *(f"{n}. {items[i].title}" for n, i in enumerate(observation["candidates"]))]
     elif kinds_of(observation):
         heard.append(f"You want: {'; '.join(map(str, instruction_of(observation))) or 'anything'}.")
     chat = [{"role": "system", "content": _rules(observation, role, rules or Rules())}]
     begun = int(observation["turn"]) + int(observation["speaker"])
     for turn in range(begun):
-        proposed, answered = _proposal(observation, turn, items), _answer(observation, turn)
-        if role == RECOMMENDER:
+        proposed = _proposal(observation, turn, items)
+        answered = _answers(observation, turn, but=place) if turn < observation["turn"] else []
+        if place is None:
             chat += [_said("user", heard), {"role": "assistant", "content": _own_proposal(observation, turn)}]
-            heard = [answered] if turn < observation["turn"] else []
         else:
             opinions = opinions_heard(observation, turn)
             peers = [peers_text(opinions, items)] if opinions else []
             chat.append(_said("user", [*heard, proposed, *peers]))
             if turn < observation["turn"]:
-                chat.append({"role": "assistant", "content": _own_answer(observation, turn)})
-            heard = []
-    if heard:
+                chat.append({"role": "assistant", "content": _own_answer(of_user(observation, place), turn)})
+        heard = answered
+    if heard and (place is None or not begun):  # what other users of a group said is heard with the next proposal
         chat.append(_said("user", heard))
     return chat
 
 
 def _rules(observation: Observation, role: Role, rules: Rules) -> str:
-    content, kinds = RULES[role], " or ".join(kinds_of(observation))
+    content, kinds = RULES[RECOMMENDER if role == RECOMMENDER else USER], " or ".join(kinds_of(observation))
     if role == RECOMMENDER:
         content += ASK_RULE.format(kinds=kinds) if kinds and rules.questions else ""
         return content + (REPEATS_RULE if "allowed" in observation else "")
@@ -223,14 +231,21 @@ def _wish(observation: Observation, turn: int) -> str:
     return str(observation["reveals"][turn]) if "reveals" in observation else ""
 
 
-def _answer(observation: Observation, turn: int) -> str:
+def _answers(observation: Observation, turn: int, *, but: int | None) -> list[str]:
+    """What the users answered, but for one of them."""
+    group = num_users_of(observation)
+    names = ["The user"] if group == 1 else [f"User {place}" for place in range(group)]
+    return [_answer(of_user(observation, n), turn, name) for n, name in enumerate(names) if n != but]
+
+
+def _answer(observation: Observation, turn: int, name: str) -> str:
     action, wish, reply = observation["actions"][turn], _wish(observation, turn), observation["replies"][turn]
     if _question(observation, turn):
-        return f"The user wants {wish}: {reply}" if wish else f"The user says: {reply}"
+        return f"{name} wants {wish}: {reply}" if wish else f"{name} says: {reply}"
     if action < 0:
-        return "The user gives no answer that can be read."
+        return f"{name} gives no answer that can be read."
     wants = f", wants {wish}" if wish else ""
-    return f"The user answers {ACTIONS[action]} ({observation['strengths'][turn]:.2f}){wants}: {reply}"
+    return f"{name} answers {ACTIONS[action]} ({observation['strengths'][turn]:.2f}){wants}: {reply}"
 
 
 def _own_proposal(observation: Observation, turn: int) -> str:

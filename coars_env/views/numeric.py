@@ -13,9 +13,10 @@ from gymnasium import spaces
 
 from coars_env.datasets.dataset import Facet, FloatArray, IntArray, Item
 from coars_env.errors import ConfigError, ShapeError, whole_number
-from coars_env.observation import Observation, asked_kind, instruction_of, kinds_of, reveals_of
+from coars_env.observation import Observation, asked_kind, instruction_of, kinds_of, num_users_of, reveals_by_turn
+from coars_env.roles import Role, side_of
 from coars_env.tasks import Split, SvdPeers, facet_vocabulary
-from coars_env.transcript import ACTIONS, ROLES, Role
+from coars_env.transcript import ACTIONS
 from coars_env.views.acts import Acts
 
 Bools = npt.NDArray[np.bool_]
@@ -60,25 +61,26 @@ def item_features(split: Split, *, size: int = 8, directions: FloatArray | None 
 
 
 class Encoder:
-    """Observations of both sides as vectors of one length, every entry in [-1, 1].
+    """Observations of all agents as vectors of one length, every entry in [-1, 1].
 
     A vector is a static part, known when the task is, a dynamic part and, in games with an instruction, what was said
-    of facets (F features, K candidates, T turns, Q kinds of V facets in the order of `facet_vocabulary`):
+    of facets (F features, K candidates, T turns, M users, Q kinds of V facets in the order of `facet_vocabulary`):
 
     | part | entries | meaning |
     |---|---|---|
-    | static | F | mean of the features of the history |
+    | static | F | mean of the features of the history; for the recommender the mean of that over the users |
     | | K (F + 1) | features of each candidate, and its cosine with that mean; zeros for the user |
     | dynamic | 3 | own side and side that speaks (0 recommender, 1 user); finished turns / T |
     | | K | 1 for candidates proposed before; zeros for the user |
     | | F + 1 | the proposal to be answered now, likewise described; zeros in the recommender's half-turn |
-    | | T (F + 1 + 5) | each turn: the proposal, described; one-hot of the action; strength |
+    | | T (F + 1 + 5 M) | each turn: the proposal, described; one-hot of each user's action and its strength |
+    | group | M | one-hot of the own place among the users; zeros for the recommender; no entries where one user plays |
     | facets | Q | 1 for kinds asked for so far |
     | | Q | 1 for the kind that is asked for now, in the user's half-turn |
     | | K Q | share of the facets revealed of each kind that each candidate has; zeros for the user |
     | | Q | share of its own facets of each kind that the proposal on the table has; zeros for the recommender |
     | | V | 1 for the facets that the user wants; zeros for the recommender |
-    | | V | 1 for the facets revealed so far, true or not |
+    | | V | 1 for the facets revealed so far by any user, true or not |
 
     What was not said or could not be read is zero. What the recommender must not propose again stands in the mask.
     """
@@ -91,6 +93,7 @@ class Encoder:
         max_turns: int,
         items: Sequence[Item] = (),
         kinds: Sequence[str] = (),
+        num_users: int = 1,
     ) -> None:
         """Take the items' features.
 
@@ -100,6 +103,7 @@ class Encoder:
             max_turns: T.
             items: the catalogue, I items; needed where there are kinds.
             kinds: kinds of facets that the two sides talk about, `episodes.kinds`.
+            num_users: M.
 
         Raises:
             ShapeError: not a matrix, or another number of items.
@@ -121,6 +125,7 @@ class Encoder:
             )
         self.num_candidates = num_candidates
         self.max_turns = max_turns
+        self.num_users = num_users
         self.num_items, width = features.shape
         self._features = np.concatenate([features, np.zeros((1, width), np.float32)])  # [I + 1, F]; row -1: no item
         self._lengths = np.sqrt((self._features**2).sum(-1))  # [I + 1]
@@ -129,10 +134,13 @@ class Encoder:
         self.acts = Acts(num_candidates, tuple(kinds), facet_vocabulary(items, kinds) if kinds else ())
         """What both sides can do."""
         self.static_size = width + num_candidates * self.described
-        self.dynamic_size = 3 + num_candidates + self.described + max_turns * (self.described + len(ACTIONS) + 1)
+        self.turn_size = self.described + num_users * (len(ACTIONS) + 1)
+        """Entries of one turn."""
+        self.dynamic_size = 3 + num_candidates + self.described + max_turns * self.turn_size
+        self.group_size = num_users if num_users > 1 else 0
         q, v = len(kinds), len(self.acts.facets)
         self.facets_size = 2 * q + num_candidates * q + q + 2 * v
-        self.size = self.static_size + self.dynamic_size + self.facets_size
+        self.size = self.static_size + self.dynamic_size + self.group_size + self.facets_size
         if len(items) != self.num_items and (items or kinds):
             raise ShapeError(
                 f"Every item needs features. Expected {len(items)} rows, found {self.num_items}. Take them from the "
@@ -146,17 +154,20 @@ class Encoder:
             self._has[row, [self._number[Facet(kind, value)] for kind in kinds for value in item.values(kind)]] = True
 
     def observation_space(self) -> spaces.Box:
-        """Box float32 [L] in [-1, 1], the same for both sides."""
+        """Box float32 [L] in [-1, 1], the same for all agents."""
         return spaces.Box(-1.0, 1.0, (self.size,), np.float32)
 
     def action_space(self) -> spaces.Discrete:
-        """Discrete(n), the same for both sides, see `Acts`."""
+        """Discrete(n), the same for all agents, see `Acts`."""
         return spaces.Discrete(self.acts.n)
 
     def summary(self, history: IntArray) -> Floats:
-        """Mean of the features of the items taken. history [N, H], -1 is padding; [N, F]."""
-        taken = np.maximum((history >= 0).sum(1, keepdims=True), 1).astype(np.float32)
-        return np.asarray(self._features[history].sum(1) / taken)
+        """Mean of the features of the items taken, and of that over users. history [N, H] or [N, M, H], -1 is padding;
+        [N, F].
+        """
+        taken = np.maximum((history >= 0).sum(-1, keepdims=True), 1).astype(np.float32)
+        means = np.asarray(self._features[history].sum(-2) / taken)
+        return means if means.ndim == 2 else means.mean(1, dtype=np.float32)
 
     def describe(self, items: IntArray, summary: Floats) -> Floats:
         """Features of items and their cosine with a summary [N, F]. items [N, M], -1 is none; [N, M, F + 1]."""
@@ -166,21 +177,24 @@ class Encoder:
         return np.concatenate([features, np.clip(cosine, -1, 1)[..., None]], axis=-1)
 
     def static(self, history: IntArray, candidates: IntArray) -> Floats:
-        """The static part. history [N, H], candidates [N, K], -1 where not shown; [N, static_size]."""
+        """The static part. history as for `summary`, candidates [N, K], -1 where not shown; [N, static_size]."""
         summary = self.summary(history)
         described = self.describe(candidates, summary)
         return np.concatenate([summary, described.reshape(len(described), -1)], axis=1)
 
     def turns(self, proposals: Floats, actions: IntArray, strengths: npt.NDArray[np.floating]) -> Floats:
-        """Proposals and answers of M turns each. [N, M, F + 6].
+        """Proposals and answers of T turns each. [N, T, turn_size].
 
         Args:
-            proposals: [N, M, F + 1], what was proposed, from `describe`; zeros where nothing was.
-            actions: [N, M], -1 where there is none.
-            strengths: [N, M], negative where there is none.
+            proposals: [N, T, F + 1], what was proposed, from `describe`; zeros where nothing was.
+            actions: [N, T], or [N, M, T] of a group, -1 where there is none.
+            strengths: likewise, negative where there is none.
         """
-        answers = actions[:, :, None] == np.arange(len(ACTIONS))
-        return np.concatenate([proposals, answers, np.maximum(strengths, 0)[:, :, None]], axis=-1, dtype=np.float32)
+        parts = [proposals]
+        for place in range(self.num_users):
+            own, sure = (actions, strengths) if self.num_users == 1 else (actions[:, place], strengths[:, place])
+            parts += [own[:, :, None] == np.arange(len(ACTIONS)), np.maximum(sure, 0)[:, :, None]]
+        return np.concatenate(parts, axis=-1, dtype=np.float32)
 
     def dynamic(
         self,
@@ -199,7 +213,7 @@ class Encoder:
             speaker: [N], whose half-turn it is.
             turn: [N], finished turns.
             proposed: [N, K], candidates proposed so far; all false for the user.
-            turns: [N, T, F + 6], from `turns`.
+            turns: [N, T, turn_size], from `turns`.
             out: [N, dynamic_size], written to if given.
 
         Returns:
@@ -269,7 +283,8 @@ class Encoder:
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def encode(self, observations: Sequence[Observation], role: Role) -> Floats:
-        """Observations of one side, as `Dialogue.observe` gives them, in numbers. [N, size].
+        """Observations of one side, as `Dialogue.observe` gives them, in numbers. [N, size]. Any user's role will do
+        for those of all users.
 
         Raises:
             ShapeError: they are of another game than the encoder.
@@ -289,13 +304,20 @@ class Encoder:
                 f"An encoder serves one kind of game. Expected kinds of facets {self.acts.kinds}, found {kinds}. Make "
                 "an Encoder for this one."
             )
+        if (users := num_users_of(observations[0])) != self.num_users:
+            raise ShapeError(
+                f"An encoder serves one kind of game. Expected groups of {self.num_users} users, found {users}. Make "
+                "an Encoder for this one."
+            )
         static = self.static(column("history"), candidates)
         proposed = ((candidates[:, :, None] == items[:, None]) & (items[:, None] >= 0)).any(-1)
         proposals = self.describe(items, static[:, : self.described - 1])
         turns = self.turns(proposals, column("actions"), column("strengths"))
-        side, speaker, turn = ROLES.index(role), column("speaker"), column("turn")
+        side, speaker, turn = side_of(role), column("speaker"), column("turn")
         dynamic = self.dynamic(side, speaker, turn, proposed, turns)
         parts = [static, dynamic]
+        if users > 1:
+            parts.append((column("agent")[:, None] == np.arange(1, users + 1)).astype(np.float32))
         if kinds:
             on_table = items[np.arange(len(turn)), np.minimum(turn, self.max_turns - 1)]
             parts.append(self._facets(observations, side, candidates, np.where(speaker == 1, on_table, -1)))
@@ -311,9 +333,9 @@ class Encoder:
         matches = np.zeros((n, self.num_candidates, len(kinds)), np.float32)
         for row, one in enumerate(observations):
             wanted[row, [number for number in self.numbers_of(instruction_of(one)) if number >= 0]] = True
-        told = np.full((n, self.max_turns), -1)
+        told = np.full((n, self.max_turns * self.num_users), -1)
         for row, one in enumerate(observations):
-            numbers = self.numbers_of(reveals_of(one))
+            numbers = self.numbers_of([facet for said in reveals_by_turn(one) for facet in said])
             told[row, : len(numbers)] = numbers
         for facets in told.T:
             self.hear(facets, candidates, revealed, matches)

@@ -11,9 +11,10 @@ from pettingzoo import ParallelEnv
 
 from coars_env.dialogue import Dialogue
 from coars_env.env import CoarsEnv
-from coars_env.errors import ActionError, TaskError, expect
+from coars_env.errors import ActionError, ConfigError, TaskError, expect
 from coars_env.observation import Action, Observation
-from coars_env.transcript import RECOMMENDER, ROLES, Role, Transcript
+from coars_env.roles import RECOMMENDER, ROLES, Role, side_of
+from coars_env.transcript import Transcript
 from coars_env.views.acts import Acts, Mask, question_open
 from coars_env.views.numeric import Encoder, Floats
 
@@ -24,10 +25,10 @@ NumericPolicy = Callable[[Floats, Mask], int]
 class NumericEnv(ParallelEnv[str, Any, int]):
     """The game of `CoarsEnv` in numbers: the same episodes, rewards and transcripts.
 
-    **Observations.** Box float32 [L] in [-1, 1], of one length for both sides; see `Encoder` for its entries. The user
+    **Observations.** Box float32 [L] in [-1, 1], of one length for all agents; see `Encoder` for its entries. The user
     is not shown the candidates, and the target is marked nowhere.
 
-    **Actions.** The same Discrete(n) for both sides, n = max(K, 20) + 1. For `recommender_0` act i < K proposes
+    **Actions.** The same Discrete(n) for all agents, n = max(K, 20) + 1. For `recommender_0` act i < K proposes
     candidate i. For `user_0` act 5 a + k < 20 is action a (dislike, skip, star, click) with strength .25 a + .05 k.
     The last number is "wait", for the side whose half-turn it is not; what that side sends is ignored. A speaker that
     waits, or sends a number that means nothing for its side, has said something that cannot be read: a turn of its own
@@ -67,6 +68,7 @@ class NumericEnv(ParallelEnv[str, Any, int]):
             max_turns=env.max_turns,
             items=episodes.items,
             kinds=episodes.kinds,
+            num_users=episodes.num_users,
         )
         self.render_mode = env.render_mode
         self.possible_agents: list[str] = list(env.possible_agents)
@@ -128,9 +130,9 @@ class NumericEnv(ParallelEnv[str, Any, int]):
             ActionError: the act of the side whose half-turn it is lies outside its space, or the episode has ended.
         """
         words: Any = actions
-        if self.dialogue is not None and isinstance(actions, Mapping) and self.dialogue.speaker in actions:
-            speaker = self.dialogue.speaker
-            words = {**actions, speaker: self.in_words(actions[speaker], speaker)}
+        if self.dialogue is not None and isinstance(actions, Mapping):
+            acting = [role for role in self.dialogue.speakers if role in actions]
+            words = {**actions, **{role: self.in_words(actions[role], role) for role in acting}}
         observations, rewards, terminations, truncations, infos = self.env.step(words)
         for role, info in infos.items():
             info["parse_error"] = info["parse_error"] or ""
@@ -170,6 +172,21 @@ class NumericEnv(ParallelEnv[str, Any, int]):
 
     def _shown(self, observations: dict[str, Observation]) -> dict[str, Any]:
         return {role: self.encoder.encode([observations[role]], role)[0] for role in self.possible_agents}
+
+
+def refuse_groups(env: NumericEnv, what: str) -> None:
+    """Refuse a game with several users where one is played.
+
+    Raises:
+        ConfigError: it has several.
+    """
+    expect(NumericEnv, env, "One side is played in numbers.", "Make it by make(..., view='numeric').")
+    episodes = env.env.episodes
+    if episodes.num_users > 1:
+        raise ConfigError(
+            f"{what} has one user, got {episodes.name!r} with {episodes.num_users}. Play groups in CoarsEnv, "
+            "NumericEnv, MaskedEnv, AecEnv or VectorDialogueEnv."
+        )
 
 
 def _question_open(dialogue: Dialogue, role: Role) -> bool:
@@ -233,8 +250,8 @@ class NumericAgent:
             ActionError: an act outside `Discrete(n)`, which no environment would take.
         """
         actions: dict[int, Action] = {}
-        for side, role in enumerate(ROLES):
-            asked = [n for n, observation in observations.items() if observation["speaker"] == side]
+        for role in ROLES:
+            asked = [n for n, observation in observations.items() if observation["speaker"] == side_of(role)]
             if asked:
                 vectors = self._encoder.encode([observations[n] for n in asked], role)
                 for n, vector in zip(asked, vectors, strict=True):

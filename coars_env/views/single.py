@@ -6,13 +6,12 @@ import gymnasium
 
 from coars_env.dialogue import Dialogue
 from coars_env.env import CoarsEnv
-from coars_env.errors import expect
 from coars_env.observation import Action
 from coars_env.partners import Agent, agent_seed, check_plays
 from coars_env.transcript import RECOMMENDER, ROLES, USER, find_role
 from coars_env.views.acts import Mask
 from coars_env.views.numeric import Floats
-from coars_env.views.numeric_env import NumericEnv
+from coars_env.views.numeric_env import NumericEnv, refuse_groups
 
 RoleName = Literal["recommender", "user", "recommender_0", "user_0"]
 
@@ -38,9 +37,9 @@ class SingleAgentEnv(gymnasium.Env[Any, Any]):
             partner: plays the other side.
 
         Raises:
-            ConfigError: one of them is no such thing.
+            ConfigError: one of them is no such thing, or several users play.
         """
-        expect(NumericEnv, env, "One side is played in numbers.", "Make it by make(..., view='numeric').")
+        refuse_groups(env, "A game for one side")
         check_plays(partner, "The partner")
         self.env = env
         self.role = find_role(role)

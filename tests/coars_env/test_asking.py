@@ -25,6 +25,7 @@ from coars_env import (
     rollout,
 )
 from coars_env.testing import ScriptedAgent, check_agent, toy_episodes
+from turns import group_of
 
 ITEMS = (
     Item("Amélie (2001)", ("Comedy", "Romance"), 2001),
@@ -243,3 +244,31 @@ def test_the_pair_beats_a_recommender_that_never_asks_on_the_toy() -> None:
     # the decades of each list differ, so one answer leaves one candidate; two guesses of three find 2/3
     assert hits[True] == 1.0
     assert hits[False] == pytest.approx(2 / 3, abs=3 * (2 / 9 / 80) ** 0.5)
+
+
+def test_it_hears_all_users_of_a_group() -> None:
+    # Histories that score 1 0 0 -1 and 0 0 0 0: half of the first, which standardised is the first.
+    def by_history(history: Any, items: Any) -> Any:
+        return scorer(history, items) * (list(history) == [4])
+
+    group = group_of(TASK, ((), (Facet("decade", "1990s"),)))
+    agent = AskingRecommender(by_history, ITEMS, temperature=HALVING)
+    agent.start([[0]])
+    dialogue = Dialogue(group, ITEMS)
+    assert agent.prior([[4], []], group.candidates) == pytest.approx(PRIOR)
+    dialogue.ask("genre", "?")
+    facets = ({"reveal": "genre: Comedy"}, {"reveal": "decade: 1990s"})
+    words = {"action": 0, "strength": 0.0, "message": ""}
+    dialogue.act_all({f"user_{place}": {**words, **facet} for place, facet in enumerate(facets)})
+    # Of the comedies Fargo alone is of the nineties.
+    said = agent.act({0: dialogue.observe(RECOMMENDER)})[0]
+    assert (said["item"], said["message"]) == (2, "It fits what you want: Comedy, 1990s.")
+    # One user dislikes it, the other clicks: it is rejected.
+    dialogue.recommend(2, "")
+    dialogue.act_all({"user_0": {**words, "action": 3}, "user_1": words})
+    assert agent.act({0: dialogue.observe(RECOMMENDER)})[0]["item"] != 2
+    knowing = AskingRecommender(by_history, ITEMS, shown=[group])
+    knowing.start([[0]])
+    assert knowing.act({0: Dialogue(group, ITEMS).observe(RECOMMENDER)})[0]["item"] == 2
+    with pytest.raises(TaskError, match=r"shown has history \(\(4,\), \(\)\) and candidates"):
+        AskingRecommender(by_history, ITEMS, shown=[TASK])._heard(Dialogue(group, ITEMS).observe(RECOMMENDER))

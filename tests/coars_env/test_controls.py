@@ -31,7 +31,7 @@ from coars_env import (
 from coars_env.dialogue import Dialogue
 from coars_env.partners import copy_agent
 from coars_env.testing import ScriptedAgent, check_agent
-from turns import FILMS, WISH
+from turns import FILMS, WISH, group_of
 
 GENRE, KINDS = "genre", ("genre", "decade")
 WISHES = (Facet(GENRE, "Comedy"), Facet(GENRE, "Drama"), Facet(GENRE, "War"), Facet("decade", "1990s"))
@@ -194,3 +194,38 @@ def test_the_game_without_instructions_has_words_to_shuffle_too() -> None:
         expected = "no" if control is ShuffledWords else ""
         assert {turn.answers[0].message for t in dialogues for turn in t.turns} == {expected}
     assert Dialogue(tasks[0], FILMS).agents == ROLES
+
+
+def groups() -> EpisodeSet:
+    """Two pairs, about items 1 and 4: each user in its own words."""
+    first = group_of(wishing(3, WISHES[3], 1), ((2,), (WISHES[0],)))
+    second = group_of(replace(wishing(2, WISHES[2], 4), user=7), ((3,), (Facet("decade", "1950s"),)))
+    return EpisodeSet("pairs", (first, second), FILMS, EPISODES.provenance)
+
+
+def test_words_of_groups_come_from_other_groups() -> None:
+    episodes = groups()
+
+    def said(user: object, **options: Any) -> list[tuple[str, ...]]:
+        agents: tuple[Any, Any] = ScriptedAgent((ASKS,)), user
+        found = rollout(episodes, FILMS, *agents, provenance=episodes.provenance, max_turns=2, **options)
+        return [tuple(answer.message for answer in one.turns[0].answers) for one in found]
+
+    real = [("I want 1990s.", "I want Comedy."), ("I want War.", "I want 1950s.")]
+    assert said(Frank()) == real
+    heard = said(ShuffledWords(Frank()))
+    assert all(set(now) <= set(other) for now, other in zip(heard, reversed(real), strict=True))
+    assert said(ShuffledWords(Frank()), batch_size=1) == [("", "")] * 2  # one's own group lends nothing
+    assert said([ShuffledWords(Frank()), ShuffledWords(Frank())]) == real[::-1]
+    others = said(OtherInstruction(Frank(), episodes))
+    assert all(now != own for pair in zip(others, real, strict=True) for now, own in zip(*pair, strict=True))
+
+
+def test_a_user_of_a_group_sees_its_own_words_and_what_the_others_said() -> None:
+    frank = Frank()
+    rollout(groups(), FILMS, ScriptedAgent((ASKS, FIRST)), WithoutWords(frank), provenance=EPISODES.provenance)
+    seen = frank.seen[1][1]  # user 1 of the first group, in its second turn
+    assert [row[0] for row in seen["replies"]] == ["", "I want Comedy."]
+    assert [row[0] for row in seen["reveals"]] == ["", "genre: Comedy"]
+    assert "Turn 1. User 0 reveals nothing: " in seen["text"].split("\n")
+    assert "Turn 1. User 1 wants genre: Comedy: I want Comedy." in seen["text"].split("\n")

@@ -729,15 +729,6 @@ def test_fields_that_are_no_texts_are_refused_and_change_nothing(fields: Any) ->
     assert (len(env.dialogue.turns), env.dialogue.speaker) == (1, USER)
 
 
-@pytest.mark.parametrize("agents", [("recommender_0", "user_0", "user_1"), ("user_0", "recommender_0"), "user_0", ()])
-def test_only_one_user_plays_yet(agents: Any) -> None:
-    episodes, message = toy_episodes(), r"agents must be \('recommender_0', 'user_0'\), got .*several users are not"
-    with pytest.raises(ConfigError, match=message):
-        CoarsEnv(episodes, agents=agents)
-    with pytest.raises(ConfigError, match=message):
-        Dialogue(episodes["toy-0"], episodes.items, agents=agents)
-
-
 def test_a_history_is_read_without_its_padding() -> None:
     dialogue = Dialogue(toy_episodes()["toy-0"], toy_episodes().items)
     for role in ROLES:

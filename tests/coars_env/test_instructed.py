@@ -25,6 +25,7 @@ from coars_env import (
     rollout,
 )
 from coars_env.testing import ScriptedAgent, check_agent, toy_episodes
+from turns import group_of
 
 TOY = toy_episodes(instructed=True)
 ITEMS = TOY.items
@@ -212,3 +213,25 @@ def test_a_shuffled_user_needs_another_task_of_the_same_game() -> None:
     other = dataclasses.replace(TOY.tasks[1], instruction=Instruction((COMEDY,), ("genre",)))
     with pytest.raises(TaskError, match="None of 1 tasks has instructions of kinds"):
         turns(ShuffledUser(ITEMS, [other]), "genre")
+
+
+def test_what_is_shuffled_comes_from_another_group() -> None:
+    group = group_of(TASK, ((1,), (Facet("genre", "Sci-Fi"),)))
+    user = ShuffledUser(ITEMS, [group, TOY.tasks[3]])
+    user.start([[seed] for seed in range(8)])
+    for place in range(2):
+        seen = Dialogue(group, ITEMS).observe(f"user_{place}")
+        assert {user.says(n, seen) for n in range(8)} == {TOY.tasks[3].instruction.facets}  # type: ignore[union-attr]
+
+
+def test_each_user_of_a_group_reveals_what_it_wants_itself() -> None:
+    group = group_of(TASK, ((1,), (Facet("genre", "Sci-Fi"),)))
+    users = InstructedUser(ITEMS, volunteer=1.0)
+    played = rollout(
+        [group], ITEMS, ScriptedAgent(({"item": 1, "message": ""},) * 3), users, provenance=TOY.provenance, max_turns=3
+    )
+    revealed = [tuple(answer.reveal for answer in turn.answers) for turn in played[0].turns]
+    own = TASK.instruction.facets  # type: ignore[union-attr]
+    assert [both[1] for both in revealed] == [Facet("genre", "Sci-Fi"), None, None]
+    assert {both[0] for both in revealed} - {None} <= set(own)
+    assert revealed[0][0] in own

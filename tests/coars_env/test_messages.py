@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from coars_env import (
     USER,
     Dialogue,
     Facet,
+    Instruction,
+    Member,
     Rules,
     asked_kind,
     clean_message,
@@ -358,3 +361,38 @@ def test_a_facet_is_read_whatever_its_letters() -> None:
         assert read_reply(reply_text(said, USER, 3, asked=True), USER, 3, facets=facets, asked=True) == said
     error = read_reply("Wish: like: heat", USER, 3, facets=facets, asked=True)["error"]
     assert error.startswith("expected Wish: one of like: Heat, like: HEAT, ")  # which of the two is not guessed
+
+
+def test_a_group_as_chat_by_hand() -> None:
+    episodes = toy_instructed_episodes()
+    first = episodes.tasks[0]
+    other = Member(9, (2,), instruction=Instruction((Facet("decade", "1980s"),), episodes.kinds))
+    dialogue = Dialogue(replace(first, opinions=(), others=(other,)), episodes.items)
+
+    def contents(role: str) -> list[tuple[str, str]]:
+        told = messages(dialogue.observe(role), role, dialogue.items)  # type: ignore[arg-type]
+        return [(message["role"], message["content"]) for message in told[1:]]
+
+    users = "User 0, taken so far, oldest first:\n- Amélie (2001)\n- Fargo (1996)\nUser 1, taken so far, oldest first:"
+    lists = f"{users}\n- Alien (1979)\nCandidates:\n0. Brazil (1985)\n1. Heat (1995)\n2. 七人の侍 (1954)"
+    own = "You are user 1; 2 users decide together.\nTaken so far, oldest first:\n- Alien (1979)"
+    own += "\nYou want: decade: 1980s."
+    assert contents(RECOMMENDER) == [("user", lists)]
+    assert contents("user_1") == [("user", own)]
+    dialogue.recommend(1, "Crime.")
+    answers: dict[str, Any] = {
+        "user_0": {"action": 1, "strength": 0.3, "message": "No.", "reveal": "genre: Comedy"},
+        "user_1": {"action": 3, "strength": 0.9, "message": "Yes."},
+    }
+    dialogue.act_all(answers)
+    heard = "User 0 answers skip (0.30), wants genre: Comedy: No.\nUser 1 answers click (0.90): Yes."
+    proposed = ("assistant", "Item: 1\nReason: Crime.")
+    assert contents(RECOMMENDER) == [("user", lists), proposed, ("user", heard)]
+    before = contents("user_1")
+    said = ("assistant", "Action: click\nScore: 0.90\nReason: Yes.")
+    assert before == [("user", f"{own}\nThe recommender proposes Heat (1995): Crime."), said]
+    dialogue.ask("genre", "Which?")
+    assert contents("user_1") == [
+        *before,
+        ("user", "User 0 answers skip (0.30), wants genre: Comedy: No.\nThe recommender asks for the genre: Which?"),
+    ]

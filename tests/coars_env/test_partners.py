@@ -35,6 +35,7 @@ from coars_env import (
     item_counts,
     kernel_scorer,
     leave_last,
+    make,
     play,
     popularity_scorer,
     rollout,
@@ -369,3 +370,18 @@ def test_scorers_travel_to_other_processes() -> None:
     history, items = np.array([0, 4]), np.arange(6)
     for scorer in (popularity_scorer(split), kernel_scorer(split), svd_scorer(SvdPeers(split).directions)):
         assert np.array_equal(pickle.loads(pickle.dumps(scorer))(history, items), scorer(history, items))
+
+
+def test_groups_are_replayed_user_by_user() -> None:
+    env = make("synthetic", num_users=2, users=120, items=120, interactions=3000)
+    episodes = env.episodes
+    users = ScorerUser.fit(lambda history, items: (items * 7 + sum(history)) % 31 * 1.0, episodes, accept=0.3)
+    some, items, provenance = episodes.tasks[:6], episodes.items, episodes.provenance
+    stored = rollout(some, items, RandomRecommender(), users, provenance=provenance)
+    assert len({turn.answers for one in stored for turn in one.turns if len(set(turn.answers)) > 1}) > 1
+    again = rollout(some, items, Replay(stored, RECOMMENDER), Replay(stored, USER), provenance=provenance)
+    assert again == stored
+    other = rollout(some, items, FixedRecommender(0), Replay(stored, USER), provenance=provenance)
+    wrong = [one for one, own in zip(other, stored, strict=True) if one.turns[0].proposal != own.turns[0].proposal]
+    assert wrong
+    assert {answer.error for one in wrong for answer in one.turns[0].answers} == {"no stored dialogue went this way"}

@@ -30,6 +30,7 @@ from coars_env import (
     Facet,
     Instruction,
     Item,
+    Member,
     Role,
     Rules,
     Task,
@@ -342,3 +343,65 @@ def test_hindsight_names_nothing_else(role: Role) -> None:
         text = "".join(hindsight(role, WISHING, turns[:number], ITEMS))
         assert not any(word in text for word in ("zebra", "Zebra", "Quagga", "Horror", "七人の侍"))
         assert ("Heat" in text) == (number == 2)
+
+
+# Groups ---------------------------------------------------------------------------------------------------------------
+
+
+def group(kinds: tuple[str, ...] = ()) -> Task:
+    wish, other = (Instruction((facet,), kinds) if kinds else None for facet in (COMEDY, Facet("decade", "1980s")))
+    return replace(TASK, opinions=(), instruction=wish, others=(Member(9, (2,), instruction=other),))
+
+
+COMEDY = Facet("genre", "Comedy")
+ANSWERS = {
+    "user_0": {"action": 1, "strength": 0.3, "message": "No."},
+    "user_1": {"action": 3, "strength": 0.9, "message": "Yes."},
+}
+
+
+def told_to(dialogue: Dialogue, agent: str) -> str:
+    role = RECOMMENDER if agent == RECOMMENDER else USER
+    return "".join(prompt(role, dialogue.observe(agent), ITEMS, "\n-").content)
+
+
+def test_the_recommender_of_a_group_is_told_of_each_user() -> None:
+    dialogue = Dialogue(group(), ITEMS)
+    assert told_to(dialogue, RECOMMENDER) == (
+        "\nUser 0:\nTaken so far, oldest first:\n- Amélie (2001)\n- Fargo (1996)"
+        "\nUser 1:\nTaken so far, oldest first:\n- Alien (1979)"
+        "\nCandidates:\n- Brazil (1985)\n- Heat (1995)\n- 七人の侍 (1954)"
+        "\nReply with a Reason and one Item of the candidates."
+    )
+    dialogue.recommend(1, "Crime.")
+    dialogue.act_all(ANSWERS)
+    assert told_to(dialogue, RECOMMENDER) == (
+        "\nUser 0:\nThe user's answer: skip 0.30\nBecause: No.\nUser 1:\nThe user's answer: click 0.90\nBecause: Yes."
+        "\nPropose again."
+    )
+
+
+def test_a_user_of_a_group_is_told_its_own_history_and_what_the_others_said() -> None:
+    dialogue = Dialogue(group(("genre", "decade")), ITEMS)
+    dialogue.recommend(1, "Crime.")
+    assert told_to(dialogue, "user_1") == (
+        "You are user 1.\nTaken so far, oldest first:\n- Alien (1979)\nYou want: 1980s\nRecommended: Heat (1995)"
+        "\nBecause: Crime.\nReply with a Reason, an Action, a Score and a Wish."
+    )
+    dialogue.act_all({**ANSWERS, "user_0": {**ANSWERS["user_0"], "reveal": "genre: Comedy"}})
+    dialogue.recommend(0, "")
+    assert told_to(dialogue, "user_1") == (
+        "\nUser 0:\nThe user's answer: skip 0.30\nBecause: No.\nWants: Comedy\nRecommended: Brazil (1985)"
+        "\nReply with a Reason, an Action, a Score and a Wish."
+    )
+    assert "\nUser 1:\nThe user's answer: click 0.90\nBecause: Yes.\nWants: nothing\n" in told_to(dialogue, "user_0")
+
+
+def test_hindsight_tells_the_recommender_of_a_group_what_all_want() -> None:
+    dialogue = Dialogue(group(("genre", "decade")), ITEMS)
+    dialogue.recommend(1, "")
+    dialogue.act_all(ANSWERS)
+    assert "".join(hindsight(RECOMMENDER, dialogue.task, dialogue.turns, ITEMS)) == (
+        "\nHindsight. Heat (1995) skip click miss.\nThe item taken next was Brazil (1985).\nThe proposal was wrong."
+        "\nThe user wants Comedy; 1980s. Brazil (1985) shares Comedy with Fargo (1996); Heat (1995) does not."
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.runs.command import read_command, take_option
-from agents.runs.config import AnyTrainConfig, TrainConfig, as_json, from_json, run_config
+from agents.runs.config import AnyTrainConfig, DataConfig, TrainConfig, as_json, from_json, run_config
 from agents.runs.run import load_partner
 from agents.training.coars import Coars, RewardConfig
 from agents.training.peers import PeersConfig
@@ -69,6 +69,8 @@ def test_the_options_are_those_of_the_recipe() -> None:
     words = ["--recipe.reward.exclude-positive-miss", "recommender", "user"]
     paper = RewardConfig(exclude_positive_miss=("recommender", "user"))
     assert read_command(words).config == TrainConfig(recipe=Coars(reward=paper))
+    groups = read_command(["--num-users", "3"]).config
+    assert groups == TrainConfig(data=DataConfig(num_users=3))
     nested = read_command(["--recipe.reward.alpha", "0.2", "--recipe.steps", "3"]).config
     assert nested == TrainConfig(recipe=Coars(steps=3, reward=RewardConfig(alpha=0.2)))
 

@@ -8,7 +8,7 @@ from agents.models.backbones import load
 from agents.models.backbones.pocket import PocketConfig, load_pocket
 from agents.models.policy import Policy
 from agents.runs.checkpoint import ADAPTERS_FOLDER
-from agents.runs.config import AnyTrainConfig, DataConfig, TrainConfig
+from agents.runs.config import AnyTrainConfig, DataConfig, TrainConfig, open_split
 from agents.runs.evaluate import main, play_policy, play_runs, play_untrained, trust_page
 from agents.runs.run import train_seeds
 from agents.training.coars import Coars
@@ -53,11 +53,14 @@ def instructed_world() -> Split:
     return load_split("synthetic", users=24, items=80, interactions=400)
 
 
+@pytest.mark.parametrize("num_users", [1, 2])
 def test_a_run_of_a_game_with_instructions_is_evaluated_with_its_controls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    num_users: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "world_of_this_test", sys.modules[__name__])
-    split, kinds = instructed_world(), ("genre", "decade")
+    kinds = ("genre", "decade")
+    data = DataConfig(dataset="world_of_this_test:instructed_world", instructions=kinds, num_users=num_users)
+    split = open_split(data)
     size = PocketConfig(hidden=16, layers=1, heads=1, steps=2, batch=8, kinds=kinds)
     load_pocket(split, size, cache_dir=tmp_path / "pocket")
     (backbone,) = (tmp_path / "pocket").iterdir()
@@ -66,7 +69,7 @@ def test_a_run_of_a_game_with_instructions_is_evaluated_with_its_controls(
         backbone=str(backbone),
         lora_rank=2,
         log="none",
-        data=DataConfig(dataset="world_of_this_test:instructed_world", instructions=kinds),
+        data=data,
         recipe=Coars(steps=1, episodes_per_step=8, max_turns=2, rules=Rules(answer="best")),
     )
     (run,) = train_seeds(config, split, [5])
@@ -82,7 +85,8 @@ def test_a_run_of_a_game_with_instructions_is_evaluated_with_its_controls(
         *(f"| {name}" for name in names),
     ]
     silent = list(read_transcripts(tmp_path / "found" / "no_words-s0-d0.jsonl"))
-    assert len(silent) == len(split.test)
+    assert len(silent) == len(split.groups("test")) >= 3
+    assert {len(turn.answers) for t in silent for turn in t.turns} == {num_users}
     assert {answer.message for t in silent for turn in t.turns for answer in turn.answers if not answer.error} == {""}
     assert {t.rules for t in silent} == {Rules(answer="best")}
 

@@ -12,7 +12,7 @@ import pytest
 from coars_env import EpisodeSet, list_datasets, load, load_split, register
 from coars_env.cli import main as coars
 from coars_env.commands.data import main, shape
-from coars_env.errors import CoarsError, ConfigError, DatasetError, MissingDataError
+from coars_env.errors import CoarsError, ConfigError, DatasetError, MissingDataError, TaskError
 from coars_env.testing import toy_dataset
 
 INTER = {"0": [0, 1, 2], "1": [2, 0, 3, 1]}
@@ -301,3 +301,15 @@ def test_data_with_a_split_of_their_own_are_measured_with_it(
     assert "3 train, 1 validation, 2 test" in capsys.readouterr().out
     main(["stats", "folds_of_the_test:split"])
     assert "3 train, 3 validation, 0 test" in capsys.readouterr().out
+
+
+def test_episodes_of_groups_are_frozen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["episodes", "synthetic", "--source", "synthetic", "--num-users", "3", "--out", str(tmp_path)]
+    main(words)
+    (line,) = capsys.readouterr().out.splitlines()
+    path = tmp_path / "synthetic" / "leave_last_groups_3" / "test" / "uniform" / "d0.jsonl"
+    assert line.endswith(f"{path}  {len(path.read_text(encoding='utf-8').splitlines()) - 1} tasks")
+    with pytest.raises(TaskError, match=r"No 300 users of .* Ask for smaller groups"):
+        main([*words, "--num-users", "300"])
+    with pytest.raises(ConfigError, match=r"Expected num_users >= 2, found 0"):
+        main([*words, "--num-users", "0"])
