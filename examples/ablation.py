@@ -17,23 +17,24 @@ from typing import Any, Literal
 import tyro
 
 from agents.runs.config import AnyTrainConfig, DataConfig, TrainConfig, open_split, with_settings
-from agents.runs.evaluate import describe, play_runs, play_untrained, where_it_ran
+from agents.runs.evaluate import benchmark_of, describe, play_controls, play_runs, play_untrained, where_it_ran
 from agents.runs.run import train_seeds
 from agents.training.coars import Coars
-from agents.training.peers import peers_of, settle
+from agents.training.peers import settle
 from baselines.coars import OutcomeRecipe
 from coars_env import (
-    Benchmark,
+    AS_IT_IS,
     Estimate,
     Rules,
     ScoreTable,
     TableRow,
     comparison_lines,
+    control_lines,
     environment_info,
     markdown_lines,
 )
 
-What = Literal["parts", "rules", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]
+What = Literal["parts", "rules", "words", "credit", "exclusion", "teacher", "diagnosis", "stage", "alpha", "opinions"]
 
 
 def variants(base: TrainConfig[Coars]) -> dict[What, dict[str, AnyTrainConfig]]:
@@ -62,6 +63,7 @@ def variants(base: TrainConfig[Coars]) -> dict[What, dict[str, AnyTrainConfig]]:
         "rules": {
             f"repeats {repeats}": coars(rules=Rules(repeats=repeats)) for repeats in ("paid", "unpaid", "forbidden")
         },
+        "words": {"CoARS": base, "no self-distillation": coars(credit="none")},
         "credit": {
             "CoARS": base,
             "sign from reward": coars(
@@ -88,6 +90,7 @@ def variants(base: TrainConfig[Coars]) -> dict[What, dict[str, AnyTrainConfig]]:
 QUESTIONS: dict[What, str] = {
     "parts": "what is CoARS without each of its parts?",
     "rules": "what should a rejected item be worth when it is proposed again, and which proposal is the answer?",
+    "words": "who teaches a user to reveal what it truly wants?",
     "credit": "what should hindsight add to the reward of a token?",
     "exclusion": "should a miss that the user liked be left out of training?",
     "teacher": "whose weights should read the hindsight?",
@@ -118,13 +121,18 @@ def main() -> None:
     split = open_split(options.base.data)
     base = replace(options.base, peers=settle(options.base.peers, split))
     folders: list[Path] = []
-    benchmark = Benchmark.of(split, options.subset, draws=options.draws, peers=peers_of(base.peers, split))
+    benchmark = benchmark_of(base, split, options.subset, draws=options.draws)
+    controls: list[str] = []
     scores = [play_untrained(base, split, benchmark, name="before training").scores()]
     for name, config in variants(base)[options.what].items():
         config = replace(config, out=base.out / name.replace(",", "").replace(" ", "_"))
         runs = train_seeds(config, split, options.seeds)
         played_by = replace(benchmark, rules=config.recipe.rules)
         scores.append(play_runs(runs, split, played_by, name=name).scores())
+        if base.data.facets is not None:
+            others = {one: played.scores() for one, played in play_controls(runs, split, played_by).items()}
+            controls += [f"{name}, with its user and with controls in the place of its user:"]
+            controls += [markdown_lines(control_lines({AS_IT_IS: scores[-1], **others}))]
         folders += runs
     subject = describe(split, options.subset, options.draws, len(options.seeds))
     table = ScoreTable.of(scores)
@@ -138,6 +146,7 @@ def main() -> None:
         table.to_markdown(),
         "Paired by user:",
         *(markdown_lines(comparison_lines(other, reference)) for other in others),
+        *controls,
         f"![the variants side by side]({stem}.png)",
     ]
     options.out.mkdir(parents=True, exist_ok=True)

@@ -154,7 +154,10 @@ def prompt(
         reply_format: fields that the message asks for; None for the default of the role.
         notes: go before the request.
     """
-    ask = (reply_format or DEFAULT_FORMATS[role]).ask(observation)
+    form = reply_format or DEFAULT_FORMATS[role]
+    if role == RECOMMENDER and not form.may_ask:
+        observation = without_questions(observation)
+    ask = form.ask(observation)
     turn = int(observation["turn"])
     if role == RECOMMENDER:
         system = ASKING_SYSTEM if instructed(observation) else RECOMMENDER_SYSTEM
@@ -263,6 +266,11 @@ def proposed(item: int | None, asked: str | None, items: Sequence[Item]) -> Piec
 def without_opinions(observation: Observation) -> Observation:
     """The same for a user that does not hear what peers say."""
     return {**observation, "opinions": np.full_like(observation["opinions"], -1)}
+
+
+def without_questions(observation: Observation) -> Observation:
+    """The same for a recommender whose format knows no questions."""
+    return {**observation, "askable": np.zeros(len(kinds_of(observation)), np.int8)}
 
 
 def opinion_of_peer(opinion: Opinion, items: Sequence[Item]) -> Pieces:

@@ -165,6 +165,11 @@ class ReplyFormat:
         return {**action, "fields": beside} if beside else action
 
     @property
+    def may_ask(self) -> bool:
+        """Whether a recommender that replies in this format can ask."""
+        return any(map(_may_ask, self.fields))
+
+    @property
     def wish(self) -> Field | None:
         """The field that reveals what the user wants; None if there is none."""
         found = (f for f in self.fields if isinstance(f.kind, OneOf) and f.kind.options is wish_texts)

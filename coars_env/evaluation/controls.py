@@ -63,12 +63,12 @@ class ShuffledWords(_Reworded):
     """A user that acts as before, and whose words in each half-turn are those of another dialogue of its batch, and of
     another group.
 
-    They come from a dialogue in which the user was asked the same and acted alike, if there is one, so that the words
+    They come from a dialogue in which the user was asked and did the same, if there is one, so that the words
     go with the action and only what they say of the wish is another's; else from one in which it was asked the same;
     else from any. Where one dialogue alone is left in the half-turn its words are empty.
 
     Unlike all other agents its dialogues depend on their neighbours: the batch size of `rollout` matters. The same
-    batch under the same seeds has the same words. What could not be read is left as it is, and lent to nobody.
+    batch under the same seeds has the same words. What could not be read is left as it is and is not lent.
 
     Raises:
         ConfigError: it is no agent.
@@ -85,8 +85,8 @@ class ShuffledWords(_Reworded):
         found: dict[int, Action] = {}
         for place, n in enumerate(order):
             others = [m for m in (*order[place + 1 :], *order[:place]) if groups[m] != groups[n]]
-            alike = [m for m in others if kinds[m] == kinds[n]] or [m for m in others if kinds[m][0] == kinds[n][0]]
-            found[n] = said[(alike or others)[0]][1] if others else {"message": ""}
+            same = [m for m in others if kinds[m] == kinds[n]] or [m for m in others if kinds[m][0] == kinds[n][0]]
+            found[n] = said[(same or others)[0]][1] if others else {"message": ""}
         return found
 
 

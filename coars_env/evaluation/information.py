@@ -19,8 +19,8 @@ def beliefs(transcript: Transcript, items: Sequence[Item], scorer: Scorer, *, no
     It starts from a scorer: the softmax of the scores, standardised within the list; in a group, of their mean over the
     users. Then it goes by Bayes' rule and takes every answer to be wrong with probability `noise`: a revealed facet
     speaks for the candidates that have it, a star or click (of all users) for the proposal, a dislike or skip against
-    it; what is said again tells nothing new. It depends on what was said alone, so that users are measured on one
-    scale, whatever their recommenders make of it.
+    it; what is said again adds nothing. It depends on what was said alone, so that users are measured on one scale,
+    whatever their recommenders make of it.
 
     Args:
         transcript: the episode.
@@ -56,7 +56,7 @@ def beliefs(transcript: Transcript, items: Sequence[Item], scorer: Scorer, *, no
 def turn_information(
     transcript: Transcript, items: Sequence[Item], scorer: Scorer, *, noise: float = NOISE
 ) -> tuple[FloatArray, FloatArray]:
-    """Return how many bits each turn tells, shape [turns] twice, see `beliefs`.
+    """Return how many bits each turn gives, shape [turns] twice, see `beliefs`.
 
     First by how much the entropy of the belief falls, whether what was said is true or not; then by how much the
     logarithm of the belief in the target rises, which is below 0 where the turn misleads. The second is NaN where the
@@ -75,7 +75,7 @@ _Statement = Facet | tuple[int, bool]
 
 
 def _statements(turn: Turn) -> list[_Statement]:
-    """What a turn tells; a turn that could not be read tells nothing."""
+    """What a turn says; nothing where it could not be read."""
     said: list[_Statement] = [answer.reveal for answer in turn.answers if answer.reveal is not None]
     if turn.usable and turn.proposal is not None:
         said.append((turn.proposal, turn.positive))

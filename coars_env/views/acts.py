@@ -50,12 +50,12 @@ class Acts:
     facets: tuple[Facet, ...] = ()
     """In the order of `facet_vocabulary`."""
 
-    @property
+    @cached_property
     def decline(self) -> int:
         """The user's act that answers a question and reveals nothing; 20 where there are no questions."""
         return NUM_ANSWERS + len(self.facets)
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Number of acts, "wait" included."""
         return max(self.num_candidates + len(self.kinds), self.decline + bool(self.kinds)) + 1

@@ -21,7 +21,7 @@ from coars_env import (
     item_features,
     leave_last,
 )
-from coars_env.testing import toy_dataset, toy_episodes
+from coars_env.testing import toy_dataset, toy_episodes, toy_instructed_episodes
 
 FEATURES = item_features(leave_last(toy_dataset()))
 
@@ -36,6 +36,14 @@ def numeric(**options: Any) -> AecEnv:
 
 def masked(**options: Any) -> AecEnv:
     return AecEnv(MaskedEnv(CoarsEnv(toy_episodes(), **options), FEATURES))
+
+
+def asking_text() -> AecEnv:
+    return AecEnv(CoarsEnv(toy_instructed_episodes()))
+
+
+def asking_masked() -> AecEnv:
+    return AecEnv(MaskedEnv(CoarsEnv(toy_instructed_episodes()), FEATURES))
 
 
 VIEWS = pytest.mark.parametrize("view", [text, numeric, masked])
@@ -125,7 +133,7 @@ def test_a_copy_in_words_has_no_state() -> None:
         env.state()
 
 
-@VIEWS
+@pytest.mark.parametrize("view", [text, numeric, masked, asking_text, asking_masked])
 def test_pettingzoo_accepts_the_environment(view: Any) -> None:
     with warnings.catch_warnings():
         for what in ("Observation is not", "Observation space for each", "Action space for each"):  # Box and Discrete
@@ -137,6 +145,19 @@ def test_pettingzoo_accepts_the_environment(view: Any) -> None:
 @NUMBERS
 def test_pettingzoo_accepts_the_state(view: Any) -> None:
     state_test(view(), view().env, num_cycles=30)
+
+
+def test_a_question_is_asked_and_answered_in_turn_order() -> None:
+    env = asking_masked()
+    env.reset(options={"task_id": "toy-0"})
+    acts = [3, 21, 0, 18]  # asks for the genre; a comedy; proposes; clicks
+    for agent, act in zip(env.agent_iter(), acts, strict=False):
+        observation, *_ = env.last()
+        assert observation["action_mask"][act], agent
+        assert not env.observe(RECOMMENDER if agent == USER else USER)["action_mask"][:-1].any()
+        env.step(act)
+    assert [turn.question for turn in env.env.transcript.turns] == ["genre", None]
+    assert env.env.transcript.ending == "accepted"
 
 
 @VIEWS

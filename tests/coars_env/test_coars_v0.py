@@ -7,7 +7,20 @@ import pytest
 from pettingzoo.test import max_cycles_test
 from pettingzoo.utils import parallel_to_aec
 
-from coars_env import ENV_IDS, ROLES, AecEnv, CoarsEnv, ConfigError, MaskedEnv, NumericEnv, coars_v0
+from coars_env import (
+    ENV_IDS,
+    ROLES,
+    AecEnv,
+    CoarsEnv,
+    ConfigError,
+    MaskedEnv,
+    NumericEnv,
+    Rules,
+    coars_v0,
+    item_features,
+    leave_last,
+)
+from coars_env.testing import toy_dataset, toy_instructed_episodes
 
 SMALL: dict[str, Any] = {"users": 60, "items": 90, "interactions": 1500}
 
@@ -67,6 +80,22 @@ def test_pettingzoo_counts_the_cycles() -> None:
     max_cycles_test(
         SimpleNamespace(parallel_env=parallel, env=lambda max_cycles: parallel_to_aec(parallel(max_cycles)))
     )
+
+
+def test_episodes_with_instructions_are_made_by_both_names() -> None:
+    features = item_features(leave_last(toy_dataset()))
+    options = {"features": features, "rules": Rules(repeats="forbidden")}
+    parallel = coars_v0.parallel_env(toy_instructed_episodes(), view="masked", **options)
+    turns = coars_v0.env(toy_instructed_episodes(), view="text", rules=Rules(questions=False))
+    assert parallel.action_space(ROLES[0]).n == 35  # type: ignore[attr-defined]
+    assert "allowed" in parallel.env.observation_space(ROLES[0]).spaces  # type: ignore[attr-defined]
+    assert "ask" not in turns.action_space(ROLES[0]).spaces  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not hasattr(pettingzoo, "register"), reason="PettingZoo has registries from 1.27 on")
+def test_pettingzoo_makes_episodes_with_instructions_by_id() -> None:
+    env = pettingzoo.make("parallel", "coars/Synthetic-Text-v0", data=toy_instructed_episodes())
+    assert env.reset(seed=0)[0][ROLES[1]]["kinds"] == "genre\ndecade"
 
 
 def test_gymnasium_knows_the_ids() -> None:

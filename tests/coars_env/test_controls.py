@@ -104,7 +104,7 @@ def test_words_depend_on_the_batch_and_one_dialogue_alone_is_silent() -> None:
     pairs = played(ShuffledWords(Frank()), ASKS, FIRST, batch_size=2)
     real = words(played(Frank(), ASKS, FIRST), 0)
     assert words(pairs, 0) == [real[1], real[0], real[3], real[2]]
-    # In the first pair one likes item 1 and one does not: with nobody who acted alike the other one lends.
+    # In the first pair one likes item 1 and one does not: where none did the same the other one lends.
     assert words(pairs, 1)[0][0] == "I want Drama."
     assert words(played(ShuffledWords(Frank()), ASKS, FIRST, batch_size=1), 1) == [("", "")] * 4
 
@@ -131,7 +131,7 @@ def test_the_user_sees_its_own_words_and_the_recommender_the_others(control: typ
     assert reveals_of(heard)[1] == (WISHES[3] if control is ShuffledWords else None)  # the other one who takes item 1
 
 
-def test_what_could_not_be_read_is_left_as_it_is_and_lent_to_nobody() -> None:
+def test_what_could_not_be_read_is_left_as_it_is_and_is_not_lent() -> None:
     class Mumbles(Frank):
         def _answer(self, n: int, observation: Observation) -> dict[str, Any]:
             own = super()._answer(n, observation)

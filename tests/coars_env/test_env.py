@@ -28,13 +28,14 @@ from coars_env import (
     Dialogue,
     EpisodeSet,
     Item,
+    Rules,
     TaskError,
     Transcript,
     history_of,
     opinions_heard,
 )
 from coars_env.spaces import UnicodeText, as_member
-from coars_env.testing import check_env, toy_episodes
+from coars_env.testing import check_env, toy_episodes, toy_instructed_episodes
 
 # toy-0: history 0 4, candidates 5 1 3, target 5 at place 0, peer similarities .5 -1 0
 # of 5 one peer: level 2, after 2; of 1 three: level 1, after 2 and 4; level 0, after 4; level 0; of 3 nobody
@@ -663,19 +664,29 @@ def test_rendering_returns_or_prints_the_dialogue(capsys: pytest.CaptureFixture[
         env.close()
 
 
-def test_pettingzoo_accepts_the_parallel_environment() -> None:
-    parallel_api_test(toy_env(), num_cycles=500)
+def asking_env() -> CoarsEnv:
+    return CoarsEnv(toy_instructed_episodes(), rules=Rules(repeats="forbidden"))
 
 
-def test_pettingzoo_finds_the_seeds_in_order() -> None:
-    parallel_seed_test(toy_env)
+GAMES = pytest.mark.parametrize("game", [toy_env, asking_env])
 
 
-def test_pettingzoo_accepts_the_environment_in_turns() -> None:
+@GAMES
+def test_pettingzoo_accepts_the_parallel_environment(game: Callable[[], CoarsEnv]) -> None:
+    parallel_api_test(game(), num_cycles=500)
+
+
+@GAMES
+def test_pettingzoo_finds_the_seeds_in_order(game: Callable[[], CoarsEnv]) -> None:
+    parallel_seed_test(game)
+
+
+@GAMES
+def test_pettingzoo_accepts_the_environment_in_turns(game: Callable[[], CoarsEnv]) -> None:
     with warnings.catch_warnings():
         for what in ("Observation is not", "Observation space for each", "Action space for each"):  # Box and Discrete
             warnings.filterwarnings("ignore", message=what)
-        api_test(parallel_to_aec(toy_env()), num_cycles=200)
+        api_test(parallel_to_aec(game()), num_cycles=200)
 
 
 def test_pettingzoo_finds_the_seeds_in_turns_in_order() -> None:

@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
@@ -21,22 +22,24 @@ from coars_env import (
     AecEnv,
     CoarsEnv,
     CoarsReward,
+    Facet,
     MaskedEnv,
     NumericAgent,
     NumericEnv,
+    Rules,
     ShapeError,
     SingleAgentEnv,
     TaskError,
+    facet_vocabulary,
     item_features,
     leave_last,
     rollout,
 )
-from coars_env.testing import ScriptedAgent, check_agent, toy_dataset, toy_episodes
-from coars_env.views.acts import Acts
+from coars_env.testing import ScriptedAgent, check_agent, check_env, toy_dataset, toy_episodes, toy_instructed_episodes
+from coars_env.views.acts import Acts, question_open
 
 FEATURES = item_features(leave_last(toy_dataset()))
 KINDS = pytest.mark.parametrize("kind", [NumericEnv, MaskedEnv])
-TOY_ACTS = Acts(3)
 TOY_0 = {"task_id": "toy-0"}
 WAIT = 20
 acts = st.integers(0, WAIT)
@@ -61,18 +64,34 @@ def both(act: Any) -> dict[str, Any]:
 # One game, many faces -------------------------------------------------------------------------------------------------
 
 
-def text_rewards(seed: int, said: list[int]) -> tuple[list[float], str]:
-    env = CoarsEnv(toy_episodes())
+Game = Callable[[], CoarsEnv]
+PLAIN: Game = lambda: CoarsEnv(toy_episodes())  # noqa: E731
+FORBIDDING: Game = lambda: CoarsEnv(toy_episodes(), rules=Rules(repeats="forbidden"))  # noqa: E731
+ASKING: Game = lambda: CoarsEnv(toy_instructed_episodes(), reward=CoarsReward(question_cost=0.25))  # noqa: E731
+SILENT: Game = lambda: CoarsEnv(toy_instructed_episodes(), rules=Rules("unpaid", questions=False))  # noqa: E731
+GAMES = {"plain": PLAIN, "forbidding": FORBIDDING, "asking": ASKING, "silent": SILENT}
+
+
+def in_words(env: CoarsEnv, act: int) -> Any:
+    """The act of the side whose half-turn it is, by what that side observes."""
+    assert env.dialogue
+    role = env.dialogue.speaker
+    seen = env.dialogue.observe(role)
+    facets = facet_vocabulary(env.episodes.items, env.episodes.kinds)
+    return Acts(3, env.episodes.kinds, facets).to_action(act, role, question_open(seen, role))
+
+
+def text_rewards(game: Game, seed: int, said: list[int]) -> tuple[list[float], str]:
+    env = game()
     env.reset(seed=seed)
     rewards: list[float] = []
     for act in said:
-        if env.dialogue is not None and env.agents:
-            rewards += env.step(dict.fromkeys(ROLES, TOY_ACTS.to_action(act, env.dialogue.speaker)))[1].values()
+        if env.agents:
+            rewards += env.step(dict.fromkeys(ROLES, in_words(env, act)))[1].values()
     return rewards, env.transcript.to_json()
 
 
-def numeric_rewards(kind: type[NumericEnv], seed: int, said: list[int]) -> tuple[list[float], str]:
-    env = toy_env(kind)
+def numeric_rewards(env: NumericEnv, seed: int, said: list[int]) -> tuple[list[float], str]:
     env.reset(seed=seed)
     rewards: list[float] = []
     for act in said:
@@ -81,8 +100,7 @@ def numeric_rewards(kind: type[NumericEnv], seed: int, said: list[int]) -> tuple
     return rewards, env.transcript.to_json()
 
 
-def rewards_in_turns(kind: type[NumericEnv], seed: int, said: list[int]) -> tuple[list[float], str]:
-    env = AecEnv(toy_env(kind))
+def rewards_in_turns(env: AecEnv, seed: int, said: list[int]) -> tuple[list[float], str]:
     env.reset(seed=seed)
     rewards: list[float] = []
     for act in said:
@@ -92,27 +110,45 @@ def rewards_in_turns(kind: type[NumericEnv], seed: int, said: list[int]) -> tupl
     return rewards, env.env.transcript.to_json()
 
 
-def rewards_of_one_side(role: Any, seed: int, said: list[int]) -> tuple[list[float], str]:
-    own, other = said[ROLES.index(role) :: 2], said[1 - ROLES.index(role) :: 2]
-    partner = ScriptedAgent([TOY_ACTS.to_action(act, ROLES[1 - ROLES.index(role)]) for act in other])
-    env = SingleAgentEnv(toy_env(), role, partner)
+class Acting:
+    """Plays a list of acts in one dialogue."""
+
+    def __init__(self, acts: Acts, role: Any, said: list[int]) -> None:
+        self.acts, self.role, self.said = acts, role, said
+
+    def start(self, seeds: Any) -> None:
+        self.left = iter(self.said)
+
+    def act(self, observations: Any) -> Any:
+        seen = observations[0]
+        return {0: self.acts.to_action(next(self.left), self.role, question_open(seen, self.role))}
+
+
+def rewards_of_one_side(game: Game, role: Any, seed: int, said: list[int]) -> tuple[list[float], str]:
+    side = ROLES.index(role)
+    numeric = NumericEnv(game(), FEATURES)
+    partner = Acting(numeric.encoder.acts, ROLES[1 - side], said[1 - side :: 2])
+    env = SingleAgentEnv(numeric, role, partner)
     env.reset(seed=seed)
     rewards, terminated = [], False
-    for act in own:
+    for act in said[side::2]:
         if not terminated:
             _, reward, terminated, _, _ = env.step(act)
             rewards.append(reward)
     return rewards, env.env.transcript.to_json()
 
 
-@given(st.integers(0, 9), st.lists(acts, min_size=8, max_size=8))
-def test_all_views_are_faces_of_one_game(seed: int, said: list[int]) -> None:
-    rewards, transcript = text_rewards(seed, said)
+@pytest.mark.parametrize("game", GAMES.values(), ids=list(GAMES))
+@given(st.integers(0, 9), st.lists(st.one_of(acts, st.integers(0, 34)), min_size=8, max_size=8))
+def test_all_views_are_faces_of_one_game(game: Game, seed: int, said: list[int]) -> None:
+    wait = NumericEnv(game(), FEATURES).encoder.acts.wait
+    said = [min(act, wait) for act in said]
+    rewards, transcript = text_rewards(game, seed, said)
     for kind in (NumericEnv, MaskedEnv):
-        assert numeric_rewards(kind, seed, said) == (rewards, transcript)
-        assert rewards_in_turns(kind, seed, said) == (rewards, transcript)
+        assert numeric_rewards(kind(game(), FEATURES), seed, said) == (rewards, transcript)
+        assert rewards_in_turns(AecEnv(kind(game(), FEATURES)), seed, said) == (rewards, transcript)
     for side, role in enumerate(ROLES):  # a reward in each turn, that is in every second half-turn
-        assert rewards_of_one_side(role, seed, said) == (rewards[2 + side :: 4], transcript)
+        assert rewards_of_one_side(game, role, seed, said) == (rewards[2 + side :: 4], transcript)
 
 
 def test_rewards_are_those_of_the_transcript() -> None:
@@ -244,6 +280,73 @@ def test_the_state_is_what_the_recommender_sees() -> None:
 def test_features_must_fit_the_catalogue() -> None:
     with pytest.raises(ShapeError, match=r"Expected 6 rows, found 5\. Take them from the split"):
         NumericEnv(CoarsEnv(toy_episodes()), FEATURES[:5])
+
+
+# Questions ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_dialogue_with_questions_in_acts_by_hand() -> None:
+    # acts of K = 3, Q = 2, V = 13: 3 asks for the genre, 4 for the decade; 21 wants a comedy, 33 declines, 34 waits
+    env = MaskedEnv(CoarsEnv(toy_instructed_episodes(), reward=CoarsReward(question_cost=0.25)), FEATURES)
+    assert env.action_space(USER).n == 35
+    observations, _ = env.reset(options=TOY_0)
+    assert np.flatnonzero(observations[RECOMMENDER]["action_mask"]).tolist() == [0, 1, 2, 3, 4]
+    observations = env.step({RECOMMENDER: 3, USER: 34})[0]
+    assert np.flatnonzero(observations[USER]["action_mask"]).tolist() == list(range(20, 34))
+    assert np.flatnonzero(observations[RECOMMENDER]["action_mask"]).tolist() == [34]
+    observations, rewards, *_, infos = env.step({RECOMMENDER: 34, USER: 21})
+    assert rewards == {RECOMMENDER: -0.25, USER: 0.0}
+    assert infos[USER]["parse_error"] == ""
+    env.step(both(4))
+    assert env.step(both(33))[4][USER]["parse_error"] == ""
+    env.step(both(4))
+    _, rewards, *_, infos = env.step(both(19))  # a click is no answer to a question
+    assert infos[USER]["parse_error"] == "act 19 is no answer to a question"
+    assert rewards == {RECOMMENDER: -0.25, USER: -1.0}
+    assert infos[RECOMMENDER]["reward_terms"]["excluded"] is True
+    infos = env.step(both(4))[4]
+    assert infos[RECOMMENDER]["parse_error"] == "act 4 asks where nothing may be asked"
+    env.step(both(33))
+    turns = env.transcript.turns
+    assert [turn.rationale for turn in turns] == ["Which genre?", "Of which decade?", "Of which decade?", ""]
+    assert [turn.answer.message for turn in turns] == ["I want the genre Comedy.", "I would rather not say.", "", ""]
+    assert turns[0].answer.reveal == Facet("genre", "Comedy")
+
+
+def test_masks_follow_the_rules() -> None:
+    env = MaskedEnv(FORBIDDING(), FEATURES)
+    env.reset(options=TOY_0)
+    env.step(both(1))
+    observations = env.step(both(6))[0]  # skips Heat
+    assert np.flatnonzero(observations[RECOMMENDER]["action_mask"]).tolist() == [0, 2]
+    infos = env.step(both(1))[4]
+    assert "repeats are forbidden" in infos[RECOMMENDER]["parse_error"]
+    silent = MaskedEnv(SILENT(), FEATURES)
+    observations, _ = silent.reset(options=TOY_0)
+    assert np.flatnonzero(observations[RECOMMENDER]["action_mask"]).tolist() == [0, 1, 2]
+    assert silent.encoder.size == MaskedEnv(ASKING(), FEATURES).encoder.size  # a policy can be asked to be silent
+
+
+@pytest.mark.parametrize("kind", [NumericEnv, MaskedEnv])
+@pytest.mark.parametrize("game", [FORBIDDING, ASKING, SILENT], ids=["forbidding", "asking", "silent"])
+def test_games_with_questions_and_rules_keep_what_every_view_promises(kind: type[NumericEnv], game: Game) -> None:
+    check_env(lambda: kind(game(), FEATURES), episodes=20)
+    check_env(game, episodes=20)
+
+
+def test_a_policy_talks_in_a_game_with_questions_as_it_plays_the_environment() -> None:
+    env = MaskedEnv(ASKING(), FEATURES)
+    agent = NumericAgent(by_the_sum, env.encoder)
+    episodes = env.env.episodes
+    told = rollout(episodes, episodes.items, agent, agent, provenance=episodes.provenance, reward=env.env.reward)
+    for transcript in told:
+        observations, _ = env.reset(seed=0, options={"task_id": transcript.task.task_id})
+        while env.agents:
+            acts = {role: by_the_sum(o["observation"], o["action_mask"]) for role, o in observations.items()}
+            observations = env.step(acts)[0]
+        assert env.transcript == transcript
+        assert not any(turn.error or turn.answer.error for turn in transcript.turns)
+    assert any(turn.question for transcript in told for turn in transcript.turns)
 
 
 # Spaces, seeds, copies ------------------------------------------------------------------------------------------------
@@ -442,20 +545,26 @@ def test_an_act_may_be_an_integer_of_numpy(act: Any) -> None:
 # The tests of PettingZoo ----------------------------------------------------------------------------------------------
 
 
-@KINDS
-def test_pettingzoo_accepts_the_parallel_environment(kind: type[NumericEnv]) -> None:
-    parallel_api_test(toy_env(kind), num_cycles=200)
-    parallel_seed_test(lambda: toy_env(kind))
+PLAYED = pytest.mark.parametrize("game", [PLAIN, ASKING], ids=["plain", "asking"])
 
 
+@PLAYED
 @KINDS
-def test_pettingzoo_accepts_the_environment_in_turns(kind: type[NumericEnv]) -> None:
+def test_pettingzoo_accepts_the_parallel_environment(kind: type[NumericEnv], game: Game) -> None:
+    parallel_api_test(kind(game(), FEATURES), num_cycles=200)
+    parallel_seed_test(lambda: kind(game(), FEATURES))
+
+
+@PLAYED
+@KINDS
+def test_pettingzoo_accepts_the_environment_in_turns(kind: type[NumericEnv], game: Game) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Observation ")  # masked: Dict, where Box or Discrete is usual
-        api_test(parallel_to_aec(toy_env(kind)), num_cycles=100)
-    seed_test(lambda: parallel_to_aec(toy_env(kind)), num_cycles=50)
+        api_test(parallel_to_aec(kind(game(), FEATURES)), num_cycles=100)
+    seed_test(lambda: parallel_to_aec(kind(game(), FEATURES)), num_cycles=50)
 
 
+@PLAYED
 @KINDS
-def test_pettingzoo_accepts_the_state(kind: type[NumericEnv]) -> None:
-    state_test(AecEnv(toy_env(kind)), toy_env(kind))
+def test_pettingzoo_accepts_the_state(kind: type[NumericEnv], game: Game) -> None:
+    state_test(AecEnv(kind(game(), FEATURES)), kind(game(), FEATURES))

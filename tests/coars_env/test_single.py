@@ -14,19 +14,23 @@ from coars_env import (
     USER,
     ActionError,
     CoarsEnv,
+    CoarsReward,
     ConfigError,
+    Facet,
     FixedUser,
     MaskedEnv,
     NumericAgent,
     NumericEnv,
     RandomRecommender,
+    Rules,
     SingleAgentEnv,
     item_features,
     leave_last,
+    reveals_of,
     rollout,
     single_agent,
 )
-from coars_env.testing import ScriptedAgent, toy_dataset, toy_episodes
+from coars_env.testing import ScriptedAgent, toy_dataset, toy_episodes, toy_instructed_episodes
 
 SMALL: dict[str, Any] = {"users": 60, "items": 90, "interactions": 1500}
 SIDES = pytest.mark.parametrize("role", ["recommender", "user"])
@@ -159,6 +163,99 @@ def test_an_environment_can_be_copied_in_the_middle_of_an_episode(role: str, cop
         assert first[0].tobytes() == second[0].tobytes()
         assert first[1:] == second[1:]
     assert env.env.transcript == twin.env.transcript
+
+
+# Questions ------------------------------------------------------------------------------------------------------------
+
+# acts of K = 3, Q = 2, V = 13: 3 asks for the genre, 4 for the decade; 21 wants a comedy, 33 declines, 34 waits
+COMEDY = {"action": 0, "strength": 0.1, "message": "A comedy.", "reveal": "genre: Comedy"}
+
+
+def asking_side(role: Any, partner: Any, **options: Any) -> SingleAgentEnv:
+    env = NumericEnv(CoarsEnv(toy_instructed_episodes(), **options), item_features(leave_last(toy_dataset())))
+    return SingleAgentEnv(env, role, partner)
+
+
+def test_the_recommender_asks_and_hears_the_answer() -> None:
+    env = asking_side("recommender", ScriptedAgent([COMEDY, SKIP]), max_turns=2, reward=CoarsReward(question_cost=0.25))
+    assert np.flatnonzero(env.action_masks()).tolist() == [0, 1, 2, 3, 4]  # before the first reset, too
+    env.reset(options={"task_id": "toy-0"})
+    assert np.flatnonzero(env.action_masks()).tolist() == [0, 1, 2, 3, 4]
+    observation, reward, terminated, _, _ = env.step(3)
+    assert (reward, terminated) == (-0.25, False)
+    assert env.env.dialogue
+    assert reveals_of(env.env.dialogue.observe(RECOMMENDER)) == (Facet("genre", "Comedy"),)
+    assert observation[-13:].tolist() == [0, 1, *[0] * 11]  # Comedy is the second of 13 facets
+    assert np.flatnonzero(env.action_masks()).tolist() == [0, 1, 2]  # the last turn must propose
+    assert env.step(4)[4]["parse_error"] == "act 4 asks where nothing may be asked"
+    assert np.flatnonzero(env.action_masks()).tolist() == [0, 1, 2]
+
+
+def test_the_user_is_asked_and_answers() -> None:
+    env = asking_side("user", ScriptedAgent([{"ask": "genre", "message": "Which?"}, PROPOSE]))
+    assert np.flatnonzero(env.action_masks()).tolist() == list(range(33))
+    env.reset(options={"task_id": "toy-0"})
+    assert np.flatnonzero(env.action_masks()).tolist() == list(range(20, 34))
+    _, reward, *_, info = env.step(33)
+    assert (reward, info["parse_error"]) == (0.0, None)
+    assert np.flatnonzero(env.action_masks()).tolist() == list(range(33))
+    assert env.step(33)[4]["parse_error"] == "act 33 is no answer"
+
+
+def test_masks_of_one_side_leave_out_what_is_forbidden() -> None:
+    env = toy_side("recommender", ScriptedAgent([SKIP]), rules=Rules(repeats="forbidden"))
+    env.reset(options={"task_id": "toy-0"})
+    for act, left in ((1, [0, 2]), (0, [2]), (2, [0, 1, 2])):
+        env.step(act)
+        assert np.flatnonzero(env.action_masks()).tolist() == left
+
+
+class Talking(FixedUser):
+    """Reveals a comedy whatever happens, and skips what is proposed."""
+
+    def act(self, observations: Any) -> Any:
+        return {n: {**SKIP, "reveal": "genre: Comedy"} for n in observations}
+
+
+class Asking(RandomRecommender):
+    """Asks in its first turn."""
+
+    def act(self, observations: Any) -> Any:
+        said = super().act(observations)
+        return {n: said[n] if o["turn"] else {"ask": "decade", "message": "?"} for n, o in observations.items()}
+
+
+@SIDES
+@pytest.mark.parametrize("repeats", ["unpaid", "forbidden"])
+def test_an_instructed_episode_is_the_one_that_a_rollout_plays(role: str, repeats: Any) -> None:
+    rules, reward, episodes = Rules(repeats=repeats), CoarsReward(question_cost=0.25), toy_instructed_episodes()
+    partner = Talking() if role == "recommender" else Asking()
+    env = asking_side(role, partner, rules=rules, reward=reward)
+    for number, task in enumerate(episodes):
+        observation, _ = env.reset(seed=number, options={"task_id": task.task_id})
+        terminated = False
+        while not terminated:
+            observation, _, terminated, _, _ = env.step(by_the_sum(observation, env.action_masks()))
+        agents: list[Any] = [NumericAgent(by_the_sum, env.env.encoder), partner]
+        sides = agents if role == "recommender" else agents[::-1]
+        provenance = episodes.provenance
+        told = rollout([task], episodes.items, *sides, provenance=provenance, seed=number, rules=rules, reward=reward)
+        assert env.env.transcript == told[0]
+        own = [turn.error if role == "recommender" else turn.answer.error for turn in told[0].turns]
+        assert own == [None] * len(own)  # what the mask allows can be read
+
+
+@SIDES
+def test_gymnasium_accepts_both_sides_of_an_instructed_game(role: str) -> None:
+    features = item_features(leave_last(toy_dataset()))
+    env_id = f"coars/Synthetic-{role.title()}-v0"
+    partner = Talking() if role == "recommender" else Asking()
+    env = gymnasium.make(env_id, game=toy_instructed_episodes(), features=features, partner=partner, render_mode="ansi")
+    check_env(env.unwrapped)
+    assert env.action_space == gymnasium.spaces.Discrete(35)
+    env.reset(seed=0)
+    env.step(3 if role == "recommender" else 33)
+    assert "\nThe user wants: " in str(env.render())
 
 
 # By name --------------------------------------------------------------------------------------------------------------

@@ -229,8 +229,25 @@ class Rounds(CoarsReward):
         return {agent: np.nextafter(paid, 2) for agent, paid in super().batch(turns, max_turns).items()}
 
 
+class PaysQuestionsAsProposals(CoarsReward):
+    """As a batch that was written before there were questions."""
+
+    def batch(self, turns: TurnArrays, max_turns: int) -> dict[str, FloatArray]:
+        return super().batch(replace(turns, question=np.zeros_like(turns.question)), max_turns)
+
+
+class CannotRead(CoarsReward):
+    """Breaks on a turn that has no action."""
+
+    def turn(self, task: Task, turn: Turn, number: int, max_turns: int) -> RewardTerms:
+        if turn.question is not None:
+            return replace(super().turn(task, turn, number, max_turns), rewards={RECOMMENDER: 0.0})
+        return super().turn(task, turn, number, max_turns)
+
+
 def test_the_reward_of_the_paper_passes() -> None:
     check_reward(CoarsReward())
+    check_reward(CoarsReward(question_cost=0.25))
     check_reward(Changed())
     check_reward(Rounds())
 
@@ -244,6 +261,15 @@ def test_the_reward_of_the_paper_passes() -> None:
         (
             PaysOtherwiseAtOnce(),
             r"must pay the same: task 'toy-0', turn 2 pays user_0 -0\.832\d* by `turn` and -0\.831\d* by `batch`",
+        ),
+        (
+            PaysQuestionsAsProposals(question_cost=0.25),
+            r"must pay the same: task 'toy-0', turn 1 pays recommender_0 -0\.25 by `turn` and -1\.0 by `batch`\. The "
+            r"turn: .*question='genre'",
+        ),
+        (
+            CannotRead(),
+            r"CannotRead.* returns rewards=.*not those of .* in turn 1 .*The turn: Turn\(proposal=None, .*'genre'",
         ),
     ],
 )

@@ -480,6 +480,24 @@ def test_turns_earn_the_same_one_by_one_and_at_once(rows: list[Any], alpha: floa
     assert list(zip(*(side.tolist() for side in reward.batch(turns, 5).values()), strict=True)) == paid
 
 
+def test_an_instructed_episode_by_hand() -> None:
+    # acts of K = 3, Q = 2, V = 13: 3 asks for the genre; 21 wants a comedy, 33 declines, 34 waits
+    game = toy_game(replace(ASKING, tasks=ASKING.tasks[:1]), reward=CoarsReward(question_cost=0.25), max_turns=2)
+    env = VectorNumericEnv(game, 3)
+    _, infos = env.reset(seed=0)
+    assert infos[RECOMMENDER]["action_mask"].sum(1).tolist() == [5, 5, 5]
+    _, _, _, _, infos = env.step({RECOMMENDER: [3, 0, 4], USER: [34] * 3})
+    legal = [np.flatnonzero(row).tolist() for row in infos[USER]["action_mask"]]
+    assert legal == [list(range(20, 34)), list(range(33)), list(range(20, 34))]
+    seen, rewards, _, _, infos = env.step({RECOMMENDER: [34] * 3, USER: [21, 21, 7]})
+    # a question, a hit disliked with .12 (turn 1 of 2: D = 4/3, q = .5, v = -.76), a question without an answer
+    assert rewards[RECOMMENDER] == pytest.approx([-0.25, 0.56 * 4 / 3, -0.25])
+    assert rewards[USER] == pytest.approx([0.0, -0.76 * (1 + 0.1 * 0.5 * 0.76), -1.0])
+    revealed = seen[RECOMMENDER][:, -13:]
+    assert revealed.tolist() == [[0, 1, *[0] * 11], [0, 1, *[0] * 11], [0] * 13]
+    assert infos[RECOMMENDER]["action_mask"].sum(1).tolist() == [3, 3, 3]  # the last turn must propose
+
+
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
@@ -538,6 +556,28 @@ def test_dialogues_in_step_are_those_of_a_rollout() -> None:
     tasks = [dialogue.task for dialogue in vector.dialogues]
     expected = rollout(tasks, TOY.items, recommender, user, provenance=TOY.provenance)
     assert [transcript.turns for transcript in vector.transcripts] == [transcript.turns for transcript in expected]
+
+
+def test_instructed_dialogues_in_step_are_those_of_single_environments() -> None:
+    rules = Rules(repeats="forbidden")
+    vector, single = (VectorDialogueEnv(CoarsEnv(ASKING, rules=rules), 6), CoarsEnv(ASKING, rules=rules))
+    for number, role in enumerate(ROLES):
+        vector.action_space(role).seed(number)
+    observations, _ = vector.reset(seed=4)
+    said: list[list[Any]] = [[] for _ in range(6)]
+    while observations:
+        speaker = vector.speaker
+        actions = {n: vector.action_space(speaker).sample() for n in observations}
+        for n, action in actions.items():
+            assert vector.observation_space(speaker).contains(observations[n])
+            said[n].append(action)
+        observations, *_ = vector.step(actions)
+    for n, actions_of_one in enumerate(said):
+        single.reset(seed=4 + n)
+        for action in actions_of_one:
+            single.step(dict.fromkeys(ROLES, action))
+        assert single.transcript.to_json() == vector.transcripts[n].to_json()
+    assert any(turn.question for told in vector.transcripts for turn in told.turns)
 
 
 def test_a_reset_begins_all_dialogues_anew() -> None:

@@ -11,11 +11,13 @@ from gymnasium.wrappers.vector import NormalizeReward, RecordEpisodeStatistics
 from coars_env import (
     ActionError,
     CoarsEnv,
+    CoarsReward,
     ConfigError,
     FixedUser,
     NumericEnv,
     OracleUser,
     RandomRecommender,
+    Rules,
     SingleAgentEnv,
     SingleAgentVectorEnv,
     TaskError,
@@ -26,7 +28,7 @@ from coars_env import (
     load_split,
     make_vec,
 )
-from coars_env.testing import ScriptedAgent, toy_dataset, toy_episodes
+from coars_env.testing import ScriptedAgent, toy_dataset, toy_episodes, toy_instructed_episodes
 
 SMALL: dict[str, Any] = {"users": 60, "items": 90, "interactions": 1500}
 SIDES = pytest.mark.parametrize("role", ["recommender", "user"])
@@ -79,6 +81,55 @@ def test_the_vector_is_that_of_gymnasium_over_single_environments(role: Any) -> 
             assert all(map(same, found, paid))
             ended += found[1].sum()
     assert ended > 20
+
+
+class Alternating:
+    """A user that wants a comedy in the first turn and skips, or a recommender that asks in the first."""
+
+    def __init__(self, first: Any, then: Any) -> None:
+        self.said = first, then
+
+    def start(self, seeds: Any) -> None:
+        """It remembers nothing."""
+
+    def act(self, observations: Any) -> Any:
+        return {n: self.said[seen["turn"] > 0] for n, seen in observations.items()}
+
+
+@pytest.mark.skipif(not hasattr(gymnasium.vector, "AutoresetMode"), reason="Gymnasium 1.0 resets in the next step")
+@pytest.mark.parametrize("rules", [Rules(), Rules("unpaid"), Rules("forbidden"), Rules(questions=False)], ids=str)
+@SIDES
+def test_the_vector_of_an_instructed_game_is_that_of_gymnasium(role: Any, rules: Rules) -> None:
+    episodes, features = toy_instructed_episodes(), item_features(leave_last(toy_dataset()))
+    skip = {"action": 1, "strength": 0.3, "message": "No."}
+    ask = {"ask": "genre", "message": "Which?"} if rules.questions else {"item": 1, "message": ""}
+    user = Alternating({**skip, "reveal": "genre: Comedy"}, skip)
+    partner = user if role == "recommender" else Alternating(ask, {"item": 0, "message": ""})
+
+    def game() -> NumericEnv:
+        return NumericEnv(CoarsEnv(episodes, rules=rules, reward=CoarsReward(question_cost=0.25)), features)
+
+    vector = SingleAgentVectorEnv(game(), 5, role, partner)
+    singles: Any = SyncVectorEnv(
+        [lambda: SingleAgentEnv(game(), role, partner)] * 5,
+        autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
+    )
+    assert vector.action_masks().tolist() == [env.action_masks().tolist() for env in singles.envs]  # before a reset
+    rng, masks = np.random.default_rng(0), set()
+    (seen, infos), (expected, told) = vector.reset(seed=3), singles.reset(seed=3)
+    for number in range(40):
+        assert same(seen, expected)
+        mask = infos.pop("action_mask")
+        assert mask.dtype == np.int8
+        assert mask.tolist() == [env.action_masks().tolist() for env in singles.envs]
+        assert same(infos, told)
+        masks |= set(map(tuple, mask.tolist()))
+        legal = np.array([rng.choice(np.flatnonzero(row)) for row in mask])
+        acts = legal if number % 3 else rng.integers(35, size=5)
+        seen, *found, infos = vector.step(acts)
+        expected, *paid, told = singles.step(acts)
+        assert all(map(same, found, paid))
+    assert (len(masks) > 1) == (rules.questions or (role == "recommender" and rules.repeats == "forbidden"))
 
 
 def test_games_that_begin_apart_do_not_share_a_partner() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from agents.models.backbones.backbone import Backbone
 from agents.models.backbones.causal_lm import load_causal_lm
-from agents.models.backbones.pocket import PocketConfig, load_pocket, open_pocket
+from agents.models.backbones.pocket import INSTRUCTED_STEPS, PocketConfig, load_pocket, open_pocket
 from coars_env import BackboneError, ConfigError, Split, import_object
 
 __all__ = ["Backbone", "load"]
@@ -44,7 +44,8 @@ def load(
     if ":" in str(name) and not Path(name).exists():
         return own_backbone(str(name), split, bits=bits).to(device)
     if str(name) == "pocket":
-        return load_pocket(split, PocketConfig(kinds=tuple(kinds))).to(device)
+        config = PocketConfig(kinds=tuple(kinds), steps=INSTRUCTED_STEPS) if kinds else PocketConfig()
+        return load_pocket(split, config).to(device)
     if pocket:
         return open_pocket(Path(name)).to(device)
     return load_causal_lm(name, device=device, bits=bits, dtype=dtype)

@@ -5,7 +5,8 @@ from typing import Literal
 import numpy as np
 
 from agents.models.backbones.backbone import Backbone
-from agents.models.backbones.knowledge import NUM_CANDIDATES, facets_of, reason_text
+from agents.models.backbones.knowledge import NUM_CANDIDATES, Mark, facets_of, reason_text
+from agents.models.fields import titles_and_questions
 from agents.models.prompts import (
     ACTION,
     ACTION_TEXTS,
@@ -82,17 +83,21 @@ class Demonstrator:
             )
         self._backbone, self._rng = backbone, rng
 
-    def row(self, kind: RowKind) -> tuple[list[int], list[bool]]:
+    def row(self, kind: RowKind) -> tuple[list[int], list[Mark]]:
         """One side's view of a short dialogue as token ids, and which of them are learnt.
 
         Plain: all its replies. Guided: only a last reply, given after the hindsight on that turn and agreeing with it.
         Diagnosis: only what it says to the verdict on that turn, of what speaks for the item taken next.
+
+        In games with an instruction a plain proposal or question is learnt as a choice among what may be chosen: a
+        decode loop chooses so, and questions would else be far likelier than titles, which the model only slowly learns
+        to take from the list.
         """
         rng, backbone = self._rng, self._backbone
         role: Role = ROLES[int(rng.integers(2))]
         dialogue = Dialogue(self._task(self._history()), self._items)
         turns = int(rng.choice((1, 2, 3, 4), p=(0.55, 0.25, 0.12, 0.08)))
-        exchanges: list[tuple[list[int], list[int]]] = []  # what it was told, what it answered
+        exchanges: list[tuple[list[int], list[int], Mark]] = []  # what it was told, what it answered, of what it chose
         while dialogue.ending is None and len(dialogue.turns) < turns + (dialogue.speaker == USER):
             action, reply = self._random_act(dialogue, hits=0.0 if kind == "plain" else 0.5)
             if dialogue.speaker != role and rng.random() < 0.3:
@@ -100,12 +105,12 @@ class Demonstrator:
             if dialogue.speaker == role:
                 told = prompt(role, dialogue.observe(role), self._items, backbone.list_separator)
                 context = backbone.go_on(told.content) if exchanges else backbone.begin(told.system, told.content)
-                exchanges.append((context, backbone.encode_all(reply)))
+                exchanges.append((context, backbone.encode_all(reply), self._options(dialogue)))
             dialogue.act(action)
         header = backbone.header
         tokens: list[int] = []
-        learnt: list[bool] = []
-        for number, (context, reply_tokens) in enumerate(exchanges, start=1):
+        learnt: list[Mark] = []
+        for number, (context, reply_tokens, choice) in enumerate(exchanges, start=1):
             last = kind != "plain" and number == len(exchanges)
             if last:
                 told_after, reply = self._afterwards(kind, role, dialogue)
@@ -114,7 +119,16 @@ class Demonstrator:
             tokens += context + header + reply_tokens
             learnt += [False] * (len(context) + len(header))
             learnt += [last or kind == "plain"] * len(reply_tokens)
+            if kind == "plain":
+                learnt[-2] = choice
         return tokens, learnt
+
+    def _options(self, dialogue: Dialogue) -> Mark:
+        """What the recommender may choose among, as tokens; the choice stands before the end of its reply."""
+        if not self._kinds or dialogue.speaker != RECOMMENDER:
+            return True
+        options = titles_and_questions(dialogue.observe(RECOMMENDER), self._items)
+        return tuple(self._backbone.encode_all([" " + option for option in options]))
 
     def _task(self, history: tuple[int, ...]) -> Task:
         """A made-up decision: candidates and "target" are drawn from the whole catalogue, whatever the user took, and

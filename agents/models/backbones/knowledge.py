@@ -24,6 +24,10 @@ from coars_env import HISTORY_LENGTH, Facet, Item, Opinion, Task, UserSequence, 
 
 NUM_CANDIDATES = 20
 
+Mark = bool | tuple[int, ...]
+"""Of a token of a row: whether it is learnt; or the tokens of which it is one, where it is learnt as a choice among
+these alone."""
+
 REASONS: dict[str, tuple[tuple[str, str], ...]] = {
     "propose": ((" It goes well with", "."), (" You took", ", and this is of its kind."), (" Next to", " it fits.")),
     "answer": ((" It makes me think of", "."), (" I compare it with", "."), (" The last one like it was", ".")),
@@ -42,8 +46,9 @@ def fact(item: Item, items: Sequence[Item] = (), kinds: Sequence[str] = ()) -> P
 
 FACET, BOTH = "\nOf the list:", " as well as"
 """How a statement of facets begins, and what joins two facets in it; no dialogue holds these words."""
-NUM_FACETS, TWO_FACETS = 5, 0.3
-"""Of a statement of facets: how many there are, and the share of them with two facets; ours."""
+NUM_FACETS, TWO_FACETS, NUM_JUDGED = 5, 0.3, 8
+"""Of a statement of facets: how many there are, the share of them with two facets, and how many items are compared with
+what somebody wants; ours."""
 
 
 def facets_of(item: Item, kinds: Sequence[str]) -> list[Facet]:
@@ -51,9 +56,13 @@ def facets_of(item: Item, kinds: Sequence[str]) -> list[Facet]:
     return [Facet(kind, value) for kind in kinds for value in item.values(kind)]
 
 
+Statement = tuple[Pieces, dict[int, Pieces]]
+"""Pieces, and by the place of some what they were chosen among; of a text with choices these alone are learnt."""
+
+
 def facet_statement(
     sequence: UserSequence, items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator
-) -> Pieces:
+) -> Statement:
     """Which items have a facet: knowledge of the catalogue like `fact`, in one of four forms.
 
     A list of items drawn at random, with an item of it for a facet or for two; items and facets, with yes or no; what
@@ -71,12 +80,13 @@ def facet_statement(
     return _facets_by_list(items, kinds, rng)
 
 
-def _facets_by_list(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Pieces:
+def _facets_by_list(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Statement:
     """Items of a list that have a facet, or two: "Of the list: Comedy: Fargo (1996)"."""
     listed = rng.choice(len(items), min(NUM_CANDIDATES, len(items)), replace=False).tolist()
     owned = {item: facets_of(items[item], kinds) for item in listed}
     present = list(dict.fromkeys(facet for facets in owned.values() for facet in facets))
-    pieces: list[str] = [CANDIDATES, *titles(items, listed, "")]
+    options = titles(items, listed, "")
+    pieces, choices = [CANDIDATES, *options], dict[int, Pieces]()
     for _ in range(NUM_FACETS if present else 0):
         named = [present[int(rng.integers(len(present)))]]
         fitting = [item for item in listed if named[0] in owned[item]]
@@ -86,30 +96,34 @@ def _facets_by_list(items: Sequence[Item], kinds: Sequence[str], rng: np.random.
             fitting = [item for item in fitting if set(named) <= set(owned[item])]
         words = [" " + facet_text(facet, items, kinds) for facet in named]
         pieces += [FACET, words[0], *(piece for word in words[1:] for piece in (BOTH, word)), ":"]
+        choices[len(pieces)] = options
         pieces.append(title(items, fitting[int(rng.integers(len(fitting)))]))
-    return (*pieces, "\n")
+    return (*pieces, "\n"), choices
 
 
-def _facets_by_item(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Pieces:
+def _facets_by_item(items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Statement:
     """Whether items have facets, "Heat (1995) Comedy: no."; half of the facets are the item's own."""
     vocabulary = tuple(facet_texts(items, kinds))
-    pieces: list[str] = []
+    pieces, choices = list[str](), dict[int, Pieces]()
     for _ in range(2 * NUM_FACETS if vocabulary else 0):
         item = int(rng.integers(len(items)))
         owned = facets_of(items[item], kinds)
         own = owned if owned and rng.random() < 0.5 else vocabulary
         facet = own[int(rng.integers(len(own)))]
-        pieces += [title(items, item), " " + facet_text(facet, items, kinds), ":", YES if facet in owned else NO, "\n"]
-    return tuple(pieces)
+        pieces += [title(items, item), " " + facet_text(facet, items, kinds), ":"]
+        choices[len(pieces)] = (YES, NO)
+        pieces += [YES if facet in owned else NO, "\n"]
+    return tuple(pieces), choices
 
 
-def _wanted(sequence: UserSequence, items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Pieces:
+def _wanted(sequence: UserSequence, items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator) -> Statement:
     """Whether items have what somebody wants; about half of them do."""
     wants, fitting = _wish(items, kinds, range(len(items)), rng)
     history = _stretch(sequence, rng)[1]
     words = [piece for facet in wants for piece in (";", " " + facet_text(facet, items, kinds))][1:]
     pieces: list[str] = [TAKEN, *titles(items, history, ""), YOU_WANT, *words, "\n"]
-    for _ in range(NUM_FACETS):
+    choices: dict[int, Pieces] = {}
+    for _ in range(NUM_JUDGED):
         item = fitting[int(rng.integers(len(fitting)))] if rng.random() < 0.5 else int(rng.integers(len(items)))
         pieces += [RECOMMENDED, title(items, item)]
         if rng.random() < 0.5:
@@ -118,25 +132,30 @@ def _wanted(sequence: UserSequence, items: Sequence[Item], kinds: Sequence[str],
         if rng.random() < 0.5:
             pieces += [REASON, *reason_text("answer", history, items, rng)]
         has = all(has_facet(items[item], facet) for facet in wants)
-        pieces += ["\n", ACTION, YES if has else NO, "\n"]
-    return tuple(pieces)
+        pieces += ["\n", ACTION]
+        choices[len(pieces)] = (YES, NO)
+        pieces += [YES if has else NO, "\n"]
+    return tuple(pieces), choices
 
 
 def _wanted_of_list(
     sequence: UserSequence, items: Sequence[Item], kinds: Sequence[str], rng: np.random.Generator
-) -> Pieces:
+) -> Statement:
     """Items of a list that have what somebody says that they want, one wish after another."""
     listed = rng.choice(len(items), min(NUM_CANDIDATES, len(items)), replace=False).tolist()
     history = _stretch(sequence, rng)[1]
     pieces: list[str] = [TAKEN, *titles(items, history, ""), CANDIDATES, *titles(items, listed, "")]
+    choices: dict[int, Pieces] = {}
     for _ in range(NUM_FACETS):
         wants, fitting = _wish(items, kinds, listed, rng)
         pieces.append(ANSWER)
         for facet in wants:
             pieces += [WANTS, " " + facet_text(facet, items, kinds)]
         pieces += ["\n", REASON, *reason_text("propose", history, items, rng), "\n"]
-        pieces += [NEXT, title(items, fitting[int(rng.integers(len(fitting)))]), "\n"]
-    return tuple(pieces)
+        pieces.append(NEXT)
+        choices[len(pieces)] = titles(items, listed, "")
+        pieces += [title(items, fitting[int(rng.integers(len(fitting)))]), "\n"]
+    return tuple(pieces), choices
 
 
 def _wish(
@@ -259,7 +278,7 @@ def knowledge(
     *,
     length: int,
     kinds: Sequence[str] = (),
-) -> Pieces:
+) -> Statement:
     """Return a text by its number. Of eight texts one is a fact, two are statements of fit, three of what came next,
     two are sequences. With kinds of facets there are twelve, of which four are statements of facets.
     """
@@ -268,9 +287,9 @@ def knowledge(
         if number >= 8:
             return facet_statement(sequence, items, kinds, rng)
     if number % 8 == 0:
-        return fact(items[int(rng.integers(len(items)))], items, kinds)
+        return fact(items[int(rng.integers(len(items)))], items, kinds), {}
     if number % 8 <= 2:
-        return fit_statement(sequence, items, rng, peers)
+        return fit_statement(sequence, items, rng, peers), {}
     if number % 8 <= 5:
-        return next_statement(sequence, items, rng)
-    return sequence_text(sequence, items, length, rng)
+        return next_statement(sequence, items, rng), {}
+    return sequence_text(sequence, items, length, rng), {}

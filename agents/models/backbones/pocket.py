@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from agents.models.backbones.backbone import Backbone, quiet
 from agents.models.backbones.demonstrations import Demonstrator, RowKind
-from agents.models.backbones.knowledge import BOTH, FACET, NEXT, NO, REASONS, YES, knowledge
+from agents.models.backbones.knowledge import BOTH, FACET, NEXT, NO, REASONS, YES, Mark, knowledge
 from agents.models.backbones.muon import Muon
 from agents.models.backbones.pocket_wording import (
     POCKET_ACTIONS,
@@ -43,8 +43,10 @@ from agents.models.wishes import facet_texts
 from coars_env import BackboneError, Provenance, Split, SvdPeers, atomic_path
 
 POCKET_VERSION = 12
-INSTRUCTED_VERSION = 2
+INSTRUCTED_VERSION = 3
 """Of models with kinds of facets, beside `POCKET_VERSION`."""
+INSTRUCTED_STEPS = 900
+"""`PocketConfig.steps` of models with kinds of facets, which have more to learn."""
 END, PAD = "<|end|>", "<|pad|>"
 ROLE_MARKS = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -191,7 +193,7 @@ def new_model(vocabulary: int, config: PocketConfig, pad: int, end: int) -> Qwen
     return model
 
 
-Rows = tuple[list[list[int]], list[list[bool]]]
+Rows = tuple[list[list[int]], list[list[Mark]]]
 """Token ids, and which of them are learnt."""
 
 KINDS: tuple[RowKind, ...] = ("guided", "plain", "guided", "guided", "diagnosis", "guided", "plain", "guided")
@@ -208,25 +210,19 @@ def batches(split: Split, backbone: Backbone, config: PocketConfig) -> Iterator[
     weights = lengths / lengths.sum()
     while True:
         ids: list[list[int]] = []
-        learnt: list[list[bool]] = []
+        learnt: list[list[Mark]] = []
         texts, demonstrations = count(), count()
         for row in range(config.batch):
             if row % 8 in (1, 4, 6):
                 tokens, marks = demonstrator.row(KINDS[next(demonstrations) % len(KINDS)])
             else:
                 sequence = train[int(rng.choice(len(train), p=weights))]
-                tokens = backbone.encode_all(
-                    knowledge(
-                        next(texts),
-                        sequence,
-                        split.dataset.items,
-                        peers,
-                        rng,
-                        length=config.sequence_length,
-                        kinds=config.kinds,
-                    )
-                )
-                marks = [True] * len(tokens)
+                items, length, kinds = split.dataset.items, config.sequence_length, config.kinds
+                text, choices = knowledge(next(texts), sequence, items, peers, rng, length=length, kinds=kinds)
+                tokens = backbone.encode_all(text)
+                marks = [not choices] * len(tokens)
+                for place, options in choices.items():  # each piece of such a text is one token
+                    marks[place] = tuple(backbone.encode_all(options))
             ids.append(tokens)
             learnt.append(marks)
         yield ids, learnt
@@ -240,10 +236,17 @@ def text_loss(model: Qwen3ForCausalLM, rows: Rows, pad: int) -> Tensor:
     mask = torch.zeros((len(ids), length), dtype=torch.bool)
     for row, (line, marks) in enumerate(zip(ids, learnt, strict=True)):
         tokens[row, : len(line)] = torch.tensor(line)
-        mask[row, : len(line)] = torch.tensor(marks)
+        mask[row, : len(line)] = torch.tensor(list(map(bool, marks)))
     mask[:, 0] = False
     hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
     logits = model.lm_head(hidden[mask[:, 1:]])
+    chosen = [mark for marks in learnt for mark in marks[1:] if mark]
+    if choices := {place: mark for place, mark in enumerate(chosen) if isinstance(mark, tuple)}:
+        others = torch.zeros(logits.shape, dtype=torch.bool)
+        for place, options in choices.items():
+            others[place] = True
+            others[place, list(options)] = False
+        logits = logits.masked_fill(others, -torch.inf)
     return nn.functional.cross_entropy(logits, tokens[:, 1:][mask[:, 1:]], reduction="sum")
 
 
@@ -298,7 +301,7 @@ class Halves:
     def backward(self, rows: Rows) -> float:
         """The mean loss of the learnt tokens; its gradient is in the parameters afterwards."""
         parts = list(buckets(rows))
-        learnt = sum(sum(marks[1:]) for marks in rows[1])
+        learnt = sum(sum(map(bool, marks[1:])) for marks in rows[1])
         first, second = self._pool.map(self._half, (parts[::2], parts[1::2]))
         for parameter, one, other in zip(self._parameters, first[1], second[1], strict=True):
             parameter.grad = (one + other) / learnt

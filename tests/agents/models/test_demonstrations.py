@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from agents.models.backbones.demonstrations import Demonstrator
+from agents.models.backbones.knowledge import Mark
 from agents.models.prompts import (
     ASKED,
     CANDIDATES,
@@ -38,7 +39,7 @@ class Reader:
         self.facets = {f" {text}": facet for facet, text in facet_texts(self.items, KINDS).items()}
         self.titles = {f" {item.title}": number for number, item in enumerate(self.items)}
 
-    def pieces(self, kind: Any) -> tuple[list[str], list[bool]]:
+    def pieces(self, kind: Any) -> tuple[list[str], list[Mark]]:
         tokens, learnt = self.demonstrator.row(kind)
         return [self.backbone.tokenizer.decode([token]) for token in tokens], learnt
 
@@ -102,6 +103,23 @@ def test_what_is_demonstrated_depends_on_no_instruction_and_no_target(lab: Any, 
     assert abs(own - other) < 4 * math.sqrt(2 * other * (1 - other) / wishes["own"].total())
 
 
+def test_a_plain_move_is_learnt_as_a_choice_among_what_may_be_chosen(lab: Any, split: Split) -> None:
+    reader, moves = Reader(lab, split), Counter[int]()
+    for _ in range(300):
+        pieces, learnt = reader.pieces("plain")
+        choices = {place: mark for place, mark in enumerate(learnt) if isinstance(mark, tuple)}
+        assert [pieces[place - 1] for place in choices] == [ITEM] * pieces[1:].count(ITEM)
+        for place, mark in choices.items():
+            options = [reader.backbone.tokenizer.decode([token]) for token in mark]
+            assert pieces[place] in options
+            start = pieces.index(CANDIDATES) + 1
+            assert options[:20] == pieces[start : start + 20]
+            assert options[20:] in ([], [*map(question, KINDS)])
+            moves[len(options)] += 1
+    assert moves[20] > 0  # the last turn must propose
+    assert moves[22] > 100
+
+
 def test_instructions_are_those_of_other_items_than_the_target(lab: Any, split: Split) -> None:
     reader = Reader(lab, split, seed=4)
     fits, chance = [], []
@@ -118,6 +136,7 @@ def test_a_guided_reply_says_what_hindsight_says(lab: Any, split: Split) -> None
     for _ in range(600):
         pieces, learnt = reader.pieces("guided")
         first = learnt.index(True)
+        assert not any(isinstance(mark, tuple) for mark in learnt)  # it is to find what hindsight names
         told, said = pieces[pieces.index(TAKEN_NEXT) : first], pieces[first:]
         target = told[1]
         if ITEM in said:

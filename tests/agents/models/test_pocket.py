@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from agents.models.backbones.backbone import Backbone
 from agents.models.backbones.demonstrations import Demonstrator, RowKind
-from agents.models.backbones.knowledge import NEXT, NO, YES, fit_statement, next_statement
+from agents.models.backbones.knowledge import NEXT, NO, YES, Mark, fit_statement, next_statement
 from agents.models.backbones.pocket import (
     Halves,
     PocketConfig,
@@ -63,6 +63,7 @@ from coars_env import (
     BackboneError,
     Dataset,
     Dialogue,
+    Facet,
     Item,
     Split,
     SvdPeers,
@@ -513,6 +514,40 @@ def test_the_loss_counts_learnt_tokens_alone(bigrams: Backbone) -> None:
     assert text_loss(bigrams.model, rows, 0).item() == pytest.approx(2 * math.log(2), abs=1e-5)
     rows[1][0][1] = True
     assert text_loss(bigrams.model, rows, 0).item() == pytest.approx(3 * math.log(2), abs=1e-5)
+
+
+def test_a_choice_is_learnt_among_its_options_alone(bigrams: Backbone) -> None:
+    """After a the table gives newline 1/4, a 1/8, b 1/2, c 1/8: of a, b and c, b has 2/3, and of b and c c has 1/5."""
+    marks: list[list[Mark]] = [[False, False, (5, 6, 7)], [False, (6, 7), False]]
+    rows: Rows = [[3, 5, 6], [5, 7, 4]], marks
+    assert text_loss(bigrams.model, rows, 0).item() == pytest.approx(math.log(3 / 2) + math.log(5), abs=1e-5)
+    rows[1][1][2] = True
+    assert text_loss(bigrams.model, rows, 0).item() == pytest.approx(
+        math.log(3 / 2) + math.log(5) + math.log(2), abs=1e-5
+    )
+
+
+def test_kinds_of_facets_change_the_name_of_a_model_and_their_values_do(split: Split) -> None:
+    kinds = dataclasses.replace(SMALL, kinds=("genre",))
+    names = {
+        content_hash(split, config) for config in (SMALL, kinds, dataclasses.replace(SMALL, kinds=("genre", "tag")))
+    }
+    assert len(names) == 3
+    first, *others = split.dataset.items
+    tagged = with_items(split, (dataclasses.replace(first, facets=(Facet("tag", "snow"),)), *others))
+    assert content_hash(tagged, kinds) == content_hash(split, kinds)
+    both = dataclasses.replace(SMALL, kinds=("genre", "tag"))
+    assert content_hash(tagged, both) != content_hash(split, both)
+
+
+def test_a_model_with_kinds_is_found_again(split: Split, tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, kinds=("genre", "decade"))
+    load_pocket(split, config, cache_dir=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert json.loads((folder / "pocket.json").read_text())["config"]["kinds"] == ["genre", "decade"]
+    backbone = load_pocket(split, config, cache_dir=tmp_path)
+    assert len(backbone.encode(" Which genre?")) == 1
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=60))

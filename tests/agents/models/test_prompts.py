@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agents.models.backbones.pocket_wording import POCKET_INSTRUCTED_PHRASES
+from agents.models.fields import Field, OneOf, candidate_titles
 from agents.models.prompts import (
     ACTION_TEXTS,
     ASKING_SYSTEM,
@@ -19,6 +20,7 @@ from agents.models.prompts import (
     score_texts,
     without_opinions,
 )
+from agents.models.replies import ReplyFormat
 from coars_env import (
     ACTIONS,
     RECOMMENDER,
@@ -193,6 +195,16 @@ def test_no_question_is_offered_where_none_may_be_asked() -> None:
     dialogue.recommend(len(TITLES), "?", error="no item")
     dialogue.reply(len(ACTIONS), 0.0, "?", error="no action")
     assert "".join(told(dialogue, RECOMMENDER)) == "The user's answer: none that could be read\nPropose again."
+
+
+def test_a_format_without_questions_is_told_of_none() -> None:
+    dialogue, silent = Dialogue(WISHING, ITEMS), ReplyFormat((Field("Item", OneOf(candidate_titles)),))
+    first = prompt(RECOMMENDER, dialogue.observe(RECOMMENDER), ITEMS, "\n-", reply_format=silent)
+    assert "".join(first.content) == f"{OPENING}\nReply with one Item of the candidates."
+    dialogue.recommend(1, "")
+    dialogue.reply(0, 0.1, "")
+    later = prompt(RECOMMENDER, dialogue.observe(RECOMMENDER), ITEMS, "\n-", reply_format=silent)
+    assert later.content[-1] == "\nPropose again."
 
 
 def test_the_user_is_told_what_it_wants_and_what_is_asked() -> None:
