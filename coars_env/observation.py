@@ -55,8 +55,8 @@ def reveals_by_turn(observation: Observation) -> list[list[Facet | None]]:
 
 def all_reveals(observation: Observation) -> tuple[Facet, ...]:
     """Return what all users revealed in the finished turns, in order and each facet once."""
-    told = (facet for turn in reveals_by_turn(observation) for facet in turn)
-    return tuple(dict.fromkeys(facet for facet in told if facet is not None))
+    found = (facet for turn in reveals_by_turn(observation) for facet in turn)
+    return tuple(dict.fromkeys(facet for facet in found if facet is not None))
 
 
 def kinds_of(observation: Observation) -> tuple[str, ...]:

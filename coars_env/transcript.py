@@ -310,8 +310,8 @@ def _check_rewards(transcript: Transcript) -> None:
     if len(rewards) not in (0, len(turns)) or not all(
         set(paid) == set(agents) and all(map(math.isfinite, paid.values())) for paid in rewards
     ):
-        told = f"a finite reward for each of {list(agents)}, or none has"
-        raise ValueError(f"each of {len(turns)} turns must have {told}")
+        wanted = f"a finite reward for each of {list(agents)}, or none has"
+        raise ValueError(f"each of {len(turns)} turns must have {wanted}")
 
 
 def _check_rules(transcript: Transcript, number: int) -> None:

@@ -134,7 +134,7 @@ def main() -> None:
     build = coars_env.builder(split, options.candidates)
     draws = [coars_env.freeze(build, "test", draw=draw) for draw in range(options.draws)]
     wishes = coars_env.builder(split, options.candidates, instructions=FacetInstructions(("genre", "decade"), most=1))
-    told = [coars_env.freeze(wishes, "test", draw=draw) for draw in range(options.draws)]
+    wishing = [coars_env.freeze(wishes, "test", draw=draw) for draw in range(options.draws)]
     svd, kernel = coars_env.svd_scorer(SvdPeers(split).directions), coars_env.kernel_scorer(split)
     recommenders: dict[str, Agent] = {
         "random": load_system("random").fit(split).agent(RECOMMENDER),
@@ -157,7 +157,7 @@ def main() -> None:
             f"## Hit@1 of the first proposal\n\n{knowing(recommenders, draws)}",
             f"## Dialogues of at most 4 turns; no rejected film is proposed again\n\n"
             f"{deciding(recommenders, users, draws)}",
-            f"## Each user wants one facet; the prior is the kernel's\n\n{talking(kernel, told)}",
+            f"## Each user wants one facet; the prior is the kernel's\n\n{talking(kernel, wishing)}",
         ]
     )
     print(text)

@@ -72,7 +72,7 @@ def _episode(transcript: Transcript, terms: Sequence[RewardTerms]) -> dict[str, 
     accepted, failed = transcript.ending == "accepted", transcript.ending == "failed"
     proposals = [turn.proposal for turn in turns if turn.proposal is not None]
     opening = opening_turn(turns)
-    told = {(place, answer.reveal) for turn in turns for place, answer in enumerate(turn.answers) if answer.reveal}
+    said = {(place, answer.reveal) for turn in turns for place, answer in enumerate(turn.answers) if answer.reveal}
     wishes = [member.instruction for member in transcript.task.members]
     return {
         "hit_final": float(not failed and transcript.final_item == target),
@@ -85,8 +85,8 @@ def _episode(transcript: Transcript, terms: Sequence[RewardTerms]) -> dict[str, 
         "accepted": float(accepted),
         "turns_to_accept": len(turns) if accepted else np.nan,
         "questions": sum(turn.question is not None for turn in turns),
-        "revealed": len(told),
-        "true_reveals": _mean([(wish := wishes[place]) is not None and facet in wish.facets for place, facet in told]),
+        "revealed": len(said),
+        "true_reveals": _mean([(wish := wishes[place]) is not None and facet in wish.facets for place, facet in said]),
         "reward_recommender": _mean([term.rewards[RECOMMENDER] for term in terms]),
         "reward_user": _mean([paid for term in terms for agent, paid in term.rewards.items() if agent != RECOMMENDER]),
         "acceptance_on_hits": _mean([turn.positive for turn in turns if turn.proposal == target]),

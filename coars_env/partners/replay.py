@@ -90,8 +90,8 @@ def _answered(observation: Observation, turns: Sequence[Turn], place: int) -> bo
     answers = [turn.answers[place] for turn in turns[: seen["turn"]]]
     actions = [-1 if answer.action is None else answer.action for answer in answers]
     revealed = tuple(answer.reveal for answer in answers)
-    told = seen["actions"][: len(answers)].tolist() == actions
-    return told and ("reveals" not in seen or reveals_of(seen) == revealed)
+    same = seen["actions"][: len(answers)].tolist() == actions
+    return same and ("reveals" not in seen or reveals_of(seen) == revealed)
 
 
 def _answer(turn: Turn | None, place: int) -> Action:

@@ -63,7 +63,7 @@ class TaskBuilder:
     def groups(self, wanted: Iterable[tuple[str, Sequence[Cut], np.random.Generator]]) -> list[Task]:
         """One task for each group of sequences, cut before the item that all took next; as `batch`.
 
-        Negatives are no item of any user of the group, or, without `exclude_owned`, of nobody's visible history.
+        Negatives are no item of any user of the group, or, without `exclude_owned`, no item of any visible history.
 
         Raises:
             TaskError: the sequences of a group are cut before different items, or the best of a scorer are asked for.

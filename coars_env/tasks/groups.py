@@ -18,7 +18,7 @@ def hold_out_groups(split: Split, num_users: int, *, last: int = LAST, seed: int
     """Return the split with groups of users in place of single ones, named for instance "leave_last_groups_3".
 
     A group are users whose sequences in the held-out part have an item in common among the `last` items of each, not
-    as the first. That item is what they decide about: each one's history ends right before it, so nobody's holds it or
+    as the first. That item is what they decide about: each one's history ends right before it, so none holds it or
     what came after it. No earlier part of the split keeps it, or what came after it, in the sequence of a user of the
     group: training ends there. Other users' training sequences stay.
 

@@ -378,7 +378,7 @@ def test_a_question_is_answered_by_all() -> None:
     dialogue.act_all({user: {**answer("click", 1.0), "reveal": "genre: Comedy"} for user in dialogue.agents[1:]})
     metrics = {name: values[0] for name, values in episode_metrics([dialogue.transcript(PROVENANCE)]).items()}
     assert (metrics["questions"], metrics["revealed"]) == (1, 4)
-    assert metrics["true_reveals"] == 0.5  # each user told the truth about one of the two facets that it wants
+    assert metrics["true_reveals"] == 0.5  # of what each revealed, one facet of two is what it wants
 
 
 def test_a_question_that_no_user_answers_readably_teaches_the_recommender_nothing() -> None:
