@@ -424,3 +424,41 @@ def test_items_of_the_same_second_are_put_in_the_order_of_their_ids(monkeypatch:
     ordered = headroom.by_file_id(split)
     ids = [[int(split.dataset.item_ids[i]) for i in s.items] for s in (*ordered.train, *ordered.test)]
     assert ids == [[9, 3, 12, 4], [9, 3, 12, 4, 7]]
+
+
+def test_what_the_rules_do_is_printed(tmp_path: Path) -> None:
+    words = ["--candidates", "popularity", "--seeds", "0", "--draws", "1", "--updates", "2", "--source", "synthetic"]
+    printed = run_example("rules.py", *words, "--out", str(tmp_path))
+    rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith(("| plain", "| instr"))]
+    assert [row[:3] for row in rows] == [
+        [game, user, repeats]
+        for game in ("plain", "instructed")
+        for user in ("as paid", "balanced")
+        for repeats in ("paid", "unpaid", "forbidden")
+    ]
+    assert [float(row[8]) == 0 for row in rows] == [False, False, True] * 4, "no repeats where they are forbidden"
+    assert [float(row[9]) > 0 for row in rows] == [False] * 6 + [True] * 6, "questions in the instructed game only"
+    assert (tmp_path / "rules_movielens.md").read_text(encoding="utf-8") == printed[:-1]
+
+
+def test_answers_by_both_rules_are_read_off_a_dialogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    rules = importlib.import_module("rules")
+    dialogues = {  # by turn; the first ends by a click in turn 2, the second asks, then is refused three times
+        "live": [[1, 1], [1, 1], [0, 1], [0, 1]],
+        "asks": [[0, 1], [0, 0], [0, 0], [0, 0]],
+        "accepts": [[0, 0], [1, 0], [0, 0], [0, 0]],
+        "hit": [[0, 0], [1, 0], [0, 1], [0, 0]],
+        "strength": [[0.3, 0.0], [0.8, 0.1], [0.9, 0.4], [0.9, 0.2]],
+        "repeat": [[0, 0], [0, 0], [1, 0], [0, 1]],
+    }
+    found = rules.measures({name: np.array(turns, float) for name, turns in dialogues.items()})
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "first": [0, 0],
+        "last": [1, 0],
+        "best": [1, 1],
+        "repeat": [0, 1],
+        "asks": [0, 1],
+        "accepts": [1, 0],
+        "turns": [2, 4],
+    }
