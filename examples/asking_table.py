@@ -143,8 +143,8 @@ training part, {seconds} CPU seconds a seed; a question costs {config.question_c
 every question, and one that answers by the instruction of another task; both judge as the user does. "reward" is the
 mean over turns, without the cost of questions. Differences are paired by user.
 
-Settings were chosen on validation users of leave_last_two, seed 0 and one draw: discounts of .95 and .99, questions at 0
-and .1, 30,000 to 60,000 steps, a constant and a falling rate. Nothing was chosen on test users.
+Settings were chosen on validation users of leave_last_two, seed 0 and one draw: discounts of .95 and .99, questions at
+0 and .1, 30,000 to 60,000 steps, a constant and a falling rate. Nothing was chosen on test users.
 
 {tables}
 """
