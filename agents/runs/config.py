@@ -119,10 +119,16 @@ def with_settings(recipe: R, **settings: Any) -> R:
 def open_split(data: DataConfig) -> Split:
     """Load and divide the data that a configuration names, in groups where several users decide together; items know
     what they are like where users want that.
+
+    Raises:
+        ConfigError: the instructions are of kinds that the data lack.
     """
     split = load_split(data.dataset, data.split, source=data.source, data_dir=data.data_dir)
     split = split if data.num_users == 1 else hold_out_groups(split, data.num_users)
-    return with_likes(split) if "like" in data.instructions else split
+    split = with_likes(split) if "like" in data.instructions else split
+    if data.facets is not None:
+        data.facets.of(split.dataset.items)  # refuses kinds that the data lack before a base is built for them
+    return split
 
 
 def as_json(config: object) -> dict[str, Any]:

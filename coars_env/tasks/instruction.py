@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from coars_env.datasets.dataset import OWN_KINDS, Facet, Item, is_kind
-from coars_env.errors import TaskError, number_or_nan
+from coars_env.errors import TaskError, expect, number_or_nan
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,19 @@ class Instruction:
     target: the user errs about what it wants."""
 
     def __post_init__(self) -> None:
-        if not self.kinds or len(set(self.kinds)) < len(self.kinds) or not all(map(is_kind, self.kinds)):
+        if not are_kinds(self.kinds):
             raise TaskError(
-                f"kinds must be one or more different words, got {self.kinds!r:.200}. Name kinds such as 'genre'."
+                f"kinds must be one or more different words, got {self.kinds!r:.200}. Pass a tuple such as ('genre',)."
             )
+        if isinstance(self.facets, str | Facet) or not isinstance(self.facets, Sequence):
+            raise TaskError(f"facets must be a tuple of facets, got {self.facets!r:.200}. Pass () for none.")
+        object.__setattr__(self, "kinds", tuple(self.kinds))
+        object.__setattr__(self, "facets", tuple(self.facets))
         for facet in self.facets:
-            if not isinstance(facet, Facet) or facet.kind not in self.kinds or not facet.value.strip():
+            if not isinstance(facet, Facet) or facet.kind not in self.kinds or not str(facet.value).strip():
                 raise TaskError(f"A facet must be of one of the kinds {self.kinds}, got {facet!r:.200}.")
+            if not isinstance(facet.value, str):
+                raise TaskError(f"The value of a facet must be text, got {facet!r:.200}. Pass '1990s', not 1990.")
         if len(set(self.facets)) < len(self.facets):
             raise TaskError(f"An instruction must name each facet once, got {self.facets!r:.200}.")
         if not 0 <= number_or_nan(self.noise) <= 1:
@@ -47,6 +53,13 @@ class Instruction:
     def fits(self, item: Item) -> bool:
         """Whether the item has every facet."""
         return all(has_facet(item, facet) for facet in self.facets)
+
+
+def are_kinds(kinds: object) -> bool:
+    """Whether these are one or more different kinds of facets, in order."""
+    if isinstance(kinds, str) or not isinstance(kinds, Sequence) or not kinds:
+        return False
+    return all(map(is_kind, kinds)) and len(set(kinds)) == len(kinds)
 
 
 def has_facet(item: Item, facet: Facet) -> bool:
@@ -79,9 +92,11 @@ def check_instruction(instruction: Instruction, task_id: str, target: int, items
     """Refuse an instruction that does not fit the catalogue or the target.
 
     Raises:
+        ConfigError: it is no instruction.
         TaskError: a facet whose kind no item has; one that names the title of the target; or, without noise, one that
             is not true of the target.
     """
+    expect(Instruction, instruction, f"Task {task_id!r} has an instruction.", "Pass an Instruction, or None.")
     item = items[target]
     for kind in instruction.kinds:
         if not any(other.values(kind) for other in items):

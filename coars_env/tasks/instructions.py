@@ -7,7 +7,7 @@ import numpy as np
 
 from coars_env.datasets.dataset import Facet, IntArray, Item
 from coars_env.errors import ConfigError, TaskError, expect, number_or_nan, whole_number
-from coars_env.tasks.instruction import Instruction, facet_kinds
+from coars_env.tasks.instruction import Instruction, are_kinds, facet_kinds
 from coars_env.tasks.splits import Split
 
 NUM_LIKES = 10
@@ -40,10 +40,10 @@ class FacetInstructions:
 
     def __post_init__(self) -> None:
         kinds = self.kinds
-        if isinstance(kinds, str) or not isinstance(kinds, Sequence) or not kinds or len(set(kinds)) < len(kinds):
+        if not are_kinds(kinds):
             raise ConfigError(f"kinds must be one or more different words, got {kinds!r:.200}. Pass ('genre',), say.")
         object.__setattr__(self, "kinds", tuple(kinds))
-        whole_number("An instruction has facets.", "most", self.most, 1)
+        object.__setattr__(self, "most", whole_number("An instruction has facets.", "most", self.most, 1))
         if not 0 <= number_or_nan(self.noise) <= 1:
             raise ConfigError(f"noise must be a probability in [0, 1], got {self.noise!r}. Pass 0 for none.")
 

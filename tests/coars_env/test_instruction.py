@@ -3,7 +3,17 @@ from typing import Any
 
 import pytest
 
-from coars_env import EpisodeSet, Facet, Instruction, Item, TaskError, facet_kinds, facet_vocabulary, has_facet
+from coars_env import (
+    ConfigError,
+    EpisodeSet,
+    Facet,
+    Instruction,
+    Item,
+    TaskError,
+    facet_kinds,
+    facet_vocabulary,
+    has_facet,
+)
 from coars_env.testing import toy_dataset, toy_episodes
 
 TOY = toy_dataset()
@@ -33,6 +43,11 @@ def test_a_catalogue_has_kinds_and_a_vocabulary() -> None:
         (((COMEDY,), ()), r"kinds must be one or more different words, got \(\)"),
         (((), ("genre", "genre")), r"one or more different words, got \('genre', 'genre'\)"),
         (((), ("a: b",)), r"one or more different words"),
+        (((), "tag"), r"one or more different words, got 'tag'\. Pass a tuple"),
+        (((), (["genre"],)), r"one or more different words, got \(\['genre'\],\)"),
+        ((None, ("genre",)), r"facets must be a tuple of facets, got None\. Pass \(\)"),
+        ((COMEDY, ("genre",)), r"facets must be a tuple of facets, got Facet\(kind='genre'"),
+        (((Facet("decade", 1990),), ("decade",)), r"value of a facet must be text, got .*1990\)\. Pass '1990s'"),  # type: ignore[arg-type]
         (((COMEDY,), ("decade",)), r"A facet must be of one of the kinds \('decade',\), got Facet\(kind='genre'"),
         (((("genre", "Comedy"),), ("genre",)), r"A facet must be of one of the kinds"),
         (((Facet("genre", " "),), ("genre",)), r"A facet must be of one of the kinds"),
@@ -44,6 +59,19 @@ def test_a_catalogue_has_kinds_and_a_vocabulary() -> None:
 def test_what_is_no_instruction_is_refused(arguments: Any, message: str) -> None:
     with pytest.raises(TaskError, match=message):
         Instruction(*arguments)
+
+
+def test_lists_are_kept_as_tuples() -> None:
+    instruction = Instruction([COMEDY], ["genre"])  # type: ignore[arg-type]
+    assert instruction == Instruction((COMEDY,), ("genre",))
+    assert hash(instruction) == hash(Instruction((COMEDY,), ("genre",)))
+
+
+def test_text_in_the_place_of_an_instruction_is_refused() -> None:
+    episodes = toy_episodes()
+    task = replace(episodes.tasks[0], instruction="genre: Comedy")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"'toy-0' has an instruction\. .* found 'genre: Comedy'"):
+        replace(episodes, tasks=(task,))
 
 
 def with_wish(facet: Facet, noise: float = 0.0, **changes: Any) -> EpisodeSet:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.runs.command import read_command, take_option
-from agents.runs.config import AnyTrainConfig, DataConfig, TrainConfig, as_json, from_json, run_config
+from agents.runs.config import AnyTrainConfig, DataConfig, TrainConfig, as_json, from_json, open_split, run_config
 from agents.runs.run import load_partner
 from agents.training.coars import Coars, RewardConfig
 from agents.training.peers import PeersConfig
@@ -111,3 +111,10 @@ def test_a_partner_is_loaded_from_the_working_directory(
         load_partner("partners_of_the_test:broken", split)
     with pytest.raises(ConfigError, match="'partners_of_the_test:gone' cannot be imported"):
         load_partner("partners_of_the_test:gone", split)
+
+
+def test_kinds_that_the_data_lack_are_refused_before_a_base_is_built() -> None:
+    with pytest.raises(ConfigError, match=r"kinds must be in the data, got 'colour' where the items have only 'genre'"):
+        open_split(DataConfig(dataset="synthetic", instructions=("colour",)))
+    with pytest.raises(ConfigError, match=r"noise must be a probability in \[0, 1\], got nan"):
+        open_split(DataConfig(dataset="synthetic", instructions=("genre",), facet_noise=float("nan")))
