@@ -225,6 +225,8 @@ class Transcript:
                 row["turns"] = tuple(map(read_turn, row["turns"]))
                 row["provenance"] = Provenance(**row["provenance"])
                 row["rewards"] = tuple(map(read_rewards, row.get("rewards", ())))
+                if version != TRANSCRIPT_VERSION and "rules" in row:
+                    raise ValueError(f"version {version} knows no rules")
                 row["rules"] = Rules(**row["rules"]) if version == TRANSCRIPT_VERSION else PAPER
                 transcript = cls(**row)
                 _check(transcript)

@@ -199,6 +199,7 @@ def test_a_line_that_is_no_transcript_is_refused(line: str, message: str) -> Non
         ({"turns": TURNS[1:] * 2}, "ending 'accepted', which does not follow from the turns"),
         ({"max_turns": 1}, "after 2 of 1 turns"),
         ({"unknown": 1}, "unexpected keyword argument"),
+        ({"rules": {"repeats": "paid", "answer": "best", "questions": True}}, "version 3 knows no rules"),
         ({"turns": [{"proposal": 1, "answers": []}]}, "missing"),
         ({"task": {**asdict(TASK), "target": 0}}, "The target must be among the candidates"),
     ],
