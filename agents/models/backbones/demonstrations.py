@@ -47,9 +47,9 @@ from coars_env import (
 RowKind = Literal["plain", "guided", "diagnosis"]
 
 ASKING = 0.25
-"""Chance that a demonstrated recommender asks, where it may; ours."""
+"""Chance that a demonstrated recommender asks, where it may (our choice)."""
 SILENT = 0.25
-"""Chance that a demonstrated user reveals nothing; ours."""
+"""Chance that a demonstrated user reveals nothing (our choice)."""
 
 
 class Demonstrator:

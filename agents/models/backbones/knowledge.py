@@ -48,7 +48,7 @@ FACET, BOTH = "\nOf the list:", " as well as"
 """How a statement of facets begins, and what joins two facets in it; no dialogue holds these words."""
 NUM_FACETS, TWO_FACETS, NUM_JUDGED = 5, 0.3, 8
 """Of a statement of facets: how many there are, the share of them with two facets, and how many items are compared with
-what somebody wants; ours."""
+what somebody wants (our choice)."""
 
 
 def facets_of(item: Item, kinds: Sequence[str]) -> list[Facet]:
@@ -186,7 +186,7 @@ NUM_QUESTIONS, NUM_SOON = 4, 5
 """Of a statement of fit: how many questions, and how far ahead a true item may lie."""
 NEXT = "Next:"
 LISTED = 0.7
-"""Share of the statements of what came next with a list of items before it; ours."""
+"""Share of the statements of what came next with a list of items before it (our choice)."""
 
 
 def next_statement(sequence: UserSequence, items: Sequence[Item], rng: np.random.Generator) -> Pieces:
